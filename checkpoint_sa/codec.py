@@ -1,0 +1,668 @@
+"""Between LangGraph's objects and rows: the serializer, JSON, ids. No database.
+
+A checkpoint becomes two JSON documents, its own and its metadata, and one blob for each channel
+value that JSON can't say exactly. What JSON can't say of the documents goes into `exact`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+    get_serializable_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
+
+from checkpoint_sa import models
+from checkpoint_sa.errors import CorruptDataError, InvalidInputError
+from checkpoint_sa.repository import Criteria
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import ChannelVersions
+    from langgraph.checkpoint.serde.base import SerializerProtocol
+
+    from checkpoint_sa.repository import History, Stored, Write
+
+KEY_BYTES = 2600
+"""What the parts of one primary key may have together: PostgreSQL's btree ends at 2704."""
+
+INLINE_CHARACTERS = 256
+"""Longer strings become blobs: what is inline is stored again with every checkpoint."""
+
+_JSON_DEPTH = 24
+"""Deeper documents aren't given to the engine: MariaDB's JSON functions end at 32."""
+
+_EXACT_JSON = "json"
+"""Type tag of JSON that Python wrote: LangGraph's serializer reads it as well."""
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class CheckpointRows(NamedTuple):
+    """What one `put` stores."""
+
+    checkpoint: dict[str, Any]
+    blobs: list[dict[str, Any]]
+
+    @property
+    def config(self) -> RunnableConfig:
+        """The config that names the checkpoint."""
+        row = self.checkpoint
+        return config_of(row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"])
+
+
+# Ids
+
+
+def key(name: str, value: Any, limit: int) -> str:
+    """Return an id as text that every engine stores exactly.
+
+    Raises:
+        InvalidInputError: It is longer than `limit` bytes of UTF-8, or has a NUL or a lone
+            surrogate, which PostgreSQL's text can't hold.
+    """
+    text = value if isinstance(value, str) else str(value)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"{name} has a lone surrogate, which no database stores as text: {_shown(text)}."
+            " Encode it first."
+        ) from None
+    if "\0" in text:
+        raise InvalidInputError(
+            f"{name} has a NUL character, which PostgreSQL doesn't store: {_shown(text)}."
+        )
+    if size > limit:
+        raise InvalidInputError(
+            f"{name} has {size} bytes, {limit} fit: {_shown(text)}. Use a shorter one."
+        )
+    return text
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 60 else f"{text[:60]}...")  # noqa: PLR2004
+
+
+def _fits(**parts: str) -> None:
+    size = sum(len(part.encode()) for part in parts.values())
+    if size > KEY_BYTES:
+        lengths = ", ".join(f"{name} {len(part.encode())}" for name, part in parts.items())
+        raise InvalidInputError(
+            f"These ids have {size} bytes together, {KEY_BYTES} fit: {lengths}."
+            " Use a shorter thread_id or fewer levels of subgraphs."
+        )
+
+
+def thread_ids(values: Sequence[Any]) -> list[str]:
+    """Return the ids of threads as text, each once."""
+    return list(
+        dict.fromkeys(
+            key("thread_id", value, models.THREAD_ID_BYTES)
+            for value in _several("thread_ids", values)
+        )
+    )
+
+
+def run_ids(values: Sequence[Any]) -> list[str]:
+    """Return the ids of runs as they stand in their index, each once."""
+    return list(dict.fromkeys(map(run_id, _several("run_ids", values))))
+
+
+def _several(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    if isinstance(values, str | bytes):
+        raise InvalidInputError(
+            f"{name} is a single {type(values).__name__}, and each character would count as an id."
+            " Pass a list of ids."
+        )
+    return values
+
+
+def run_id(value: Any) -> str:
+    """Return what stands for a run in its index: its id, or a digest where that doesn't fit."""
+    text = str(value)
+    raw = text.encode("utf-8", "surrogatepass")
+    if len(raw) <= models.RUN_ID_BYTES and text.isprintable():
+        return text
+    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def address(
+    config: RunnableConfig, *, needs_checkpoint: bool = False
+) -> tuple[str, str, str | None]:
+    """Return thread_id, checkpoint_ns and checkpoint_id of a config.
+
+    Raises:
+        InvalidInputError: `configurable` has no `thread_id`, or an id can't be stored.
+    """
+    configurable = config.get("configurable") or {}
+    if configurable.get("thread_id") is None:
+        raise InvalidInputError(
+            "The config has no thread_id. Pass one: {'configurable': {'thread_id': 'some-id'}}."
+        )
+    thread = key("thread_id", configurable["thread_id"], models.THREAD_ID_BYTES)
+    namespace = key(
+        "checkpoint_ns", configurable.get("checkpoint_ns") or "", models.NAMESPACE_BYTES
+    )
+    checkpoint_id = configurable.get("checkpoint_id") or None
+    if checkpoint_id is not None:
+        checkpoint_id = key("checkpoint_id", checkpoint_id, models.CHECKPOINT_ID_BYTES)
+    elif needs_checkpoint:
+        raise InvalidInputError(
+            "The config has no checkpoint_id, so there is nothing to attach the writes to."
+            " Pass the config that put() returned."
+        )
+    return thread, namespace, checkpoint_id
+
+
+def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
+    """Return the config that names one checkpoint."""
+    return {
+        "configurable": {
+            "thread_id": thread,
+            "checkpoint_ns": namespace,
+            "checkpoint_id": checkpoint_id,
+        }
+    }
+
+
+# Values
+
+
+def _says_all(serde: SerializerProtocol) -> bool:
+    """Whether a serializer's output is plain, so that small values may stand in JSON instead.
+
+    Another one may encrypt, compress or sign: then every value goes through it.
+    """
+    return type(serde).dumps_typed is JsonPlusSerializer.dumps_typed
+
+
+def dump(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
+    """Serialize a value as (type, bytes).
+
+    LangGraph's serializer turns a lone surrogate into `?` and refuses integers beyond 64 bits.
+    Strings and integers of that kind are written as JSON under its own `json` tag, which it reads.
+    """
+    kind = type(value)
+    if (kind is str and not _is_text(value)) or (kind is int and not _is_int64(value)):
+        raw = _encode(value).encode()
+        if isinstance(serde, JsonPlusSerializer):
+            return _EXACT_JSON, raw
+        if isinstance(serde, EncryptedSerializer) and isinstance(serde.serde, JsonPlusSerializer):
+            cipher, encrypted = serde.cipher.encrypt(raw)
+            return f"{_EXACT_JSON}+{cipher}", encrypted
+    return serde.dumps_typed(value)
+
+
+def load(serde: SerializerProtocol, kind: str | None, blob: bytes) -> Any:
+    """Deserialize what `dump` made."""
+    return serde.loads_typed((cast("str", kind), blob))
+
+
+def _is_text(value: str) -> bool:
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_int64(value: int) -> bool:
+    return -(2**63) <= value < 2**63
+
+
+# JSON
+
+
+def _json_says(value: Any, depth: int = _JSON_DEPTH) -> bool:  # noqa: PLR0911 - one for each type
+    """Whether every engine's JSON gives back exactly this value.
+
+    Not NUL and lone surrogates (PostgreSQL and MySQL refuse them), not integers beyond 64 bits
+    (MySQL makes them floats), not NaN, infinities, -0.0 or floats that are written with an exponent
+    (PostgreSQL makes 1e22 an integer). A tuple counts as the list that LangGraph's serializer
+    makes of it.
+    """
+    kind = type(value)
+    if kind is str:
+        return "\0" not in value and _is_text(value)
+    if kind is bool or value is None:
+        return True
+    if kind is int:
+        return _is_int64(value)
+    if kind is float:
+        shown = repr(value)
+        return shown != "-0.0" and shown.strip("-0123456789.") == ""
+    if kind is dict:
+        return depth > 0 and all(
+            type(k) is str and _json_says(k) and _json_says(v, depth - 1) for k, v in value.items()
+        )
+    if kind is list or kind is tuple:
+        return depth > 0 and all(_json_says(item, depth - 1) for item in value)
+    return False
+
+
+class _Unsayable(Exception):  # noqa: N818 - never leaves this module
+    pass
+
+
+def _sayable(value: Any, depth: int = _JSON_DEPTH) -> Any:
+    """Return as much of a value as an engine's JSON takes, for its filters.
+
+    Numbers stay, even where the engine rounds them. An entry of a dict that can't be said is left
+    out; a list is all or nothing.
+    """
+    if type(value) is float and math.isfinite(value):
+        return value
+    if type(value) is int or (not isinstance(value, dict | list | tuple) and _json_says(value)):
+        return value
+    if depth > 0 and type(value) is dict:
+        said = {}
+        for name, item in value.items():
+            if type(name) is str and _json_says(name):
+                with suppress(_Unsayable):
+                    said[name] = _sayable(item, depth - 1)
+        return said
+    if depth > 0 and type(value) in (list, tuple):
+        return [_sayable(item, depth - 1) for item in value]
+    raise _Unsayable
+
+
+def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a document into what JSON takes and the entries it can't say exactly."""
+    inexact = {k: v for k, v in document.items() if not (_json_says(k) and _json_says(v))}
+    return (_sayable(dict(document)) if inexact else dict(document)), inexact
+
+
+def _dump_exact(
+    serde: SerializerProtocol, parts: dict[str, Any]
+) -> tuple[str | None, bytes | None]:
+    """Serialize what JSON documents couldn't say: as Python's own JSON, if that can."""
+    if not any(parts.values()):
+        return None, None
+    if _says_all(serde) and _python_json_says(parts):
+        return _EXACT_JSON, _encode(parts).encode()
+    return serde.dumps_typed(parts)
+
+
+def _python_json_says(value: Any) -> bool:
+    kind = type(value)
+    if kind is dict:
+        return all(type(k) is str and _python_json_says(v) for k, v in value.items())
+    if kind in (list, tuple):
+        return all(map(_python_json_says, value))
+    return kind in (str, int, float, bool, type(None))
+
+
+def _load_exact(
+    serde: SerializerProtocol, kind: str | None, blob: bytes
+) -> dict[str, dict[str, Any]]:
+    if kind == _EXACT_JSON:
+        return cast("dict[str, dict[str, Any]]", json.loads(blob))
+    return cast("dict[str, dict[str, Any]]", _loaded(serde, kind, blob, "checkpoints.exact"))
+
+
+# Checkpoints
+
+_STRUCTURE = frozenset({"v", "id", "ts", "channel_versions", "versions_seen", "updated_channels"})
+"""What a checkpoint has besides state."""
+
+
+def dump_checkpoint(
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    new_versions: ChannelVersions,
+) -> CheckpointRows:
+    """Make the rows of one checkpoint.
+
+    Small strings, numbers, booleans and None go into the checkpoint's JSON as with LangGraph's
+    Postgres saver, which has them there at every checkpoint; other values become blobs when their
+    version is new.
+
+    Raises:
+        InvalidInputError: An id or a version can't be stored.
+    """
+    thread, namespace, parent = address(config)
+    checkpoint_id = key("checkpoint id", checkpoint["id"], models.CHECKPOINT_ID_BYTES)
+    _fits(thread_id=thread, checkpoint_ns=namespace, checkpoint_id=checkpoint_id)
+    versions = checkpoint["channel_versions"]
+    plain = _says_all(serde)
+    inline: dict[str, Any] = {}
+    blobs = []
+    for channel, value in checkpoint["channel_values"].items():
+        version = new_versions.get(channel, versions.get(channel))
+        small = value is None or isinstance(value, str | int | float | bool)
+        if small and plain and _inlines(value):
+            inline[key("channel", channel, models.CHANNEL_BYTES)] = value
+            continue
+        if isinstance(value, _DeltaSnapshot):
+            inline[channel] = True  # LangGraph's marker; the blob is the value
+        # A small value may so far stand in the JSON of older checkpoints only.
+        if version is not None and (channel in new_versions or small):
+            blobs.append(_blob_row(thread, namespace, channel, version, dump(serde, value)))
+    blobs.sort(key=lambda row: (row["channel"], row["version"]))
+
+    document = {k: v for k, v in checkpoint.items() if k != "channel_values"}
+    hidden = {} if plain else {k: v for k, v in document.items() if k not in _STRUCTURE and v}
+    said, inexact = _split({k: v for k, v in document.items() if k not in hidden})
+    if "channel_versions" in inexact:
+        raise InvalidInputError(
+            "channel_versions has a channel or a version that can't be stored exactly."
+            " Versions are text, integers of 64 bits or plain floats; see get_next_version()."
+        )
+    full_metadata = merge_metadata(config, metadata)
+    said_metadata, inexact_metadata = _split(full_metadata)
+    exact_type, exact = _dump_exact(
+        serde, {"checkpoint": hidden | inexact, "metadata": inexact_metadata}
+    )
+    run = full_metadata.get("run_id")
+    return CheckpointRows(
+        checkpoint={
+            "thread_id": thread,
+            "checkpoint_ns": namespace,
+            "checkpoint_id": checkpoint_id,
+            "parent_checkpoint_id": parent,
+            "type": exact_type,
+            "checkpoint_json": _encode(said | {"channel_values": inline}),
+            "metadata_json": _encode(said_metadata),
+            "run_id": "" if run is None else run_id(run),
+            "exact": exact,
+        },
+        blobs=blobs,
+    )
+
+
+def _inlines(value: Any) -> bool:
+    return _json_says(value) and (type(value) is not str or len(value) <= INLINE_CHARACTERS)
+
+
+def _blob_row(
+    thread: str, namespace: str, channel: str, version: Any, dumped: tuple[str, bytes]
+) -> dict[str, Any]:
+    channel = key("channel", channel, models.CHANNEL_BYTES)
+    version = key("version", version, models.VERSION_BYTES)
+    _fits(thread_id=thread, checkpoint_ns=namespace, channel=channel, version=version)
+    return {
+        "thread_id": thread,
+        "checkpoint_ns": namespace,
+        "channel": channel,
+        "version": version,
+        "type": key("type", dumped[0], models.TYPE_BYTES),
+        "blob": dumped[1],
+    }
+
+
+def merge_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
+    """Join metadata with that of the config, as LangGraph does, but keep NUL characters."""
+    merged = cast("dict[str, Any]", get_serializable_checkpoint_metadata(config, metadata))
+    sources = (metadata, config.get("metadata") or {}, config.get("configurable") or {})
+    for name, value in merged.items():
+        if isinstance(value, str):
+            merged[name] = next(
+                (s[name] for s in cast("tuple[dict[str, Any], ...]", sources) if name in s), value
+            )
+    return merged
+
+
+def load_metadata(serde: SerializerProtocol, stored: Stored) -> dict[str, Any]:
+    """Return a checkpoint's metadata exactly as it was stored."""
+    if stored.exact is None:
+        return stored.metadata
+    return stored.metadata | _load_exact(serde, stored.type, stored.exact)["metadata"]
+
+
+def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTuple:
+    """Make LangGraph's tuple of what was stored.
+
+    Raises:
+        CorruptDataError: A row can't be deserialized; the message names it.
+    """
+    thread, namespace, checkpoint_id = stored.key
+    document = dict(stored.checkpoint)
+    metadata = load_metadata(serde, stored)
+    values = dict(document.get("channel_values") or {})
+    where = f"thread_id={thread!r}, checkpoint_ns={namespace!r}, checkpoint_id={checkpoint_id!r}"
+    for channel, (kind, blob) in stored.blobs.items():
+        if kind != "empty":
+            values[channel] = _loaded(serde, kind, blob, f"checkpoint_blobs: {where}, {channel=}")
+    if stored.exact is not None:
+        document |= _load_exact(serde, stored.type, stored.exact)["checkpoint"]
+    document["channel_values"] = values
+    if stored.sends:
+        versions = dict(document.get("channel_versions") or {})
+        values[TASKS] = [
+            _loaded(serde, send.type, send.blob, f"checkpoint_writes: {where}")
+            for send in stored.sends
+        ]
+        versions[TASKS] = max(versions.values(), default=next_version(None))
+        document["channel_versions"] = versions
+    return CheckpointTuple(
+        config=config_of(*stored.key),
+        checkpoint=cast("Checkpoint", document),
+        metadata=cast("CheckpointMetadata", metadata),
+        parent_config=config_of(thread, namespace, stored.parent_id) if stored.parent_id else None,
+        pending_writes=[
+            (
+                write.task_id,
+                write.channel,
+                _loaded(
+                    serde,
+                    write.type,
+                    write.blob,
+                    f"checkpoint_writes: {where}, task_id={write.task_id!r}, idx={write.idx}",
+                ),
+            )
+            for write in stored.writes
+        ],
+    )
+
+
+def _loaded(serde: SerializerProtocol, kind: str | None, blob: bytes, row: str) -> Any:
+    try:
+        return load(serde, kind, blob)
+    except Exception as error:  # noqa: BLE001 - a serializer may raise anything
+        raise CorruptDataError(
+            f"A value of type {kind!r} and {len(blob)} bytes can't be read"
+            f" ({type(error).__name__}). Was it written with another serializer or key? Row: {row}."
+        ) from None  # the cause may quote the value
+
+
+def next_version(current: str | float | None) -> str:
+    """Return a version greater than `current`, in the form of LangGraph's Postgres saver.
+
+    The random part keeps two forks of one checkpoint from giving one version to two values.
+    """
+    if current is None:
+        number = 0
+    elif isinstance(current, str):
+        number = int(current.split(".")[0])
+    else:
+        number = int(current)
+    return f"{number + 1:032}.{random.random():016}"  # noqa: S311 - no secret
+
+
+# Writes
+
+
+def dump_writes(
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    writes: Sequence[tuple[str, Any]],
+    task_id: str,
+    task_path: str,
+) -> list[dict[str, Any]]:
+    """Make the rows of a task's writes, sorted by primary key so that no two writers deadlock.
+
+    Raises:
+        InvalidInputError: An id can't be stored.
+    """
+    thread, namespace, checkpoint_id = address(config, needs_checkpoint=True)
+    task = key("task_id", task_id, models.TASK_ID_BYTES)
+    path = key("task_path", task_path, 2**24 - 1)
+    _fits(
+        thread_id=thread,
+        checkpoint_ns=namespace,
+        checkpoint_id=cast("str", checkpoint_id),
+        task_id=task,
+    )
+    rows: dict[int, dict[str, Any]] = {}
+    for position, (channel, value) in enumerate(writes):
+        idx = WRITES_IDX_MAP.get(channel, position)
+        kind, blob = dump(serde, value)
+        rows[idx] = {  # of several special writes of one kind, the last one counts
+            "thread_id": thread,
+            "checkpoint_ns": namespace,
+            "checkpoint_id": checkpoint_id,
+            "task_id": task,
+            "idx": idx,
+            "channel": key("channel", channel, models.CHANNEL_BYTES),
+            "type": key("type", kind, models.TYPE_BYTES),
+            "blob": blob,
+            "task_path": path,
+        }
+    return [rows[idx] for idx in sorted(rows)]
+
+
+def load_history(
+    serde: SerializerProtocol, histories: Mapping[str, History]
+) -> dict[str, DeltaChannelHistory]:
+    """Make LangGraph's per-channel histories of what was stored."""
+    return {channel: _history(serde, channel, found) for channel, found in histories.items()}
+
+
+def _history(serde: SerializerProtocol, channel: str, found: History) -> DeltaChannelHistory:
+    history = DeltaChannelHistory(
+        writes=[(write.task_id, channel, _write_value(serde, write)) for write in found.writes]
+    )
+    if found.seed is not None:
+        kind, blob = found.seed
+        history["seed"] = _loaded(serde, kind, blob, f"checkpoint_blobs: {channel=}")
+    elif found.inline is not None:
+        history["seed"] = found.inline[channel]
+    return history
+
+
+def _write_value(serde: SerializerProtocol, write: Write) -> Any:
+    row = f"checkpoint_writes: channel={write.channel!r}, task_id={write.task_id!r}"
+    return _loaded(serde, write.type, write.blob, row)
+
+
+# Filters
+
+
+def criteria(
+    config: RunnableConfig | None,
+    before: RunnableConfig | None,
+    filter: Mapping[str, Any] | None,
+) -> Criteria:
+    """Make what `list` looks for.
+
+    Raises:
+        InvalidInputError: An id can't be stored, or `filter` isn't a mapping.
+    """
+    configurable = (config or {}).get("configurable") or {}
+    earlier = ((before or {}).get("configurable") or {}).get("checkpoint_id")
+    if filter is not None and not isinstance(filter, Mapping):
+        raise InvalidInputError(
+            f"filter is a {type(filter).__name__}; pass a dict of metadata keys and values."
+        )
+
+    def given(name: str, limit: int) -> str | None:
+        value = configurable.get(name)
+        return None if value is None else key(name, value, limit)
+
+    return Criteria(
+        thread_id=given("thread_id", models.THREAD_ID_BYTES),
+        checkpoint_ns=given("checkpoint_ns", models.NAMESPACE_BYTES),
+        checkpoint_id=given("checkpoint_id", models.CHECKPOINT_ID_BYTES) or None,
+        before=key("before", earlier, models.CHECKPOINT_ID_BYTES) if earlier else None,
+        filter_json=_encode(said) if (said := _prefilter(filter or {})) else None,
+    )
+
+
+def _prefilter(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a filter that every engine's JSON compares alike.
+
+    It may let too many rows through, never too few: strings, booleans, None and small integers
+    under plain keys; `matches` decides.
+    """
+    return {
+        name: value
+        for name, value in wanted.items()
+        if isinstance(name, str)
+        and name.isascii()
+        and name.isidentifier()
+        and (
+            value is None
+            or type(value) is bool
+            or (type(value) is int and abs(value) < 2**53)
+            or (type(value) is str and value.isascii() and value.isprintable())
+        )
+    }
+
+
+def matches(metadata: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
+    """Whether metadata has everything a filter names.
+
+    A dict matches as a subset, nested ones too. Everything else by JSON's equality: 1 is not true,
+    1 equals 1.0, null is null and not a missing key.
+    """
+    return all(
+        name in metadata and _matches(metadata[name], value)
+        for name, value in (wanted or {}).items()
+    )
+
+
+def _matches(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and matches(found, wanted)
+    return _equal(found, wanted)
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        return found.keys() == wanted.keys() and all(_equal(found[k], wanted[k]) for k in wanted)
+    if isinstance(found, list | tuple) and isinstance(wanted, list | tuple):
+        return len(found) == len(wanted) and all(map(_equal, found, wanted))
+    return bool(found == wanted)
+
+
+def weigh(value: Any, depth: int = 3) -> int:
+    """Estimate a value's size in bytes from a sample, in a few microseconds.
+
+    Says whether serializing is worth a thread: a hop costs about 100 us, the event loop stands
+    still for about 1 ms a megabyte without it.
+    """
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    if depth == 0:
+        return 8
+    if isinstance(value, Mapping):
+        items: Sequence[Any] = list(value.values()) if len(value) <= 64 else []  # noqa: PLR2004
+        return sum(weigh(item, depth - 1) for item in items) or 64 * len(value)
+    if isinstance(value, list | tuple):
+        if not value:
+            return 8
+        sample = value[:: max(1, len(value) // 4)]
+        return len(value) * (8 + sum(weigh(item, depth - 1) for item in sample) // len(sample))
+    content = getattr(value, "__dict__", None)
+    return weigh(content, depth - 1) if content else 64

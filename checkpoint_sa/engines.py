@@ -1,0 +1,394 @@
+"""URLs, engines, transactions: what differs between drivers, away from the store.
+
+Engines that we make hide statement parameters, so that no state shows up in an exception or a log.
+Engines that users make are taken as they are; what they need for one operation is done there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Engine, create_engine, event, func, select, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, SingletonThreadPool, StaticPool
+
+from checkpoint_sa.errors import (
+    ConfigurationError,
+    MissingDriverError,
+    SchemaError,
+    ValueTooLargeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+Colour = Literal["sync", "async"]
+Lock = TypeVar("Lock")
+
+
+class _Drivers(NamedTuple):
+    sync: str
+    async_: str
+
+
+_DEFAULTS = {
+    "sqlite": _Drivers("pysqlite", "aiosqlite"),
+    "postgresql": _Drivers("psycopg", "psycopg"),
+    "mysql": _Drivers("pymysql", "aiomysql"),
+    "mariadb": _Drivers("pymysql", "aiomysql"),
+}
+"""The drivers of a URL that names none."""
+
+_ALIASES = {"postgres": "postgresql"}
+"""What people write, LangGraph's own guides among them."""
+
+_MODULES = {
+    "psycopg": "psycopg",
+    "asyncpg": "asyncpg",
+    "aiosqlite": "aiosqlite",
+    "pymysql": "pymysql",
+    "aiomysql": "aiomysql",
+}
+"""The drivers that have an extra, and what they are imported as."""
+
+_ASYNCPG_SSL = {"sslmode": "ssl"}
+"""libpq's parameters under asyncpg's names."""
+
+_LIBPQ_ONLY = frozenset({"channel_binding", "gssencmode", "sslrootcert", "target_session_attrs"})
+
+_BUSY_MILLISECONDS = 30_000
+
+_MYSQL_FAMILY = ("mysql", "mariadb")
+
+
+def parse_url(url: str | URL, colour: Colour) -> URL:
+    """Return a URL with a driver of the right colour; one without a driver gets our default.
+
+    Raises:
+        ConfigurationError: It isn't a URL, or names a driver of the other colour.
+        MissingDriverError: The driver isn't installed.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            "This isn't a database URL (not shown: it may hold a password)."
+            " Expected dialect://user:password@host/database, such as"
+            " postgresql://app@localhost/app or sqlite:///app.db."
+        ) from None
+    backend, _, driver = parsed.drivername.partition("+")
+    backend = _ALIASES.get(backend, backend)
+    if not driver and backend in _DEFAULTS:
+        defaults = _DEFAULTS[backend]
+        driver = defaults.async_ if colour == "async" else defaults.sync
+    parsed = parsed.set(drivername=f"{backend}+{driver}" if driver else backend)
+    module = _MODULES.get(driver)
+    if module and importlib.util.find_spec(module) is None:
+        raise MissingDriverError(
+            f"{shown(parsed)} needs the driver {driver}, which isn't installed."
+            f' Install it: pip install "langgraph-checkpoint-sa[{driver}]".'
+        )
+    dialect = parsed.get_dialect()
+    if dialect.is_async and colour == "sync":
+        raise ConfigurationError(
+            f"{shown(parsed)} names an async driver, and this saver is not async."
+            f" Use {_other(backend, 'sync')}, or AsyncSQLAlchemySaver."
+        )
+    if colour == "async" and not (dialect.is_async or driver == "psycopg"):
+        raise ConfigurationError(
+            f"{shown(parsed)} names a driver that isn't async, and this saver is."
+            f" Use {_other(backend, 'async')}, or SQLAlchemySaver."
+        )
+    return _asyncpg_query(parsed) if driver == "asyncpg" else parsed
+
+
+def _other(backend: str, colour: Colour) -> str:
+    if backend not in _DEFAULTS:
+        return f"a driver of {backend} that is {colour}"
+    driver = _DEFAULTS[backend].async_ if colour == "async" else _DEFAULTS[backend].sync
+    more = " or postgresql+asyncpg://" if (backend, colour) == ("postgresql", "async") else ""
+    return f"{backend}+{driver}://{more}"
+
+
+def _asyncpg_query(url: URL) -> URL:
+    """Give asyncpg what libpq's parameters mean there."""
+    query = {
+        _ASYNCPG_SSL.get(name, name): value
+        for name, value in url.query.items()
+        if name not in _LIBPQ_ONLY
+    }
+    return url.set(query=query)
+
+
+def shown(url: URL) -> str:
+    """Return a URL without its password, for messages."""
+    return url.render_as_string(hide_password=True)
+
+
+# Engines that we make
+
+
+def make_engine(url: str | URL, **options: Any) -> Engine:
+    """Create an engine for a connection string; `options` are `create_engine`'s."""
+    parsed = parse_url(url, "sync")
+    engine = create_engine(parsed, **_options(parsed, QueuePool, options))
+    _listen(engine)
+    return engine
+
+
+def make_async_engine(url: str | URL, **options: Any) -> AsyncEngine:
+    """Create an async engine for a connection string; `options` are `create_async_engine`'s."""
+    parsed = parse_url(url, "async")
+    engine = create_async_engine(parsed, **_options(parsed, AsyncAdaptedQueuePool, options))
+    _listen(engine.sync_engine)
+    return engine
+
+
+def _options(url: URL, pool: type[QueuePool], options: dict[str, Any]) -> dict[str, Any]:
+    backend = url.get_backend_name()
+    defaults: dict[str, Any] = {"hide_parameters": True}
+    if backend == "sqlite":
+        defaults["connect_args"] = {"timeout": _BUSY_MILLISECONDS / 1000}
+        if is_memory(url):
+            # One database is one connection: each operation has it to itself.
+            defaults |= {"poolclass": pool, "pool_size": 1, "max_overflow": 0, "pool_timeout": None}
+            defaults["connect_args"]["check_same_thread"] = False
+    elif backend in _MYSQL_FAMILY:
+        # Their default, REPEATABLE READ, takes gap locks: writers of other threads deadlock.
+        defaults["isolation_level"] = "READ COMMITTED"
+    connect_args = {**defaults.pop("connect_args", {}), **options.pop("connect_args", {})}
+    return {**defaults, **options, **({"connect_args": connect_args} if connect_args else {})}
+
+
+def is_memory(url: URL) -> bool:
+    """Whether a URL names an SQLite database that lives in one connection."""
+    database = url.database or ":memory:"
+    return url.get_backend_name() == "sqlite" and (
+        database == ":memory:" or url.query.get("mode") == "memory" or ":memory:" in database
+    )
+
+
+def _listen(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _on_sqlite_connect)
+
+
+def _on_sqlite_connect(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    # Readers and a writer at the same time; no effect on a database in memory.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.close()
+
+
+# Engines and connections that users make
+
+
+def check_engine(engine: Engine) -> None:
+    """Refuse an engine that would lose checkpoints.
+
+    Raises:
+        ConfigurationError: An SQLite database in memory with a connection for each Python thread.
+    """
+    if isinstance(engine.pool, SingletonThreadPool):
+        raise ConfigurationError(
+            "This SQLite engine gives each Python thread an empty database of its own, and"
+            " LangGraph writes from several. Use SQLAlchemySaver.from_conn_string('sqlite://'), or"
+            " create_engine('sqlite://', poolclass=sqlalchemy.pool.StaticPool,"
+            " connect_args={'check_same_thread': False})."
+        )
+
+
+def in_schema(engine: Engine, schema: str | None) -> Engine:
+    """Return the engine, with our tables in a schema; the engine itself stays as it is."""
+    if schema is None:
+        return engine
+    return engine.execution_options(schema_translate_map=_translation(engine, schema))
+
+
+def _translation(owner: Engine | Connection, schema: str) -> dict[str | None, str | None]:
+    return {**(owner.get_execution_options().get("schema_translate_map") or {}), None: schema}
+
+
+def transactional(engine: Engine) -> Engine:
+    """Return the engine, with transactions where it was made for AUTOCOMMIT."""
+    if _is_autocommit(engine) and engine.dialect.name != "sqlite":
+        return engine.execution_options(isolation_level="READ COMMITTED")
+    return engine
+
+
+def _is_autocommit(owner: Engine | Connection) -> bool:
+    level = owner.get_execution_options().get("isolation_level")
+    # SQLAlchemy has no public name for what create_engine(isolation_level=...) was given.
+    return (level or getattr(owner.dialect, "_on_connect_isolation_level", None)) == "AUTOCOMMIT"
+
+
+def check_connection(connection: Connection) -> None:
+    """Refuse a connection that can't hold a transaction.
+
+    Raises:
+        ConfigurationError: It is in AUTOCOMMIT mode.
+    """
+    if _is_autocommit(connection):
+        raise ConfigurationError(
+            "This connection is in AUTOCOMMIT mode, so a checkpoint couldn't be stored as a whole."
+            " Pass the engine, or a connection with transactions."
+        )
+
+
+@contextmanager
+def joined(connection: Connection, *, schema: str | None) -> Iterator[None]:
+    """Put our tables into a schema on a connection of the caller's, for one operation."""
+    if schema is None:
+        yield
+        return
+    before = connection.get_execution_options().get("schema_translate_map")
+    connection.execution_options(schema_translate_map=_translation(connection, schema))
+    try:
+        yield
+    finally:
+        connection.execution_options(schema_translate_map=before)
+
+
+def begin_write(connection: Connection) -> None:
+    """Take SQLite's write lock at the start of a transaction that is going to write.
+
+    By itself SQLite takes it at the first change, and a transaction that has read before can't wait
+    for another writer then: it fails with "database is locked" at once.
+    """
+    if connection.dialect.name != "sqlite":
+        return
+    driver_connection: Any = connection.connection.driver_connection
+    if not driver_connection.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+_locks: WeakKeyDictionary[object, Any] = WeakKeyDictionary()
+
+
+def lock_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock | None:
+    """Return the lock of a single connection that many share; None where a pool gives out several.
+
+    It belongs to the engine or connection, so that several savers on it take turns as well.
+    """
+    if isinstance(owner, Engine) and not isinstance(owner.pool, StaticPool):
+        return None
+    return cast("Lock", _locks.setdefault(owner, make_lock()))
+
+
+# Sizes
+
+_LARGE = 4 * 2**20
+"""Below this, no default of any server or driver is in the way."""
+
+_ASYNCMY_BYTES = 2**24 - 1024
+"""asyncmy 0.2 gives back None for a row of 16 MiB, and hangs afterwards."""
+
+_STATEMENT_BYTES = 8192
+"""What an INSERT has besides its largest value: ids are 2600 bytes at most."""
+
+
+def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a value that the server would answer by closing the connection.
+
+    Raises:
+        ValueTooLargeError: It doesn't fit into max_allowed_packet (MySQL, MariaDB).
+    """
+    if connection.dialect.name not in _MYSQL_FAMILY:
+        return
+    for row in rows:
+        blob = row.get("blob") or b""
+        if len(blob) < _LARGE:
+            continue
+        what = f"The value of channel {row['channel']!r} has {len(blob):,} bytes"
+        if connection.dialect.driver == "asyncmy" and len(blob) >= _ASYNCMY_BYTES:
+            raise ValueTooLargeError(
+                f"{what}; the driver asyncmy reads at most {_ASYNCMY_BYTES:,} back."
+                " Use mysql+aiomysql:// instead."
+            )
+        limit = connection.scalar(text("SELECT @@max_allowed_packet"))
+        # These drivers send text, where a byte takes one or two characters: ask them.
+        driver: Any = connection.connection.driver_connection
+        sent = len(driver.escape(blob)) + _STATEMENT_BYTES
+        if sent > (limit or sent):
+            raise ValueTooLargeError(
+                f"{what}, {sent:,} as a statement; the server takes {limit:,}."
+                f" Raise max_allowed_packet on the server to {sent:,} or more."
+            )
+
+
+# Migrations
+
+_LOCK_NAME = "checkpoint_sa.migrations"
+_LOCK_NUMBER = 0x63_6B_70_74_5F_73_61  # "ckpt_sa"
+_LOCK_SECONDS = 300
+
+
+@contextmanager
+def migration_lock(connection: Connection) -> Iterator[None]:
+    """Hold a database's only right to migrate our tables.
+
+    The connection has no transaction when it starts. On SQLite all that follows is one transaction,
+    committed at the end.
+
+    Raises:
+        SchemaError: Another session held the lock for five minutes; the message says which one.
+    """
+    family = connection.dialect.name
+    if family == "sqlite":
+        connection.exec_driver_sql("BEGIN EXCLUSIVE")
+        try:
+            yield
+        except BaseException:
+            connection.rollback()
+            raise
+        connection.commit()
+        return
+    if family == "postgresql":
+        _wait_for_advisory_lock(connection)
+        release = select(func.pg_advisory_unlock(_LOCK_NUMBER))
+    elif family in _MYSQL_FAMILY:
+        if connection.scalar(select(func.get_lock(_LOCK_NAME, _LOCK_SECONDS))) != 1:
+            holder = connection.scalar(select(func.is_used_lock(_LOCK_NAME)))
+            raise _locked(f"connection {holder}")
+        release = select(func.release_lock(_LOCK_NAME))
+    else:
+        yield
+        return
+    connection.rollback()  # the lock belongs to the session; Alembic begins its own transactions
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(release)
+        connection.rollback()
+
+
+def _wait_for_advisory_lock(connection: Connection) -> None:
+    # Asked for again and again: a session that waits inside pg_advisory_lock() has a snapshot, for
+    # whose end the holder's CREATE INDEX CONCURRENTLY would wait in turn.
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not connection.scalar(select(func.pg_try_advisory_lock(_LOCK_NUMBER))):
+        if time.monotonic() > deadline:
+            holders = connection.scalars(
+                text("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted")
+            ).all()
+            raise _locked(f"one of the backends {holders}")
+        connection.rollback()
+        connection.execute(text("SELECT pg_sleep(0.2)"))  # in the server: the event loop goes on
+        connection.rollback()
+
+
+def _locked(holder: str) -> SchemaError:
+    return SchemaError(
+        f"Another session has been migrating this database for {_LOCK_SECONDS} seconds: {holder}."
+        " Wait until it is done, or end it, and try again."
+    )

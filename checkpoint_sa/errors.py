@@ -1,0 +1,59 @@
+"""What can go wrong, as one small tree.
+
+CheckpointError
+ +-- InvalidInputError (ValueError)        an id, a config or an argument that can't be stored
+ |    +-- ValueTooLargeError               a value larger than the server takes in one packet
+ +-- ConfigurationError (ValueError)       a URL, an engine or a connection that can't work
+ |    +-- MissingDriverError (ImportError) the driver that a URL asks for isn't installed
+ +-- SchemaError (RuntimeError)            the tables are missing, behind, ahead or unstamped
+ +-- ThreadExistsError                     copy_thread would mix two histories
+ +-- CorruptDataError                      a stored row that can't be read
+
+What SQLAlchemy and the serializer raise passes through unchanged, unless there is something to add.
+No message holds a channel value or a password.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigurationError",
+    "CorruptDataError",
+    "InvalidInputError",
+    "MissingDriverError",
+    "SchemaError",
+    "ThreadExistsError",
+    "ValueTooLargeError",
+]
+
+
+class CheckpointError(Exception):
+    """Base of every error that this package defines."""
+
+
+class InvalidInputError(CheckpointError, ValueError):
+    """An id, a config or an argument can't be stored; nothing was sent to the database."""
+
+
+class ValueTooLargeError(InvalidInputError):
+    """A value is larger than the server or the driver takes; nothing was stored."""
+
+
+class ConfigurationError(CheckpointError, ValueError):
+    """A URL, an engine or a connection can't work with the saver it was given to."""
+
+
+class MissingDriverError(ConfigurationError, ImportError):
+    """The database driver that a URL asks for isn't installed."""
+
+
+class SchemaError(CheckpointError, RuntimeError):
+    """The database doesn't have the tables of this release."""
+
+
+class ThreadExistsError(CheckpointError):
+    """The target of `copy_thread` already has checkpoints; nothing was copied."""
+
+
+class CorruptDataError(CheckpointError):
+    """A stored row can't be read back; the message names the row, never its content."""

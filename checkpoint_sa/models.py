@@ -1,0 +1,112 @@
+"""The ORM models: what is stored, for people's own queries and for Alembic.
+
+On PostgreSQL the tables are those of langgraph-checkpoint-postgres, with two nullable columns more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Index, Integer, MetaData
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from checkpoint_sa.types import Blob, Document, Key, peer_run_id
+
+THREAD_ID_BYTES = 512
+NAMESPACE_BYTES = 2000
+CHECKPOINT_ID_BYTES = 128
+CHANNEL_BYTES = 400
+VERSION_BYTES = 128
+TASK_ID_BYTES = 255
+RUN_ID_BYTES = 255
+TYPE_BYTES = 255
+
+
+class Base(DeclarativeBase):
+    """Declarative base with a `MetaData` of its own, so that it can join an application's."""
+
+    metadata = MetaData()
+    type_annotation_map = {dict[str, Any]: Document}  # noqa: RUF012
+
+
+class Checkpoint(Base):
+    """One checkpoint of a thread: LangGraph's `Checkpoint` without the values of its channels.
+
+    Attributes:
+        thread_id: LangGraph's `thread_id`, as text.
+        checkpoint_ns: '' for the root graph, `node:task_id` for a subgraph, joined by `|`.
+        checkpoint_id: Sorts by time; the greatest one of a namespace is the latest.
+        parent_checkpoint_id: The checkpoint this one was made from, in the same namespace.
+        type: The serializer's tag of `exact`; NULL without one.
+        checkpoint: The checkpoint as JSON. `channel_values` holds the small ones that JSON can say
+            exactly; the others are in `CheckpointBlob`, by `channel_versions`.
+        checkpoint_metadata: LangGraph's `CheckpointMetadata` as JSON, as far as JSON can say it
+            (column `metadata`).
+        run_id: `metadata.run_id`; '' without one; NULL in rows that
+            langgraph-checkpoint-postgres wrote.
+        exact: What JSON can't say exactly of the two documents, serialized; NULL when it says all.
+    """
+
+    __tablename__ = "checkpoints"
+
+    thread_id: Mapped[str] = mapped_column(Key(THREAD_ID_BYTES), primary_key=True)
+    checkpoint_ns: Mapped[str] = mapped_column(Key(NAMESPACE_BYTES), primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(Key(CHECKPOINT_ID_BYTES), primary_key=True)
+    parent_checkpoint_id: Mapped[str | None] = mapped_column(Key(CHECKPOINT_ID_BYTES))
+    type: Mapped[str | None] = mapped_column(Key(TYPE_BYTES))
+    checkpoint: Mapped[dict[str, Any]]
+    checkpoint_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
+    run_id: Mapped[str | None] = mapped_column(Key(RUN_ID_BYTES), index=True)
+    exact: Mapped[bytes | None] = mapped_column(Blob)
+
+
+class CheckpointBlob(Base):
+    """The value that one version of a channel has; never changed once written.
+
+    Attributes:
+        version: As in the `channel_versions` of the checkpoints that use it, as text.
+        type: The serializer's tag; `empty` where a channel has no value.
+        blob: What the serializer made of the value.
+    """
+
+    __tablename__ = "checkpoint_blobs"
+
+    thread_id: Mapped[str] = mapped_column(Key(THREAD_ID_BYTES), primary_key=True)
+    checkpoint_ns: Mapped[str] = mapped_column(Key(NAMESPACE_BYTES), primary_key=True)
+    channel: Mapped[str] = mapped_column(Key(CHANNEL_BYTES), primary_key=True)
+    version: Mapped[str] = mapped_column(Key(VERSION_BYTES), primary_key=True)
+    type: Mapped[str] = mapped_column(Key(TYPE_BYTES))
+    blob: Mapped[bytes | None] = mapped_column(Blob)
+
+
+class CheckpointWrite(Base):
+    """One write of a task that ran from a checkpoint, kept until the next checkpoint has it.
+
+    Attributes:
+        idx: Position among the task's writes; negative for LangGraph's special ones
+            (`WRITES_IDX_MAP`).
+        type: The serializer's tag.
+        blob: What the serializer made of the value.
+        task_path: Where the task stands in the superstep; sorts first in `pending_writes`.
+    """
+
+    __tablename__ = "checkpoint_writes"
+
+    thread_id: Mapped[str] = mapped_column(Key(THREAD_ID_BYTES), primary_key=True)
+    checkpoint_ns: Mapped[str] = mapped_column(Key(NAMESPACE_BYTES), primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(Key(CHECKPOINT_ID_BYTES), primary_key=True)
+    task_id: Mapped[str] = mapped_column(Key(TASK_ID_BYTES), primary_key=True)
+    idx: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    channel: Mapped[str] = mapped_column(Key(CHANNEL_BYTES))
+    type: Mapped[str | None] = mapped_column(Key(TYPE_BYTES))
+    blob: Mapped[bytes] = mapped_column(Blob)
+    task_path: Mapped[str] = mapped_column(Key())
+
+
+metadata = Base.metadata
+
+Index(
+    "ix_checkpoints_peer_run_id",
+    peer_run_id(Checkpoint.__table__.c.metadata),
+    postgresql_where=Checkpoint.__table__.c.run_id.is_(None),
+).ddl_if(dialect="postgresql")

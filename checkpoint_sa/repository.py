@@ -1,0 +1,554 @@
+"""What the store does with the database, over a `Connection` that the caller opened and ends.
+
+Written once: the Engine saver calls these functions directly, the AsyncEngine saver through
+`AsyncConnection.run_sync`. They see ids, JSON and serialized bytes, never a state value.
+
+Every function runs in the caller's transaction and commits nothing. Where one reads twice, the
+second reading confirms the first, so that READ COMMITTED is enough.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from checkpoint_sa import statements as sql
+from checkpoint_sa.errors import ThreadExistsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from typing import TypeAlias
+
+    from sqlalchemy import Connection, Delete, Row, Update
+    from typing_extensions import Unpack
+
+    AnyRow: TypeAlias = Row[Unpack[tuple[Any, ...]]]
+
+CheckpointKey = tuple[str, str, str]
+"""thread_id, checkpoint_ns, checkpoint_id."""
+BlobKey = tuple[str, str, str, str]
+"""thread_id, checkpoint_ns, channel, version."""
+
+# A list of tuples of 1,000 keys stays below every limit on parameters and stack depth (8,000
+# overflow PostgreSQL's stack); single columns go up to 10,000 (SQLite takes 32,766 parameters).
+_TUPLES = 1_000
+_SINGLES = 10_000
+
+# MySQL ends a recursion at 1,000 steps, so a chain is read in parts; short ones in one small part.
+_CHAIN_DEPTHS = (64, 512, 999)
+
+_FIRST_VERSION_WITHOUT_SENDS = 4
+"""The checkpoint format from which on pending sends are a channel of their own."""
+
+
+class Write(NamedTuple):
+    """One pending write, as stored."""
+
+    task_path: str
+    task_id: str
+    idx: int
+    channel: str
+    type: str
+    blob: bytes
+
+
+class Stored(NamedTuple):
+    """One checkpoint with all that belongs to it, as stored."""
+
+    key: CheckpointKey
+    parent_id: str | None
+    checkpoint: dict[str, Any]
+    metadata: dict[str, Any]
+    type: str | None
+    exact: bytes | None
+    blobs: dict[str, tuple[str, bytes]]
+    """Channel -> (type, bytes), for the channels that have a blob."""
+    writes: list[Write]
+    """In the order of `writes_sort_key`."""
+    sends: list[Write]
+    """Pending sends kept with the parent, for checkpoints before version 4."""
+
+
+class Criteria(NamedTuple):
+    """What `list` looks for; None is any."""
+
+    thread_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: str | None = None
+    before: str | None = None
+    filter_json: str | None = None
+
+
+class History(NamedTuple):
+    """What one channel got since its last stored value, as stored; see `delta_history`."""
+
+    writes: list[Write]
+    """Oldest first."""
+    seed: tuple[str, bytes] | None = None
+    """(type, bytes) of the value to start from."""
+    inline: dict[str, Any] | None = None
+    """{channel: value} where the value to start from is part of a checkpoint's JSON."""
+
+
+# Reading
+
+
+def get(
+    connection: Connection, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
+) -> Stored | None:
+    """Read one checkpoint, or the latest of its namespace: two statements."""
+    namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    while True:
+        if checkpoint_id is None:
+            row = connection.execute(sql.GET_LATEST, namespace).one_or_none()
+        else:
+            row = connection.execute(
+                sql.GET_ONE, {**namespace, "checkpoint_id": checkpoint_id}
+            ).one_or_none()
+        if row is None:
+            return None
+        if found := _complete(connection, [row]):
+            return found[0]
+        # It was deleted between the two statements: look again.
+
+
+def page(
+    connection: Connection, criteria: Criteria, size: int, last: CheckpointKey | None
+) -> tuple[list[Stored], CheckpointKey | None]:
+    """Read up to `size` checkpoints, newest first: two statements.
+
+    Returns the checkpoints, and where the next page begins: give it back as `last`. None says that
+    there is none.
+    """
+    by_thread, by_namespace, by_id, before, filter_json = criteria
+    statement = sql.page(
+        thread=by_thread is not None,
+        namespace=by_namespace is not None,
+        checkpoint=by_id is not None,
+        before=before is not None,
+        filtered=filter_json is not None,
+        after=last is not None,
+    )
+    parameters: dict[str, Any] = {
+        "thread_id": by_thread,
+        "checkpoint_ns": by_namespace,
+        "checkpoint_id": by_id,
+        "before": before,
+        "filter_json": filter_json,
+    }
+    parameters = {name: value for name, value in parameters.items() if value is not None}
+    if last is not None:
+        parameters["after_id"] = last[2]
+        if by_thread is None or by_namespace is None:
+            parameters |= {"after_thread": last[0], "after_ns": last[1]}
+    rows = connection.execute(statement, {**parameters, "size": size}).all()
+    after = _key(rows[-1]) if len(rows) == size else None
+    return _complete(connection, rows), after
+
+
+def _key(row: AnyRow) -> CheckpointKey:
+    return (row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+
+
+def _complete(connection: Connection, rows: Sequence[AnyRow]) -> list[Stored]:
+    """Add blobs and writes to checkpoint rows; leave out those deleted meanwhile."""
+    if not rows:
+        return []
+    documents = [json.loads(row.checkpoint) for row in rows]
+    keys = [_key(row) for row in rows]
+    send_keys: list[CheckpointKey] = []
+    blob_keys: dict[BlobKey, None] = {}  # a set that keeps its order
+    for row, document in zip(rows, documents, strict=True):
+        if row.parent_checkpoint_id and document.get("v", 1) < _FIRST_VERSION_WITHOUT_SENDS:
+            send_keys.append((row.thread_id, row.checkpoint_ns, row.parent_checkpoint_id))
+        for channel, version in _versions(document).items():
+            blob_keys[row.thread_id, row.checkpoint_ns, channel, version] = None
+
+    writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
+    sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
+    blobs: dict[BlobKey, tuple[str, bytes]] = {}
+    present: set[CheckpointKey] = set()
+    wanted: dict[str, Any] = {"checkpoint_keys": keys, "send_keys": send_keys}
+    for chunk in _chunks(list(blob_keys), _TUPLES) or [[]]:
+        present = set()  # what counts is what the last statement still sees
+        for part in connection.execute(
+            sql.GET_PARTS, {**wanted, "blob_keys": chunk, "present_keys": keys}
+        ):
+            if part.kind == sql.WRITE:
+                writes[_key(part)].append(_write(part))
+            elif part.kind == sql.SEND:
+                sends[_key(part)].append(_write(part))
+            elif part.kind == sql.BLOB:
+                blobs[part.thread_id, part.checkpoint_ns, part.channel, part.version] = (
+                    part.type,
+                    bytes(part.blob or b""),
+                )
+            else:
+                present.add(_key(part))
+        wanted = {"checkpoint_keys": [], "send_keys": []}
+
+    return [
+        Stored(
+            key=key,
+            parent_id=row.parent_checkpoint_id or None,
+            checkpoint=document,
+            metadata=json.loads(row.metadata),
+            type=row.type,
+            exact=None if row.exact is None else bytes(row.exact),
+            blobs={
+                channel: blob
+                for channel, version in _versions(document).items()
+                if (blob := blobs.get((*key[:2], channel, version)))
+            },
+            writes=sorted(writes[key]),
+            sends=sorted(sends[(*key[:2], row.parent_checkpoint_id)]),
+        )
+        for key, row, document in zip(keys, rows, documents, strict=True)
+        if key in present
+    ]
+
+
+def _write(row: AnyRow) -> Write:
+    return Write(row.task_path, row.task_id, row.idx, row.channel, row.type, bytes(row.blob or b""))
+
+
+def _versions(document: Mapping[str, Any]) -> dict[str, str]:
+    return {k: str(version) for k, version in (document.get("channel_versions") or {}).items()}
+
+
+def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+# Writing
+
+
+def put(
+    connection: Connection, checkpoint: dict[str, Any], blobs: Sequence[dict[str, Any]]
+) -> None:
+    """Store a checkpoint and the values it brings: two statements, one without values."""
+    if blobs:
+        connection.execute(sql.PUT_BLOBS, blobs)
+    connection.execute(sql.PUT_CHECKPOINT, checkpoint)
+
+
+def put_only(
+    connection: Connection, checkpoint: dict[str, Any], blobs: Sequence[dict[str, Any]]
+) -> None:
+    """Store a checkpoint and delete what it replaces in its namespace.
+
+    Where a newer one is there already, this one goes instead: a cancelled run that finishes late
+    replaces nothing.
+    """
+    put(connection, checkpoint, blobs)
+    keep_latest(connection, checkpoint["thread_id"], checkpoint["checkpoint_ns"])
+
+
+def put_writes(connection: Connection, writes: Sequence[dict[str, Any]]) -> None:
+    """Store a task's writes: special ones replace, ordinary ones stay as first written."""
+    ordinary = [write for write in writes if write["idx"] >= 0]
+    special = [write for write in writes if write["idx"] < 0]
+    if ordinary:
+        connection.execute(sql.PUT_WRITES, ordinary)
+    if special:
+        connection.execute(sql.REPLACE_WRITES, special)
+
+
+# DeltaChannel
+
+
+class _Link(NamedTuple):
+    checkpoint_id: str
+    parent_id: str | None
+    versions: dict[str, str]
+    inline: dict[str, Any]
+
+
+class _Walk:
+    """How far back a set of channels reaches: for each the ancestors to replay, and the seed."""
+
+    def __init__(self, channels: Iterable[str]) -> None:
+        self.path: dict[str, list[str]] = {channel: [] for channel in channels}
+        self.seed: dict[str, str] = {}
+        """Channel -> version of its blob."""
+        self.inline: dict[str, Any] = {}
+        """Channel -> value out of a checkpoint's JSON."""
+        self.open = set(self.path)
+
+    def take(self, link: _Link, stored: Collection[tuple[str, str]]) -> None:
+        """Go one ancestor back; a channel ends where a value of it is stored."""
+        for channel in list(self.open):
+            self.path[channel].append(link.checkpoint_id)
+            version = link.versions.get(channel)
+            if version is not None and (channel, version) in stored:
+                self.seed[channel] = version  # also of a snapshot, whose inline value is a marker
+            elif channel in link.inline:
+                self.inline[channel] = link.inline[channel]
+            else:
+                continue
+            self.open.discard(channel)
+
+
+def delta_history(
+    connection: Connection,
+    thread_id: str,
+    checkpoint_ns: str,
+    checkpoint_id: str | None,
+    channels: Sequence[str],
+) -> dict[str, History]:
+    """Collect each channel's writes since its nearest stored value among the ancestors.
+
+    Statements: two for each part of the chain (64 ancestors, 512 more, then 999 at a time), and two
+    at the end.
+    """
+    namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    if checkpoint_id is None:
+        latest = connection.execute(sql.GET_LATEST, namespace).one_or_none()
+        if latest is None:
+            return {channel: History([]) for channel in channels}
+        checkpoint_id = latest.checkpoint_id
+    walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
+
+    seeds: dict[str, tuple[str, bytes]] = {}
+    if walk.seed:
+        keys = [(thread_id, checkpoint_ns, *item) for item in walk.seed.items()]
+        for row in connection.execute(sql.GET_BLOBS, {"blob_keys": keys}):
+            seeds[row.channel] = (row.type, bytes(row.blob or b""))
+
+    collected: dict[tuple[str, str], list[Write]] = defaultdict(list)
+    ancestors = list(dict.fromkeys(i for path in walk.path.values() for i in path))
+    for ids in _chunks(ancestors, _SINGLES):
+        wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
+        for row in connection.execute(sql.GET_CHANNEL_WRITES, wanted):
+            collected[row.checkpoint_id, row.channel].append(_write(row))
+
+    return {
+        channel: History(
+            writes=[
+                write
+                for ancestor in reversed(walk.path[channel])
+                for write in sorted(collected[ancestor, channel])
+            ],
+            seed=seeds.get(channel),
+            inline={channel: walk.inline[channel]} if channel in walk.inline else None,
+        )
+        for channel in channels
+    }
+
+
+def _walk(
+    connection: Connection,
+    thread_id: str,
+    checkpoint_ns: str,
+    checkpoint_id: str,
+    channels: Iterable[str],
+) -> _Walk:
+    """Follow the parents of a checkpoint until every channel has met a stored value."""
+    namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    walk = _Walk(channels)
+    for links in _ancestors(connection, namespace, checkpoint_id):
+        versions = {
+            link.versions[channel]
+            for link in links
+            for channel in walk.open
+            if channel in link.versions
+        }
+        stored = {
+            (row.channel, row.version)
+            for row in connection.execute(
+                sql.GET_BLOB_VERSIONS,
+                {**namespace, "channels": list(walk.open), "versions": list(versions)},
+            )
+        }
+        for link in links:
+            walk.take(link, stored)
+        if not walk.open:
+            break
+    return walk
+
+
+def _ancestors(
+    connection: Connection, namespace: Mapping[str, str], checkpoint_id: str
+) -> Iterator[list[_Link]]:
+    """Yield the ancestors of a checkpoint, nearest first, in parts."""
+    seen = {checkpoint_id}
+    start = checkpoint_id
+    depths = iter(_CHAIN_DEPTHS)
+    depth = next(depths)
+    while True:
+        rows = connection.execute(
+            sql.GET_CHAIN, {**namespace, "checkpoint_id": start, "depth": depth}
+        ).all()
+        links = [
+            _Link(
+                row.checkpoint_id,
+                row.parent_checkpoint_id or None,
+                _versions({"channel_versions": json.loads(row.versions or "{}")}),
+                json.loads(row.inline or "{}") or {},
+            )
+            for row in rows[1:]  # the first is where this part starts: already seen
+            if row.checkpoint_id not in seen
+        ]
+        if not links:
+            return
+        yield links
+        if links[-1].parent_id is None:
+            return
+        seen.update(link.checkpoint_id for link in links)
+        start = links[-1].checkpoint_id
+        depth = next(depths, depth)
+
+
+# Deleting
+
+
+def delete_threads(connection: Connection, thread_ids: Sequence[str]) -> None:
+    """Delete all of some threads: three statements."""
+    for chunk in _chunks(sorted(thread_ids), _SINGLES):
+        for statement in sql.DELETE_THREADS:
+            connection.execute(statement, {"thread_ids": chunk})
+
+
+def delete_runs(connection: Connection, run_ids: Sequence[str]) -> None:
+    """Delete the checkpoints that runs made, their writes, and the blobs only they used."""
+    doomed: set[CheckpointKey] = set()
+    for chunk in _chunks(run_ids, _SINGLES):
+        doomed.update(_key(row) for row in connection.execute(sql.GET_RUNS, {"run_ids": chunk}))
+    freed: set[BlobKey] = set()
+    kept: set[BlobKey] = set()
+    orphans: list[CheckpointKey] = []
+    for chunk in _chunks(sorted({key[:2] for key in doomed}), _TUPLES):
+        for row in connection.execute(sql.GET_USE, {"namespace_keys": chunk}):
+            key = _key(row)
+            (freed if key in doomed else kept).update(_used(row))
+            if key not in doomed and (*key[:2], row.parent_checkpoint_id) in doomed:
+                orphans.append(key)
+    _apply(connection, sql.DELETE_BLOBS, freed - kept)
+    _apply(connection, sql.DELETE_CHECKPOINTS, doomed)
+    _apply(connection, sql.DELETE_WRITES, doomed)
+    _apply(connection, sql.FORGET_PARENTS, orphans)
+
+
+def _used(row: AnyRow) -> Iterator[BlobKey]:
+    for channel, version in json.loads(row.versions or "{}").items():
+        yield row.thread_id, row.checkpoint_ns, channel, str(version)
+
+
+def _apply(
+    connection: Connection, statement: Delete | Update, keys: Iterable[tuple[str, ...]]
+) -> None:
+    for chunk in _chunks(sorted(keys), _TUPLES):
+        connection.execute(statement, {"keys": chunk})
+
+
+def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | None = None) -> None:
+    """Delete all of a thread but the latest checkpoint of each namespace and what that one needs.
+
+    It needs its blobs and writes, the parent that holds its pending sends (before version 4), and
+    for a DeltaChannel the ancestors back to the last stored value. A subgraph call's namespace goes
+    with the root checkpoint that made the call. With `checkpoint_ns`, only that namespace.
+
+    What a running graph stores meanwhile stays: blobs are listed before the checkpoints that may
+    use them, and only listed rows are deleted.
+    """
+    one = checkpoint_ns is not None
+    scope = {"thread_id": thread_id, **({"checkpoint_ns": checkpoint_ns} if one else {})}
+    blob_keys: set[BlobKey] = {
+        (thread_id, row.checkpoint_ns, row.channel, row.version)
+        for row in connection.execute(sql.blob_keys(namespace=one), scope)
+    }
+    family: dict[str, dict[str, AnyRow]] = defaultdict(dict)
+    for row in connection.execute(sql.family(namespace=one), scope):
+        family[row.checkpoint_ns][row.checkpoint_id] = row
+    kept = _kept(connection, thread_id, family)
+    doomed = [
+        (thread_id, namespace, checkpoint_id)
+        for namespace, rows in family.items()
+        for checkpoint_id in rows.keys() - kept[namespace]
+    ]
+    if not doomed:
+        return
+    _apply(connection, sql.DELETE_CHECKPOINTS, doomed)
+    if checkpoint_ns is None:
+        _apply(connection, sql.DELETE_WRITES, doomed)
+    else:  # with those of late writers, whose checkpoints went at an earlier put
+        oldest = {"checkpoint_id": min(kept[checkpoint_ns])}
+        connection.execute(sql.DELETE_OLDER_WRITES, scope | oldest)
+    orphans = [
+        (thread_id, namespace, checkpoint_id)
+        for namespace, ids in kept.items()
+        for checkpoint_id in ids
+        if family[namespace][checkpoint_id].parent_checkpoint_id in family[namespace].keys() - ids
+    ]
+    _apply(connection, sql.FORGET_PARENTS, orphans)
+    used: set[BlobKey] = set()
+    for chunk in _chunks([(thread_id, namespace) for namespace in sorted(family)], _TUPLES):
+        for row in connection.execute(sql.GET_USE, {"namespace_keys": chunk}):
+            used.update(_used(row))
+    _apply(connection, sql.DELETE_BLOBS, {key for key in blob_keys - used if key[1] in family})
+
+
+def _kept(
+    connection: Connection, thread_id: str, family: Mapping[str, Mapping[str, AnyRow]]
+) -> dict[str, set[str]]:
+    """Decide which checkpoints `keep_latest` keeps, by namespace."""
+    kept = {namespace: {max(rows)} for namespace, rows in family.items()}
+    # Most namespaces need nothing else; what decides it is in rows that are at hand.
+    needy = [
+        (thread_id, namespace, max(rows))
+        for namespace, rows in family.items()
+        if (":" in namespace and "" in family)
+        or int(rows[max(rows)].v or 1) < _FIRST_VERSION_WITHOUT_SENDS
+        or any(row.counters or row.delta for row in rows.values())
+    ]
+    callers: dict[str, str | None] = {}
+    for chunk in _chunks(needy, _TUPLES):
+        rows = connection.execute(sql.GET_CHECKPOINTS, {"keys": chunk}).all()
+        for head in _complete(connection, rows):
+            _, namespace, checkpoint_id = head.key
+            callers[namespace] = (head.metadata.get("parents") or {}).get("")
+            if head.sends and head.parent_id and head.parent_id in family[namespace]:
+                kept[namespace].add(head.parent_id)
+            channels = _unstored_delta_channels(head, family[namespace].values())
+            walk = _walk(connection, thread_id, namespace, checkpoint_id, channels)
+            kept[namespace].update(*walk.path.values())
+    # A call's namespace ends in its task id, after a colon; a subgraph with a checkpointer of its
+    # own has none, and its state outlives each call. A call can be stored before the root
+    # checkpoint it started from: it goes only when that one is there and goes.
+    gone = family.get("", {}).keys() - kept.get("", set())
+    for namespace in family:
+        if ":" in namespace and callers.get(namespace) in gone:
+            kept[namespace] = set()
+    return {namespace: ids & family[namespace].keys() for namespace, ids in kept.items()}
+
+
+def _unstored_delta_channels(head: Stored, rows: Iterable[AnyRow]) -> set[str]:
+    """Name the DeltaChannels whose value `head` doesn't hold itself.
+
+    LangGraph counts each DeltaChannel's updates in metadata. LangGraph.js only marks the thread:
+    there, every channel with a version and no value may be one.
+    """
+    channels: set[str] = set()
+    for row in rows:
+        channels.update(json.loads(row.counters or "{}") or {})
+        if json.loads(row.delta or "null"):
+            channels.update(_versions(head.checkpoint))
+    stored = {channel for channel, (kind, _) in head.blobs.items() if kind != "empty"}
+    return channels - stored - set(head.checkpoint.get("channel_values") or {})
+
+
+def copy_thread(connection: Connection, source: str, target: str) -> None:
+    """Copy all of a thread inside the database: four statements.
+
+    Raises:
+        ThreadExistsError: The target has rows already.
+    """
+    if connection.execute(sql.THREAD_EXISTS, {"thread_id": target}).first():
+        raise ThreadExistsError(
+            f"Thread {target!r} already has checkpoints, so {source!r} was not copied to it."
+            " Copy to a thread_id that is not in use, or delete_thread() the target first."
+        )
+    for statement in sql.COPY_THREAD:
+        connection.execute(statement, {"source": source, "target": target})

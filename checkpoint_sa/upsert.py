@@ -1,0 +1,83 @@
+"""An INSERT that leaves or updates the row that is already there, on every engine.
+
+One construct instead of the dialects' own: these must know the dialect when the statement is built,
+and SQLAlchemy 2.0 doesn't cache them (0.16 to 0.55 ms a call).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Insert
+from sqlalchemy.exc import CompileError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.visitors import InternalTraversal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Table
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class Upsert(Insert):
+    """`INSERT`, and on a conflict of the primary key update some columns, or none.
+
+    Args:
+        table: The table; its primary key decides what a conflict is.
+        update: Columns that take the new row's value on a conflict. Empty keeps the old row.
+    """
+
+    inherit_cache = True
+    stringify_dialect = "sqlite"
+    _traverse_internals = [  # noqa: RUF012 - SQLAlchemy makes the cache key from these
+        *Insert._traverse_internals,  # noqa: SLF001
+        ("update", InternalTraversal.dp_plain_obj),
+    ]
+
+    def __init__(self, table: Table, *, update: Sequence[str] = ()) -> None:
+        super().__init__(table)
+        self.update = tuple(update)
+        self.key = tuple(column.name for column in table.primary_key)
+
+
+@compiles(Upsert)
+def _no_rule(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
+    raise CompileError(
+        f"checkpoint_sa has no upsert for the dialect {compiler.dialect.name!r}."
+        " Register one with sqlalchemy.ext.compiler.compiles(checkpoint_sa.upsert.Upsert,"
+        f" {compiler.dialect.name!r})."
+    )
+
+
+def _on_conflict(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
+    insert = compiler.visit_insert(element, **kw)  # type: ignore[no-untyped-call]
+    quote = compiler.preparer.quote
+    key = ", ".join(map(quote, element.key))
+    if not element.update:
+        return f"{insert} ON CONFLICT ({key}) DO NOTHING"
+    changes = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in element.update)
+    return f"{insert} ON CONFLICT ({key}) DO UPDATE SET {changes}"
+
+
+def _on_duplicate_key(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
+    # Not INSERT IGNORE: that one swallows truncation and NULLs as well.
+    insert = compiler.visit_insert(element, **kw)  # type: ignore[no-untyped-call]
+    quote = compiler.preparer.quote
+    if not element.update:
+        first = quote(element.key[0])
+        return f"{insert} ON DUPLICATE KEY UPDATE {first} = {first}"
+    # VALUES() is MariaDB's only way; MySQL 8.0.20 and later warn about it at every statement.
+    dialect = compiler.dialect
+    warns = not getattr(dialect, "is_mariadb", False) and (
+        (dialect.server_version_info or ()) >= (8, 0, 20)
+    )
+    new = "{0} = new.{0}" if warns else "{0} = VALUES({0})"
+    changes = ", ".join(new.format(quote(name)) for name in element.update)
+    return f"{insert}{' AS new' if warns else ''} ON DUPLICATE KEY UPDATE {changes}"
+
+
+for _dialect in ("postgresql", "cockroachdb", "sqlite"):
+    compiles(Upsert, _dialect)(_on_conflict)
+for _dialect in ("mysql", "mariadb"):
+    compiles(Upsert, _dialect)(_on_duplicate_key)

@@ -1,0 +1,82 @@
+"""Fixtures: servers that start when a test needs them, and one store for each engine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import MariaDB, MySQL, PostgreSQL, Server
+from stores import KINDS, Kind, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SERVERS: dict[str, type[Server]] = {
+    "postgresql": PostgreSQL,
+    "mariadb": MariaDB,
+    "mysql": MySQL,
+}
+
+StartServer = "Callable[[str], Server]"
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Iterator[Callable[[str], Server]]:
+    """Start a server once, by name; skip the test where its programs are missing.
+
+    CHECKPOINT_SA_REQUIRE_ENGINES=1 makes that a failure: nothing is skipped in CI.
+    """
+    running: dict[str, Server] = {}
+
+    def start(name: str) -> Server:
+        if name not in running:
+            found = SERVERS[name].find()
+            if isinstance(found, str):
+                if os.environ.get("CHECKPOINT_SA_REQUIRE_ENGINES") == "1":
+                    pytest.fail(f"{name} must not be skipped here: {found}")
+                pytest.skip(found)
+            running[name] = found.start()
+        return running[name]
+
+    yield start
+    for server in running.values():
+        server.stop()
+
+
+def url_of(kind: Kind, start: Callable[[str], Server], folder: Path) -> str:
+    """Return the URL of an engine under test."""
+    if not kind.server:
+        return f"{kind.driver}:///{folder / 'store.db'}"
+    return start(kind.server).url(kind.driver)
+
+
+@pytest.fixture(scope="session", params=list(KINDS))
+def migrated_store(
+    request: pytest.FixtureRequest,
+    start_server: Callable[[str], Server],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Store]:
+    """A store on each engine, its schema made by Alembic once."""
+    kind = KINDS[request.param]
+    store = Store(kind, url_of(kind, start_server, tmp_path_factory.mktemp(request.param)))
+    store.setup()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(migrated_store: Store) -> Store:
+    """An empty store on each engine."""
+    migrated_store.clear()
+    return migrated_store
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    """A store on SQLite, for what no engine makes different."""
+    store = Store(KINDS["sqlite"], f"sqlite+pysqlite:///{tmp_path / 'store.db'}")
+    store.setup()
+    yield store
+    store.close()
