@@ -18,7 +18,6 @@ from checkpoint_sa.errors import ThreadExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
     from typing import TypeAlias
 
     from sqlalchemy import Connection, Delete, Row, Update

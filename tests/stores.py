@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     Saver = SQLAlchemySaver | AsyncSQLAlchemySaver
+    Listed = list[CheckpointTuple]
+    Rows = list[Any]
 
 
 class Kind(NamedTuple):
@@ -142,11 +144,11 @@ class Store:
         assert result is not None, config
         return result
 
-    def list(self, config: RunnableConfig | None, **criteria: Any) -> list[CheckpointTuple]:
+    def list(self, config: RunnableConfig | None, **criteria: Any) -> Listed:
         if not self.kind.is_async:
             return list(self.saver.list(config, **criteria))
 
-        async def collect() -> list[CheckpointTuple]:
+        async def collect() -> Listed:
             return [item async for item in self.saver.alist(config, **criteria)]
 
         return self.run(collect())  # type: ignore[no-any-return]
@@ -170,7 +172,7 @@ class Store:
 
     # Around it
 
-    def save(  # noqa: PLR0913
+    def save(
         self,
         thread_id: str = "t",
         values: Mapping[str, Any] | None = None,
@@ -215,14 +217,14 @@ class Store:
             {channel: checkpoint["channel_versions"][channel] for channel in changed},
         )
 
-    def sql(self, statement: str, **parameters: Any) -> list[Any]:
+    def sql(self, statement: str, **parameters: Any) -> Rows:
         """Run a statement of the test's own in a transaction, on a connection of its own."""
         if self.async_engine is None:
             with self.engine.begin() as connection:
                 result = connection.execute(text(statement), parameters)
                 return list(result) if result.returns_rows else []
 
-        async def execute() -> list[Any]:
+        async def execute() -> Rows:
             assert self.async_engine is not None
             async with self.async_engine.begin() as connection:
                 result = await connection.execute(text(statement), parameters)
