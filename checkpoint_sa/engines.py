@@ -10,6 +10,7 @@ import importlib.util
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from urllib.parse import urlencode
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, create_engine, event, func, select, text
@@ -60,10 +61,21 @@ _MODULES = {
 }
 """The drivers that have an extra, and what they are imported as."""
 
-_ASYNCPG_SSL = {"sslmode": "ssl"}
-"""libpq's parameters under asyncpg's names."""
+_ASYNCPG_OWN = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func"})
+"""Parameters of SQLAlchemy's asyncpg dialect; the others of a URL are libpq's."""
 
-_LIBPQ_ONLY = frozenset({"channel_binding", "gssencmode", "sslrootcert", "target_session_attrs"})
+_ASYNCPG_LACKS = frozenset(
+    {
+        "channel_binding",
+        "gssencmode",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "tcp_user_timeout",
+    }
+)
+"""libpq's parameters that have no counterpart in asyncpg, which would send them to the server."""
 
 _BUSY_MILLISECONDS = 30_000
 
@@ -108,7 +120,13 @@ def parse_url(url: str | URL, colour: Colour) -> URL:
             f"{shown(parsed)} names a driver that isn't async, and this saver is."
             f" Use {_other(backend, 'async')}, or SQLAlchemySaver."
         )
-    return _asyncpg_query(parsed) if driver == "asyncpg" else parsed
+    return parsed
+
+
+def is_async(url: str | URL) -> bool:
+    """Whether a URL names a driver that only works with asyncio."""
+    driver = make_url(url).drivername
+    return "+" in driver and make_url(url).get_dialect().is_async
 
 
 def _other(backend: str, colour: Colour) -> str:
@@ -117,16 +135,6 @@ def _other(backend: str, colour: Colour) -> str:
     driver = _DEFAULTS[backend].async_ if colour == "async" else _DEFAULTS[backend].sync
     more = " or postgresql+asyncpg://" if (backend, colour) == ("postgresql", "async") else ""
     return f"{backend}+{driver}://{more}"
-
-
-def _asyncpg_query(url: URL) -> URL:
-    """Give asyncpg what libpq's parameters mean there."""
-    query = {
-        _ASYNCPG_SSL.get(name, name): value
-        for name, value in url.query.items()
-        if name not in _LIBPQ_ONLY
-    }
-    return url.set(query=query)
 
 
 def shown(url: URL) -> str:
@@ -148,9 +156,31 @@ def make_engine(url: str | URL, **options: Any) -> Engine:
 def make_async_engine(url: str | URL, **options: Any) -> AsyncEngine:
     """Create an async engine for a connection string; `options` are `create_async_engine`'s."""
     parsed = parse_url(url, "async")
+    if parsed.drivername.endswith("+asyncpg"):
+        parsed, connect_args = _libpq_for_asyncpg(parsed)
+        options["connect_args"] = {**connect_args, **options.get("connect_args", {})}
     engine = create_async_engine(parsed, **_options(parsed, AsyncAdaptedQueuePool, options))
     _listen(engine.sync_engine)
     return engine
+
+
+def _libpq_for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Move libpq's parameters (`sslmode`, `application_name`, ...) to where asyncpg takes them.
+
+    asyncpg understands them in its own form of URL; host, user and password stay where they are.
+    """
+    own = {name: value for name, value in url.query.items() if name in _ASYNCPG_OWN}
+    libpq = {
+        name: value
+        for name, value in url.query.items()
+        if name not in _ASYNCPG_OWN and name not in _ASYNCPG_LACKS
+    }
+    connect_args: dict[str, Any] = {}
+    if "connect_timeout" in libpq:
+        connect_args["timeout"] = float(cast("str", libpq.pop("connect_timeout")))
+    if libpq:
+        connect_args["dsn"] = f"postgresql://?{urlencode(libpq, doseq=True)}"
+    return url.set(query=own), connect_args
 
 
 def _options(url: URL, pool: type[QueuePool], options: dict[str, Any]) -> dict[str, Any]:

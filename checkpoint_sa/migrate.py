@@ -5,8 +5,8 @@ Alembic is imported when there is something to do, not before.
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from checkpoint_sa.errors import SchemaError
 from checkpoint_sa.models import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from alembic.config import Config
     from sqlalchemy import Connection
@@ -37,8 +37,11 @@ process_lock = threading.Lock()
 
 
 def only_ours(name: str | None, kind: str, parents: Mapping[Any, Any]) -> bool:  # noqa: ARG001
-    """Limit Alembic's comparison to our tables: the database may have others (`include_name`)."""
-    return kind != "table" or name in _TABLES
+    """Limit Alembic's comparison to our tables: the database may have others (`include_name`).
+
+    One index isn't in the models, because only PostgreSQL has it.
+    """
+    return name in _TABLES if kind == "table" else name != "ix_checkpoints_peer_run_id"
 
 
 def current(connection: Connection, *, schema: str | None = None) -> str | None:
@@ -118,12 +121,17 @@ def ini_path() -> Path:
     )
 
 
-@contextmanager
-def connect(url: str | URL) -> Iterator[Connection]:
-    """Open a connection of our own to a database, with a sync or an async driver's URL."""
-    engine = engines.make_engine(url, poolclass=NullPool)
-    try:
+def run(url: str | URL, function: Callable[[Connection], None]) -> None:
+    """Call a function with a connection of our own to a database; an async driver's URL is fine."""
+    if not engines.is_async(url):
+        engine = engines.make_engine(url, poolclass=NullPool)
         with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
+            function(connection)
+        return
+
+    async def call() -> None:
+        async_engine = engines.make_async_engine(url, poolclass=NullPool)
+        async with async_engine.connect() as connection:
+            await connection.run_sync(function)
+
+    asyncio.run(call())

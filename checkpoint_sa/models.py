@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Index, Integer, MetaData
+from sqlalchemy import Integer, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from checkpoint_sa.types import Blob, Document, Key, peer_run_id
+from checkpoint_sa.types import Blob, Document, Key
 
 THREAD_ID_BYTES = 512
 NAMESPACE_BYTES = 2000
@@ -104,9 +104,3 @@ class CheckpointWrite(Base):
 
 
 metadata = Base.metadata
-
-Index(
-    "ix_checkpoints_peer_run_id",
-    peer_run_id(Checkpoint.__table__.c.metadata),
-    postgresql_where=Checkpoint.__table__.c.run_id.is_(None),
-).ddl_if(dialect="postgresql")

@@ -76,8 +76,12 @@ def _run() -> None:
     if context.is_offline_mode():
         _script(schema)
         return
-    with migrate.connect(_url()) as own, engines.migration_lock(own):
-        _migrate(own, schema)
+
+    def migrate_alone(connection: Connection) -> None:
+        with engines.migration_lock(connection):
+            _migrate(connection, schema)
+
+    migrate.run(_url(), migrate_alone)
 
 
 _run()

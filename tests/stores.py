@@ -271,7 +271,7 @@ class Store:
         self.loop.close()
 
 
-def thread(thread_id: str = "t", ns: str | None = "", **more: Any) -> RunnableConfig:
+def thread(thread_id: object = "t", ns: str | None = "", **more: Any) -> RunnableConfig:
     """Make a config."""
     configurable = {"thread_id": thread_id, **more}
     if ns is not None:

@@ -1,0 +1,1359 @@
+"""Real LangGraph graphs on every engine, each driven through the methods of its saver's colour.
+
+Run as a program, this file is the other process that resumes an interrupted graph.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import operator
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.tools import tool
+from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.func import entrypoint, task
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
+from langgraph.types import Command, Send, StateUpdate, interrupt
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+from stores import KINDS, Store, id_of, thread
+from typing_extensions import TypedDict
+
+from checkpoint_sa import AsyncSQLAlchemySaver, InvalidInputError, SQLAlchemySaver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from langchain_core.messages import BaseMessage
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.types import StateSnapshot
+
+T = thread("t", ns=None)
+SYNC = [name for name, kind in KINDS.items() if not kind.is_async]
+ASYNC = [name for name, kind in KINDS.items() if kind.is_async]
+
+on_sync_engines = pytest.mark.parametrize("migrated_store", SYNC, indirect=True)
+on_async_engines = pytest.mark.parametrize("migrated_store", ASYNC, indirect=True)
+
+
+# Driving graphs
+
+
+class App:
+    """A graph with a checkpointer: `graph.invoke` and so on, or `graph.ainvoke` and so on."""
+
+    def __init__(self, store: Store, graph: Any) -> None:
+        self.store = store
+        self.graph = graph
+
+    def _do(self, method: str, *args: Any, **options: Any) -> Any:
+        if self.store.kind.is_async:
+            return self.store.run(getattr(self.graph, f"a{method}")(*args, **options))
+        return getattr(self.graph, method)(*args, **options)
+
+    def _collect(
+        self, method: str, *args: Any, each: Callable[[Any], None] | None = None, **options: Any
+    ) -> list[Any]:
+        """Collect what a method yields; `each` gets each item at once."""
+        items: list[Any] = []
+
+        def take(item: Any) -> None:
+            items.append(item)
+            if each is not None:
+                each(item)
+
+        async def take_all() -> None:
+            async for item in getattr(self.graph, f"a{method}")(*args, **options):
+                take(item)
+
+        if self.store.kind.is_async:
+            self.store.run(take_all())
+        else:
+            for item in getattr(self.graph, method)(*args, **options):
+                take(item)
+        return items
+
+    def invoke(self, work: Any, config: RunnableConfig = T, **options: Any) -> Any:
+        return self._do("invoke", work, config, **options)
+
+    def stream(self, work: Any, config: RunnableConfig = T, **options: Any) -> list[Any]:
+        return self._collect("stream", work, config, **options)
+
+    def state(self, config: RunnableConfig = T, **options: Any) -> StateSnapshot:
+        return self._do("get_state", config, **options)  # type: ignore[no-any-return]
+
+    def history(self, config: RunnableConfig = T, **criteria: Any) -> list[StateSnapshot]:
+        return self._collect("get_state_history", config, **criteria)
+
+    def update(
+        self, values: Any, config: RunnableConfig = T, as_node: str | None = None
+    ) -> RunnableConfig:
+        return self._do("update_state", config, values, as_node)  # type: ignore[no-any-return]
+
+    def bulk_update(
+        self, supersteps: Sequence[Sequence[StateUpdate]], config: RunnableConfig = T
+    ) -> RunnableConfig:
+        return self._do("bulk_update_state", config, supersteps)  # type: ignore[no-any-return]
+
+
+def app(store: Store, builder: Any, saver: Any = None) -> App:
+    return App(store, builder.compile(checkpointer=saver or store.saver))
+
+
+def anew(store: Store, builder: Any) -> App:
+    """Compile a graph once more, on a saver that has seen nothing yet."""
+    return app(store, builder, store.make_saver())
+
+
+def at_namespace(namespace: str) -> RunnableConfig:
+    return thread("t", ns=namespace)
+
+
+def positions(history: Sequence[StateSnapshot]) -> list[int | None]:
+    """Return where in a history each state's parent stands."""
+    ids = [id_of(state.config) for state in history]
+    return [
+        ids.index(id_of(state.parent_config)) if state.parent_config else None for state in history
+    ]
+
+
+Words = Annotated[list[str], operator.add]
+
+
+class Story(TypedDict):
+    words: Words
+    last: str
+
+
+def says(word: str) -> Callable[[Story], dict[str, Any]]:
+    def node(_: Story) -> dict[str, Any]:
+        return {"words": [word], "last": word}
+
+    return node
+
+
+def line(*names: str, state: Any = Story, **nodes: Any) -> StateGraph[Any]:
+    """Build a graph of nodes in a row: each says its name unless `nodes` has another function."""
+    builder: StateGraph[Any] = StateGraph(state)
+    for name in names:
+        builder.add_node(name, nodes.get(name) or says(name))
+    builder.add_edge(START, names[0])
+    for before, after in zip(names, names[1:], strict=False):
+        builder.add_edge(before, after)
+    builder.add_edge(names[-1], END)
+    return builder
+
+
+# Chat
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+class Clerk(BaseChatModel):
+    """Adds the numbers of a question with a tool; without numbers, remembers the last sum."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "clerk"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        asked = str(messages[-1].content)
+        numbers = [int(word) for word in asked.split() if word.isdigit()]
+        if isinstance(messages[-1], HumanMessage) and numbers:
+            arguments = dict(zip("ab", numbers, strict=True))
+            call = {"name": "add", "args": arguments, "id": f"call-{len(messages)}"}
+            answer = AIMessage("", tool_calls=[call])
+        else:
+            sums = [message.content for message in messages if isinstance(message, ToolMessage)]
+            answer = AIMessage(f"The sum is {sums[-1]}.")
+        return ChatResult(generations=[ChatGeneration(message=answer)])
+
+
+def chat() -> StateGraph[Any]:
+    def model(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [Clerk().invoke(state["messages"])]}
+
+    builder: StateGraph[Any] = StateGraph(MessagesState)
+    builder.add_node("model", model)
+    builder.add_node("tools", ToolNode([add]))
+    builder.add_edge(START, "model")
+    builder.add_conditional_edges("model", tools_condition)
+    builder.add_edge("tools", "model")
+    return builder
+
+
+def contents(messages: Sequence[BaseMessage]) -> list[tuple[str, Any]]:
+    return [(message.type, message.content) for message in messages]
+
+
+FIRST_TURN = [
+    ("human", "add 17 and 25"),
+    ("ai", ""),
+    ("tool", "42"),
+    ("ai", "The sum is 42."),
+]
+
+
+def test_a_chat_calls_a_tool_and_keeps_the_conversation(store: Store) -> None:
+    said = app(store, chat()).invoke({"messages": [HumanMessage("add 17 and 25")]})["messages"]
+    assert contents(said) == FIRST_TURN
+    assert said[1].tool_calls == [
+        {"name": "add", "args": {"a": 17, "b": 25}, "id": "call-1", "type": "tool_call"}
+    ]
+    found = anew(store, chat()).state().values["messages"]
+    assert found == said  # whole messages: ids, tool calls, response metadata
+
+
+def test_the_next_turn_of_a_chat_remembers_the_one_before(store: Store) -> None:
+    app(store, chat()).invoke({"messages": [HumanMessage("add 17 and 25")]})
+    said = anew(store, chat()).invoke({"messages": [HumanMessage("and what was that?")]})
+    assert contents(said["messages"]) == [
+        *FIRST_TURN,
+        ("human", "and what was that?"),
+        ("ai", "The sum is 42."),
+    ]
+
+
+def test_another_thread_of_a_chat_knows_nothing_of_it(store: Store) -> None:
+    talk = app(store, chat())
+    talk.invoke({"messages": [HumanMessage("add 17 and 25")]})
+    other = talk.invoke({"messages": [HumanMessage("add 1 and 2")]}, thread("T", ns=None))
+    assert contents(other["messages"])[-1] == ("ai", "The sum is 3.")
+    assert contents(talk.state().values["messages"]) == FIRST_TURN
+
+
+def test_a_chat_streams_its_updates_and_its_checkpoints(store: Store) -> None:
+    question = {"messages": [HumanMessage("add 17 and 25")]}
+    chunks = app(store, chat()).stream(question, stream_mode=["updates", "checkpoints"])
+    nodes = [node for mode, chunk in chunks if mode == "updates" for node in chunk]
+    assert nodes == ["model", "tools", "model"]
+    streamed = [id_of(chunk["config"]) for mode, chunk in chunks if mode == "checkpoints"]
+    stored = [id_of(state.config) for state in anew(store, chat()).history()]
+    assert streamed == stored[::-1]
+
+
+# Interrupt and resume
+
+
+class Draft(TypedDict):
+    steps: Annotated[list[str], operator.add]
+    size: int
+
+
+def approval() -> StateGraph[Any]:
+    """Write, ask a human, publish."""
+
+    def ask(state: Draft) -> dict[str, Any]:
+        answer = interrupt({"question": "Publish?", "size": state["size"]})
+        return {"steps": [f"answer {answer}"]}
+
+    return line(
+        *("write", "ask", "publish"),
+        state=Draft,
+        write=lambda _: {"steps": ["written"], "size": 2**40},
+        ask=ask,
+        publish=lambda state: {"steps": [f"published in process {os.getpid()}"]},
+    )
+
+
+def in_another_process(store: Store, thread_id: str, answer: str) -> dict[str, Any]:
+    """Resume the approval graph from a new interpreter, which is given a URL and nothing else."""
+    colour = "async" if store.kind.is_async else "sync"
+    done = subprocess.run(
+        [sys.executable, __file__, colour, store.url, thread_id, answer],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return dict(json.loads(done.stdout))
+
+
+def resume_here(colour: str, url: str, thread_id: str, answer: str) -> None:
+    """Be the other process."""
+    config = thread(thread_id, ns=None)
+
+    def tell(found: StateSnapshot, result: Any) -> None:
+        asked = [waiting.value for waiting in found.interrupts]
+        print(json.dumps({"pid": os.getpid(), "asked": asked, "result": result}))  # noqa: T201
+
+    async def resume() -> None:
+        async with AsyncSQLAlchemySaver.from_conn_string(url) as saver:
+            graph = approval().compile(checkpointer=saver)
+            found = await graph.aget_state(config)
+            tell(found, await graph.ainvoke(Command(resume=answer), config))
+
+    if colour == "async":
+        asyncio.run(resume())
+        return
+    with SQLAlchemySaver.from_conn_string(url) as saver:
+        graph = approval().compile(checkpointer=saver)
+        found = graph.get_state(config)
+        tell(found, graph.invoke(Command(resume=answer), config))
+
+
+def test_an_interrupted_graph_resumes_in_another_process(store: Store) -> None:
+    here = app(store, approval())
+    here.invoke({"steps": []})
+    there = in_another_process(store, "t", "yes")
+    assert there["pid"] != os.getpid()
+    assert there["asked"] == [{"question": "Publish?", "size": 2**40}]
+    steps = ["written", "answer yes", f"published in process {there['pid']}"]
+    assert there["result"] == {"steps": steps, "size": 2**40}
+    assert here.state().values == {"steps": steps, "size": 2**40}
+    assert here.state().next == ()
+
+
+def test_an_interrupt_waits_in_the_database(store: Store) -> None:
+    result = app(store, approval()).invoke({"steps": []})
+    assert [waiting.value["question"] for waiting in result["__interrupt__"]] == ["Publish?"]
+    found = anew(store, approval()).state()
+    assert found.next == ("ask",)
+    assert found.interrupts == tuple(result["__interrupt__"])
+    assert found.values == {"steps": ["written"], "size": 2**40}
+
+
+def test_two_interrupts_are_resumed_by_their_ids_one_after_the_other(store: Store) -> None:
+    def asks(name: str) -> Callable[[Story], dict[str, Any]]:
+        return lambda _: {"words": [f"{name}:{interrupt(name)}"]}
+
+    builder: StateGraph[Any] = StateGraph(Story)
+    for name in ("left", "right"):
+        builder.add_node(name, asks(name))
+        builder.add_edge(START, name)
+    app(store, builder).invoke({"words": []})
+    waiting = {question.value: question.id for question in anew(store, builder).state().interrupts}
+    assert waiting.keys() == {"left", "right"}
+    anew(store, builder).invoke(Command(resume={waiting["right"]: "R"}))
+    assert [question.value for question in anew(store, builder).state().interrupts] == ["left"]
+    result = anew(store, builder).invoke(Command(resume={waiting["left"]: "L"}))
+    assert result["words"] == ["left:L", "right:R"]
+
+
+def test_a_node_that_asks_twice_keeps_the_first_answer(store: Store) -> None:
+    builder = line("ask", ask=lambda _: {"words": [interrupt("one?"), interrupt("two?")]})
+    app(store, builder).invoke({"words": []})
+    anew(store, builder).invoke(Command(resume="1"))
+    assert anew(store, builder).invoke(Command(resume="2"))["words"] == ["1", "2"]
+
+
+def test_a_breakpoint_before_a_node_stops_there_and_goes_on(store: Store) -> None:
+    stopped = app(store, line("a", "b", "c")).invoke({"words": []}, interrupt_before=["b"])
+    assert stopped["words"] == ["a"]
+    assert anew(store, line("a", "b", "c")).state().next == ("b",)
+    assert anew(store, line("a", "b", "c")).invoke(None)["words"] == ["a", "b", "c"]
+
+
+# Subgraphs
+
+
+def nested() -> StateGraph[Any]:
+    """Build three levels; the innermost one asks."""
+    inner = line("begin", "ask", ask=lambda _: {"words": [f"answer {interrupt('go on?')}"]})
+    middle = line("before", "inner", "after", inner=inner.compile())
+    return line("first", "middle", "final", middle=middle.compile())
+
+
+LAST_WORDS = ["answer yes", "after", "final"]
+
+
+def words_of(state: StateSnapshot) -> list[str]:
+    return list(state.values.get("words", []))
+
+
+def below(state: StateSnapshot) -> StateSnapshot:
+    """Return the state of the only subgraph that is running."""
+    (running,) = state.tasks
+    assert running.state is not None
+    return running.state  # type: ignore[return-value]
+
+
+def test_the_states_of_all_levels_are_found_while_the_innermost_waits(store: Store) -> None:
+    app(store, nested()).invoke({"words": []})
+    root = anew(store, nested()).state(subgraphs=True)
+    middle = below(root)
+    inner = below(middle)
+    assert [(words_of(state), state.next) for state in (root, middle, inner)] == [
+        (["first"], ("middle",)),
+        (["first", "before"], ("inner",)),
+        (["first", "before", "begin"], ("ask",)),
+    ]
+    namespaces = [s.config["configurable"]["checkpoint_ns"] for s in (root, middle, inner)]
+    assert namespaces[0] == ""
+    assert [part.split(":")[0] for part in namespaces[2].split("|")] == ["middle", "inner"]
+    assert namespaces[2].startswith(f"{namespaces[1]}|")
+    assert inner.interrupts[0].value == "go on?"
+
+
+def test_a_subgraph_resumes_where_it_stopped(store: Store) -> None:
+    app(store, nested()).invoke({"words": []})
+    assert anew(store, nested()).invoke(Command(resume="yes"))["words"][-3:] == LAST_WORDS
+
+
+def test_each_namespace_has_a_history_of_its_own(store: Store) -> None:
+    runs = app(store, nested())
+    runs.invoke({"words": []})
+    middle = below(runs.state(subgraphs=True))
+    inner = below(middle)
+    runs.invoke(Command(resume="yes"))
+    later = anew(store, nested())
+    found = [
+        [(words_of(state), state.next) for state in later.history(config)]
+        for config in (
+            at_namespace(middle.config["configurable"]["checkpoint_ns"]),
+            at_namespace(inner.config["configurable"]["checkpoint_ns"]),
+        )
+    ]
+    begun, asked = ["first", "before", "begin"], ["first", "before", "begin", "answer yes"]
+    assert found[1] == [
+        (asked, ()),
+        (begun, ("ask",)),
+        (begun[:2], ("begin",)),
+        ([], ("__start__",)),
+    ]
+    assert [after for _, after in found[0]] == [
+        (),
+        ("after",),
+        ("inner",),
+        ("before",),
+        ("__start__",),
+    ]
+    assert [after for _, after in [(s.values, s.next) for s in later.history()]] == [
+        (),
+        ("final",),
+        ("middle",),
+        ("first",),
+        ("__start__",),
+    ]
+
+
+def test_a_subgraph_is_streamed_with_its_namespace(store: Store) -> None:
+    chunks = app(store, nested()).stream({"words": []}, subgraphs=True, stream_mode="updates")
+    seen = [
+        (tuple(part.split(":")[0] for part in namespace), node)
+        for namespace, chunk in chunks
+        for node in chunk
+        if node != "__interrupt__"
+    ]
+    assert seen == [
+        ((), "first"),
+        (("middle",), "before"),
+        (("middle", "inner"), "begin"),
+    ]
+
+
+def test_two_calls_of_one_subgraph_do_not_share_a_namespace(store: Store) -> None:
+    child = line("only")
+    runs = app(store, line("left", "right", left=child.compile(), right=child.compile()))
+    runs.invoke({"words": ["in"]})
+    namespaces = {item.config["configurable"]["checkpoint_ns"] for item in store.list(T)}
+    assert sorted(namespace.split(":")[0] for namespace in namespaces) == ["", "left", "right"]
+
+
+def counting() -> StateGraph[Any]:
+    """Build a graph whose subgraph has a memory of its own."""
+
+    class Count(TypedDict):
+        calls: Annotated[int, operator.add]
+
+    child: StateGraph[Any] = StateGraph(Count)
+    child.add_node("count", lambda _: {"calls": 1})
+    child.add_edge(START, "count")
+    return line("child", child=child.compile(checkpointer=True), state=Count)
+
+
+def test_a_subgraph_with_a_memory_of_its_own_remembers_earlier_calls(store: Store) -> None:
+    for _ in range(3):
+        anew(store, counting()).invoke({"calls": 0})
+    child = store.found(at_namespace("child"))
+    assert child.checkpoint["channel_values"]["calls"] == 3 + 1 + 3  # and what each call is given
+    namespaces = {item.config["configurable"]["checkpoint_ns"] for item in store.list(T)}
+    assert namespaces == {"", "child"}
+
+
+def deep(levels: int, name: str) -> StateGraph[Any]:
+    """Build a graph with so many levels of subgraphs; the innermost one asks."""
+    builder = line(name, **{name: lambda _: {"words": [interrupt("how deep?")]}})
+    for _ in range(levels):
+        builder = line(name, **{name: builder.compile()})
+    return builder
+
+
+def test_forty_levels_of_subgraphs_are_interrupted_and_resumed(store: Store) -> None:
+    builder = deep(40, "twelve_chars")
+    app(store, builder).invoke({"words": []})
+    assert anew(store, builder).invoke(Command(resume="forty"))["words"] == ["forty"]
+    namespaces = {item.config["configurable"]["checkpoint_ns"] for item in store.list(T)}
+    assert len(namespaces) == 41
+    assert max(map(len, namespaces)) == 40 * len("twelve_chars:") + 40 * 36 + 39
+
+
+def test_more_levels_of_subgraphs_than_fit_get_a_clear_error(store: Store) -> None:
+    with pytest.raises(InvalidInputError, match=r"checkpoint_ns has 2049 bytes, 2000 fit"):
+        app(store, deep(41, "twelve_chars")).invoke({"words": []})
+
+
+# Send
+
+
+class Parcel(TypedDict):
+    number: int
+
+
+def fan_out(count: int, work: Callable[[Parcel], dict[str, Any]]) -> StateGraph[Any]:
+    builder: StateGraph[Any] = StateGraph(Story)
+    builder.add_node("split", says("split"))
+    builder.add_node("work", work)
+    builder.add_node("join", says("join"))
+    builder.add_edge(START, "split")
+    builder.add_conditional_edges(
+        "split", lambda _: [Send("work", {"number": n}) for n in range(count)], ["work"]
+    )
+    builder.add_edge("work", "join")
+    return builder
+
+
+DONE = [f"done {n}" for n in range(20)]
+
+
+def test_a_fan_out_of_sends_comes_together_in_order(store: Store) -> None:
+    builder = fan_out(20, lambda parcel: {"words": [f"done {parcel['number']}"]})
+    app(store, builder).invoke({"words": []})
+    assert words_of(anew(store, builder).state()) == ["split", *DONE, "join"]
+
+
+def test_pending_sends_wait_in_the_database(store: Store) -> None:
+    builder = fan_out(3, lambda parcel: {"words": [f"done {parcel['number']}"]})
+    app(store, builder).invoke({"words": []}, interrupt_before=["work"])
+    assert anew(store, builder).state().next == ("work", "work", "work")
+    assert anew(store, builder).invoke(None)["words"] == ["split", *DONE[:3], "join"]
+
+
+def test_one_of_many_sends_that_asks_keeps_the_results_of_the_others(store: Store) -> None:
+    runs: Counter[int] = Counter()
+
+    def work(parcel: Parcel) -> dict[str, Any]:
+        runs[parcel["number"]] += 1
+        if parcel["number"] == 7:
+            return {"words": [f"asked {interrupt('seven?')}"]}
+        return {"words": [f"done {parcel['number']}"]}
+
+    builder = fan_out(20, work)
+    app(store, builder).invoke({"words": []})
+    waiting = [t.name for t in anew(store, builder).state().tasks if t.result is None]
+    assert waiting == ["work"]
+    words = anew(store, builder).invoke(Command(resume="yes"))["words"]
+    assert words == ["split", *DONE[:7], "asked yes", *DONE[8:], "join"]
+    assert runs == {n: 2 if n == 7 else 1 for n in range(20)}
+
+
+# Failure
+
+
+class Flaky:
+    """Three nodes at a time; one fails at its first run, when the results of the others are in."""
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+        self.finished: set[str] = set()
+        self.others_finished = threading.Event()
+        self.builder: StateGraph[Any] = StateGraph(Story)
+        for name, function in (("left", self.left), ("flaky", self.flaky), ("right", self.right)):
+            self.builder.add_node(name, function)
+            self.builder.add_edge(START, name)
+            self.builder.add_edge(name, "join")
+        self.builder.add_node("join", says("join"))
+
+    def left(self, _: Story) -> dict[str, Any]:
+        self.runs["left"] += 1
+        return {"words": ["left"]}
+
+    def right(self, _: Story) -> dict[str, Any]:
+        self.runs["right"] += 1
+        return {"words": ["right"], "last": "right"}
+
+    def flaky(self, _: Story) -> dict[str, Any]:
+        self.runs["flaky"] += 1
+        if self.runs["flaky"] == 1:
+            assert self.others_finished.wait(60)
+            raise ConnectionError("the service is down")
+        return {"words": ["flaky"]}
+
+    def seen(self, update: dict[str, Any]) -> None:
+        """Take notice of an update: LangGraph stores a task's writes before it streams them."""
+        self.finished.update(update)
+        if self.finished >= {"left", "right"}:
+            self.others_finished.set()
+
+    def fail(self, store: Store, **options: Any) -> None:
+        with pytest.raises(ConnectionError, match="the service is down"):
+            app(store, self.builder).stream(
+                {"words": []}, stream_mode="updates", each=self.seen, **options
+            )
+
+
+def test_a_failed_node_is_seen_with_its_error_and_the_results_of_the_others(store: Store) -> None:
+    flaky = Flaky()
+    flaky.fail(store)
+    found = anew(store, flaky.builder).state()
+    assert found.next == ("flaky",)
+    assert {t.name: (t.result, t.error) for t in found.tasks} == {
+        "left": ({"words": ["left"]}, None),
+        "right": ({"words": ["right"], "last": "right"}, None),
+        "flaky": (None, "ConnectionError('the service is down')"),
+    }
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_failed_node_runs_again_and_the_others_do_not(store: Store, durability: str) -> None:
+    flaky = Flaky()
+    flaky.fail(store, durability=durability)
+    result = anew(store, flaky.builder).invoke(None)
+    assert sorted(result["words"]) == ["flaky", "join", "left", "right"]
+    assert result["words"][-1] == "join"
+    assert flaky.runs == {"left": 1, "right": 1, "flaky": 2}
+    assert anew(store, flaky.builder).state().next == ()
+
+
+# Time travel
+
+
+def test_a_run_from_an_old_checkpoint_begins_a_branch(store: Store) -> None:
+    runs = app(store, line("a", "b", "c"))
+    runs.invoke({"words": ["in"]})
+    before_c = next(state for state in runs.history() if state.next == ("c",))
+    branch = anew(store, line("a", "b", "c", c=says("C")))
+    assert branch.invoke(None, before_c.config)["words"] == ["in", "a", "b", "C"]
+    assert words_of(branch.state()) == ["in", "a", "b", "C"]
+    ends = [state for state in branch.history() if not state.next]
+    assert [words_of(state) for state in ends] == [["in", "a", "b", "C"], ["in", "a", "b", "c"]]
+
+
+def test_two_forks_of_one_base_read_their_own_data(store: Store) -> None:
+    """JS#2584: with versions that only count, the second fork reads what the first one stored."""
+    runs = app(store, line("a", "b", "c"))
+    runs.invoke({"words": ["in"]})
+    base = next(state for state in runs.history() if state.next == ("b",)).config
+    forks = {name: runs.update({"words": [name], "last": name}, base) for name in ("x", "y", "z")}
+    for fork in forks.values():
+        anew(store, line("a", "b", "c")).invoke(None, fork)
+    later = anew(store, line("a", "b", "c"))
+    for name, fork in forks.items():
+        assert later.state(fork).values == {"words": ["in", "a", name], "last": name}
+        assert later.state(fork).parent_config == base
+    assert [words_of(state) for state in later.history() if not state.next] == [
+        ["in", "a", "z", "b", "c"],
+        ["in", "a", "y", "b", "c"],
+        ["in", "a", "x", "b", "c"],
+        ["in", "a", "b", "c"],
+    ]
+
+
+def test_every_state_of_a_branch_reads_the_data_of_its_own_ancestors(store: Store) -> None:
+    runs = app(store, line("a", "b"))
+    runs.invoke({"words": ["in"]})
+    base = next(state for state in runs.history() if state.next == ("b",)).config
+    for name in ("x", "y"):
+        runs.invoke(None, runs.update({"words": [name]}, base))
+    history = anew(store, line("a", "b")).history()
+    for state, parent in zip(history, positions(history), strict=True):
+        if parent is not None:
+            inherited = words_of(history[parent])
+            assert words_of(state)[: len(inherited)] == inherited
+    assert len(history) == 4 + 2 * 2
+
+
+def test_an_answer_can_be_given_differently_in_a_branch(store: Store) -> None:
+    runs = app(store, approval())
+    runs.invoke({"steps": []})
+    runs.invoke(Command(resume="yes"))
+    first = runs.state().config
+    asked = next(state for state in runs.history() if state.interrupts)
+    anew(store, approval()).invoke(None, asked.config)
+    anew(store, approval()).invoke(Command(resume="no"))
+    later = anew(store, approval())
+    assert later.state(first).values["steps"][1] == "answer yes"
+    assert later.state().values["steps"][1] == "answer no"
+
+
+# update_state
+
+
+def test_an_update_is_a_checkpoint_of_its_own(store: Store) -> None:
+    runs = app(store, line("a", "b"))
+    runs.invoke({"words": []})
+    before = runs.state().config
+    config = runs.update({"words": ["human"], "last": "human"})
+    found = anew(store, line("a", "b")).state()
+    assert id_of(found.config) == id_of(config)
+    assert found.values == {"words": ["a", "b", "human"], "last": "human"}
+    assert found.metadata is not None
+    assert (found.metadata["source"], found.metadata["step"]) == ("update", 3)
+    assert found.parent_config == before
+
+
+def test_an_update_as_a_node_goes_on_after_that_node(store: Store) -> None:
+    runs = app(store, line("a", "b", "c"))
+    runs.update({"words": ["instead of a"]}, as_node="a")
+    assert anew(store, line("a", "b", "c")).state().next == ("b",)
+    assert anew(store, line("a", "b", "c")).invoke(None)["words"] == ["instead of a", "b", "c"]
+
+
+def test_an_update_in_bulk_is_one_checkpoint_for_each_superstep(store: Store) -> None:
+    builder: StateGraph[Any] = StateGraph(Story)
+    for name in ("left", "right"):
+        builder.add_node(name, says(name))
+        builder.add_edge(START, name)
+    app(store, builder).bulk_update(
+        [
+            [StateUpdate({"words": ["in"]}, "__input__")],
+            [StateUpdate({"words": ["L"]}, "left"), StateUpdate({"words": ["R"]}, "right")],
+            [StateUpdate({"words": ["more"], "last": "more"}, "left")],
+        ]
+    )
+    history = anew(store, builder).history()
+    assert [(words_of(state), state.next) for state in history] == [
+        (["in", "L", "R", "more"], ()),
+        (["in", "L", "R"], ()),
+        (["in"], ("left", "right")),
+    ]
+    assert positions(history) == [1, 2, None]
+
+
+def test_an_update_while_a_node_waits_is_seen_by_that_node(store: Store) -> None:
+    runs = app(store, approval())
+    runs.invoke({"steps": []})
+    runs.update({"size": 5})
+    assert anew(store, approval()).state().interrupts == ()  # a new checkpoint, not asked yet
+    asked = anew(store, approval()).invoke(None)["__interrupt__"]
+    assert [question.value for question in asked] == [{"question": "Publish?", "size": 5}]
+
+
+# History
+
+STEPS = [2, 1, 0, -1]
+HISTORY = [
+    (["in", "a", "b"], (), "loop"),
+    (["in", "a"], ("b",), "loop"),
+    (["in"], ("a",), "loop"),
+    ([], ("__start__",), "input"),
+]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "steps"),
+    [
+        ({}, [2, 1, 0, -1]),
+        ({"limit": 1}, [2]),
+        ({"limit": 3}, [2, 1, 0]),
+        ({"filter": {"source": "loop"}}, [2, 1, 0]),
+        ({"filter": {"source": "input"}}, [-1]),
+        ({"filter": {"step": 1}}, [1]),
+        ({"filter": {"source": "loop", "step": -1}}, []),
+        ({"filter": {"source": "loop"}, "limit": 2}, [2, 1]),
+        ({"before": 1}, [0, -1]),
+        ({"before": 1, "limit": 1}, [0]),
+        ({"before": 2, "filter": {"source": "loop"}}, [1, 0]),
+        ({"before": 2, "filter": {"source": "loop"}, "limit": 1}, [1]),
+        ({"before": -1}, []),
+    ],
+    ids=str,
+)
+def test_the_history_takes_filter_before_and_limit(
+    store: Store, criteria: dict[str, Any], steps: list[int]
+) -> None:
+    runs = app(store, line("a", "b"))
+    runs.invoke({"words": ["in"]})
+    runs.invoke({"words": ["other"]}, thread("T", ns=None))
+    configs = dict(zip(STEPS, [state.config for state in runs.history()], strict=True))
+    if "before" in criteria:
+        criteria = {**criteria, "before": configs[criteria["before"]]}
+    found = anew(store, line("a", "b")).history(**criteria)
+    assert [state.metadata["step"] for state in found if state.metadata] == steps
+    assert [id_of(state.config) for state in found] == [id_of(configs[step]) for step in steps]
+
+
+def test_the_history_has_each_state_with_its_source_and_parent(store: Store) -> None:
+    app(store, line("a", "b")).invoke({"words": ["in"]})
+    history = anew(store, line("a", "b")).history()
+    assert [
+        (words_of(state), state.next, state.metadata["source"])
+        for state in history
+        if state.metadata
+    ] == HISTORY
+    assert positions(history) == [1, 2, 3, None]
+
+
+def test_the_history_of_a_thread_that_never_ran_is_empty(store: Store) -> None:
+    runs = app(store, line("a", "b"))
+    assert runs.history() == []
+    assert (runs.state().values, runs.state().next) == ({}, ())
+
+
+def test_metadata_and_tags_of_a_run_are_found_by_filter(store: Store) -> None:
+    runs = app(store, line("a"))
+    for user in ("ann", "bob"):
+        runs.invoke({"words": [user]}, {**T, "metadata": {"user": user}})
+    found = anew(store, line("a")).history(filter={"user": "ann"})
+    assert [words_of(state) for state in found] == [["ann", "a"], ["ann"], []]
+
+
+# DeltaChannel
+
+SNAPSHOT_FREQUENCY = 4
+
+
+def joined(state: list[str], writes: Sequence[list[str]]) -> list[str]:
+    return [*state, *chain.from_iterable(writes)]
+
+
+Log = Annotated[list[str], DeltaChannel(joined, snapshot_frequency=SNAPSHOT_FREQUENCY)]
+
+
+class Journal(TypedDict):
+    log: Log
+    turn: int
+
+
+def journal() -> StateGraph[Any]:
+    return line(
+        *("morning", "evening"),
+        state=Journal,
+        morning=lambda state: {"log": [f"morning {state['turn']}"]},
+        evening=lambda state: {"log": [f"evening {state['turn']}"]},
+    )
+
+
+def write_journal(runs: App, *turns: int, **options: Any) -> None:
+    for turn in turns:
+        runs.invoke({"log": [f"day {turn}"], "turn": turn}, **options)
+
+
+def pages(*turns: int) -> list[str]:
+    return [f"{what} {turn}" for turn in turns for what in ("day", "morning", "evening")]
+
+
+def stored_snapshots(store: Store) -> int:
+    """Count the stored values of the log: a few, not one for each step."""
+    found = store.sql(
+        "SELECT count(*) FROM checkpoint_blobs WHERE channel = :channel AND type <> 'empty'",
+        channel=b"log" if store.kind.server in ("mariadb", "mysql") else "log",
+    )
+    return int(found[0][0])
+
+
+def test_a_delta_channel_is_rebuilt_over_several_snapshots(store: Store) -> None:
+    write_journal(app(store, journal()), *range(10))
+    assert anew(store, journal()).state().values == {"log": pages(*range(10)), "turn": 9}
+    # 30 updates; a new thread's first input is a snapshot by itself.
+    assert stored_snapshots(store) == 1 + (30 - 1) // SNAPSHOT_FREQUENCY
+
+
+def test_every_state_in_the_history_of_a_delta_channel_is_rebuilt(store: Store) -> None:
+    write_journal(app(store, journal()), *range(5))
+    logs = [state.values.get("log", []) for state in anew(store, journal()).history()]
+    everything = pages(*range(5))
+    expected = [everything[: 3 * turn + written] for turn in range(5) for written in (0, 1, 2, 3)]
+    assert logs == expected[::-1]
+
+
+def test_forks_of_a_delta_channel_read_their_own_writes(store: Store) -> None:
+    runs = app(store, journal())
+    write_journal(runs, *range(3))
+    base = next(state for state in runs.history() if state.values.get("turn") == 1)
+    base = next(
+        state
+        for state in runs.history()
+        if state.next == ("evening",) and state.values["turn"] == 1
+    )
+    forks = {name: runs.update({"log": [name]}, base.config) for name in ("x", "y")}
+    for name, fork in forks.items():
+        result = anew(store, journal()).invoke(None, fork)
+        assert result["log"] == [*pages(0), "day 1", "morning 1", name, "evening 1"]
+    later = anew(store, journal())
+    for name, fork in forks.items():
+        assert later.state(fork).values["log"] == [*pages(0), "day 1", "morning 1", name]
+    assert later.state(base.config).values["log"] == [*pages(0), "day 1", "morning 1"]
+    ends = [state.values["log"] for state in later.history() if state.next == ()]
+    assert pages(0, 1, 2) in ends
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_delta_channel_goes_on_in_any_durability(store: Store, durability: str) -> None:
+    for turn in range(6):
+        write_journal(anew(store, journal()), turn, durability=durability)
+    assert anew(store, journal()).state().values["log"] == pages(*range(6))
+
+
+def test_a_delta_channel_survives_pruning_and_goes_on(store: Store) -> None:
+    """LG#8531: keeping only the latest checkpoint would leave nothing to rebuild from."""
+    write_journal(app(store, journal()), *range(5))
+    before = store.rows()
+    store.prune(["t"])
+    assert store.rows() < before
+    assert anew(store, journal()).state().values["log"] == pages(*range(5))
+    write_journal(anew(store, journal()), 5)
+    assert anew(store, journal()).state().values["log"] == pages(*range(6))
+
+
+def test_a_copied_thread_has_its_delta_channel_and_a_future_of_its_own(store: Store) -> None:
+    write_journal(app(store, journal()), *range(3))
+    store.copy_thread("t", "copy")
+    copy = thread("copy", ns=None)
+    anew(store, journal()).invoke({"log": ["elsewhere"], "turn": 7}, copy)
+    later = anew(store, journal())
+    assert later.state(copy).values["log"] == [
+        *pages(0, 1, 2),
+        *("elsewhere", "morning 7", "evening 7"),
+    ]
+    assert later.state().values["log"] == pages(0, 1, 2)
+
+
+def test_a_delta_channel_in_a_subgraph_is_rebuilt_there(store: Store) -> None:
+    child = line(
+        *("note", "ask"),
+        state=Journal,
+        note=lambda _: {"log": ["noted"]},
+        ask=lambda _: {"log": [interrupt("more?")]},
+    )
+    builder = line("child", state=Journal, child=child.compile())
+    app(store, builder).invoke({"log": ["in"], "turn": 0})
+    assert below(anew(store, builder).state(subgraphs=True)).values["log"] == ["in", "noted"]
+    anew(store, builder).invoke(Command(resume="yes"))
+    (namespace,) = {item.config["configurable"]["checkpoint_ns"] for item in store.list(T)} - {""}
+    assert anew(store, builder).state(at_namespace(namespace)).values["log"] == [
+        *("in", "noted", "yes"),
+    ]
+
+
+# Durability
+
+
+@pytest.fixture
+def count_checkpoints(store: Store) -> Iterator[Callable[[], int]]:
+    """Count what another connection sees, from inside a node: with a sync driver everywhere."""
+    drivers = {kind.server: kind.driver for kind in KINDS.values() if not kind.is_async}
+    url = make_url(store.url).set(drivername=drivers[store.kind.server])
+    engine = create_engine(url, poolclass=NullPool)
+
+    def count() -> int:
+        with engine.connect() as connection:
+            return int(connection.scalar(text("SELECT count(*) FROM checkpoints")) or 0)
+
+    yield count
+    engine.dispose()
+
+
+def observed(count: Callable[[], int], seen: list[int]) -> StateGraph[Any]:
+    def node(_: Story) -> dict[str, Any]:
+        seen.append(count())
+        return {"words": [f"{len(seen)}"]}
+
+    return line("a", "b", "c", a=node, b=node, c=node)
+
+
+def test_durability_sync_stores_a_step_before_the_next_one_begins(
+    store: Store, count_checkpoints: Callable[[], int]
+) -> None:
+    seen: list[int] = []
+    app(store, observed(count_checkpoints, seen)).invoke({"words": []}, durability="sync")
+    # What the first node sees of the input's checkpoint, LangGraph leaves open.
+    assert seen[1:] == [3, 4]
+    assert count_checkpoints() == 5
+
+
+def test_durability_exit_stores_one_checkpoint_at_the_end(
+    store: Store, count_checkpoints: Callable[[], int]
+) -> None:
+    seen: list[int] = []
+    builder = observed(count_checkpoints, seen)
+    app(store, builder).invoke({"words": []}, durability="exit")
+    assert seen == [0, 0, 0]
+    assert count_checkpoints() == 1
+    assert words_of(anew(store, builder).state()) == ["1", "2", "3"]
+
+
+def test_durability_async_has_stored_every_step_when_the_run_is_over(
+    store: Store, count_checkpoints: Callable[[], int]
+) -> None:
+    builder = observed(count_checkpoints, [])
+    app(store, builder).invoke({"words": []}, durability="async")
+    assert count_checkpoints() == 5
+    assert [len(words_of(state)) for state in anew(store, builder).history()] == [3, 2, 1, 0, 0]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_an_interrupt_is_resumed_in_any_durability(store: Store, durability: str) -> None:
+    app(store, approval()).invoke({"steps": []}, durability=durability)
+    result = anew(store, approval()).invoke(Command(resume="yes"), durability=durability)
+    assert result["steps"][:2] == ["written", "answer yes"]
+    assert anew(store, approval()).state().values == result
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_a_subgraph_is_resumed_in_any_durability(store: Store, durability: str) -> None:
+    app(store, nested()).invoke({"words": []}, durability=durability)
+    anew(store, nested()).invoke(Command(resume="yes"), durability=durability)
+    assert words_of(anew(store, nested()).state())[-3:] == LAST_WORDS
+
+
+# The functional API
+
+
+class Workshop:
+    """An entrypoint with two tasks and a question between them."""
+
+    def __init__(self, saver: Any) -> None:
+        self.runs: Counter[str] = Counter()
+
+        @task
+        def measure(length: int) -> int:
+            self.runs["measure"] += 1
+            return length * 2
+
+        @task
+        def cut(length: int) -> str:
+            self.runs["cut"] += 1
+            if self.runs["cut"] == 1:
+                raise ConnectionError("the saw is stuck")
+            return f"cut at {length}"
+
+        @entrypoint(checkpointer=saver)
+        def work(length: int, *, previous: Any = None) -> Any:
+            measured = [measure(length + extra) for extra in range(3)]
+            total = sum(result.result() for result in measured)
+            answer = interrupt({"total": total})
+            done = f"{answer}: {cut(total).result()}"
+            return entrypoint.final(value={"done": done, "before": previous}, save=total)
+
+        self.work = work
+
+
+def test_an_entrypoint_asks_and_resumes_without_running_its_tasks_again(store: Store) -> None:
+    workshop = Workshop(store.saver)
+    runs = App(store, workshop.work)
+    asked = runs.invoke(10)["__interrupt__"]
+    assert [question.value for question in asked] == [{"total": 66}]
+    with pytest.raises(ConnectionError, match="the saw is stuck"):
+        runs.invoke(Command(resume="yes"))
+    assert runs.invoke(None) == {"done": "yes: cut at 66", "before": None}
+    assert workshop.runs == {"measure": 3, "cut": 2}
+
+
+def test_an_entrypoint_is_given_what_it_saved_the_time_before(store: Store) -> None:
+    for length, before in ((10, None), (20, 66)):
+        workshop = Workshop(store.make_saver())
+        workshop.runs["cut"] = 1  # it works this time
+        runs = App(store, workshop.work)
+        runs.invoke(length)
+        assert runs.invoke(Command(resume="yes"))["before"] == before
+
+
+# The other colour
+
+
+@on_sync_engines
+def test_the_async_methods_of_a_graph_work_with_an_engine_saver(store: Store) -> None:
+    graph = approval().compile(checkpointer=store.saver)
+
+    async def run() -> Any:
+        await graph.ainvoke({"steps": []}, T)
+        chunks = [
+            chunk async for chunk in graph.astream(Command(resume="yes"), T, stream_mode="updates")
+        ]
+        await graph.aupdate_state(T, {"steps": ["and archived"]})
+        return chunks, [state async for state in graph.aget_state_history(T, limit=2)]
+
+    chunks, history = store.run(run())
+    assert [node for chunk in chunks for node in chunk] == ["ask", "publish"]
+    assert history == app(store, approval()).history(limit=2)
+    assert history[0].values["steps"][-1] == "and archived"
+
+
+@on_async_engines
+def test_the_sync_methods_of_a_graph_work_from_a_thread_with_an_async_engine_saver(
+    store: Store,
+) -> None:
+    graph = approval().compile(checkpointer=store.saver)
+
+    def run() -> Any:
+        graph.invoke({"steps": []}, T)
+        chunks = list(graph.stream(Command(resume="yes"), T, stream_mode="updates"))
+        graph.update_state(T, {"steps": ["and archived"]})
+        return chunks, list(graph.get_state_history(T, limit=2))
+
+    chunks, history = store.run(asyncio.to_thread(run))
+    assert [node for chunk in chunks for node in chunk] == ["ask", "publish"]
+    assert history == app(store, approval()).history(limit=2)
+    assert history[0].values["steps"][-1] == "and archived"
+
+
+@on_async_engines
+def test_a_sync_call_in_the_event_loop_says_what_to_do_instead(store: Store) -> None:
+    graph: Any = approval().compile(checkpointer=store.saver)
+
+    async def run() -> Any:
+        await graph.ainvoke({"steps": []}, T)
+        return graph.invoke(Command(resume="yes"), T)
+
+    with pytest.raises(
+        asyncio.InvalidStateError,
+        match=r"only allowed from a different thread\. .* or `await graph\.ainvoke\(\.\.\.\)`",
+    ):
+        store.run(run())
+    assert app(store, approval()).state().next == ("ask",)
+
+
+# Configs
+
+
+def test_a_run_without_a_config_gets_langgraphs_error(store: Store) -> None:
+    with pytest.raises(ValueError, match="thread_id, checkpoint_ns, checkpoint_id"):
+        app(store, line("a")).invoke({"words": []}, {})
+    assert store.rows() == (0, 0, 0)
+
+
+def test_a_config_without_thread_id_gets_an_error_that_shows_one(store: Store) -> None:
+    with pytest.raises(InvalidInputError, match=r"no thread_id\. .*'thread_id': 'some-id'"):
+        app(store, line("a")).invoke({"words": []}, {"configurable": {"checkpoint_ns": ""}})
+    assert store.rows() == (0, 0, 0)
+
+
+def test_a_thread_id_that_is_a_number_is_the_same_thread_as_its_text(store: Store) -> None:
+    app(store, line("a")).invoke({"words": ["in"]}, {"configurable": {"thread_id": 7}})
+    assert words_of(anew(store, line("a")).state(thread("7", ns=None))) == ["in", "a"]
+
+
+# Many at a time
+
+MANY = [f"thread {number}" for number in range(20)]
+LARGE = 264_000
+"""Characters: from 256 KiB on, the async saver serializes in threads."""
+
+
+class Load(TypedDict):
+    owner: str
+    payload: str
+    log: Words
+
+
+def payload(owner: str, step: int) -> str:
+    mark = f"{owner}, step {step:2}; "
+    return (mark * (LARGE // len(mark) + 1))[:LARGE]
+
+
+def heavy() -> StateGraph[Any]:
+    def step(state: Load, number: int) -> dict[str, Any]:
+        # What comes out follows from what came in: another thread's state would go on.
+        owner = state["owner"]
+        assert state["payload"] == payload(owner, number - 1)
+        return {"payload": payload(owner, number), "log": [f"{owner}: {number}"]}
+
+    return line("a", "b", state=Load, a=partial(step, number=1), b=partial(step, number=2))
+
+
+def start(owner: str) -> tuple[dict[str, Any], RunnableConfig]:
+    return {"owner": owner, "payload": payload(owner, 0), "log": []}, thread(owner, ns=None)
+
+
+def run_all_at_once(store: Store, graph: Any) -> list[Any]:
+    if not store.kind.is_async:
+        with ThreadPoolExecutor(len(MANY)) as pool:
+            return list(pool.map(lambda owner: graph.invoke(*start(owner)), MANY))
+
+    async def gather() -> list[Any]:
+        return await asyncio.gather(*(graph.ainvoke(*start(owner)) for owner in MANY))
+
+    return store.run(gather())  # type: ignore[no-any-return]
+
+
+def test_many_runs_at_a_time_with_large_states_do_not_mix(store: Store) -> None:
+    """LG#4168: state corrupted when one saver is used concurrently."""
+    ends = [
+        {"owner": owner, "payload": payload(owner, 2), "log": [f"{owner}: 1", f"{owner}: 2"]}
+        for owner in MANY
+    ]
+    assert run_all_at_once(store, heavy().compile(checkpointer=store.saver)) == ends
+    later = anew(store, heavy())
+    for owner, end in zip(MANY, ends, strict=True):
+        history = later.history(thread(owner, ns=None))
+        assert history[0].values == end
+        assert [state.values.get("payload") for state in history] == [
+            *(payload(owner, 2), payload(owner, 1), payload(owner, 0), None),
+        ]
+    assert store.count("checkpoints") == 4 * len(MANY)
+
+
+# Serializers
+
+
+@dataclass
+class Ticket:
+    """A type of the application's own, which LangGraph's serializer doesn't know."""
+
+    number: int
+
+
+class Desk(TypedDict):
+    ticket: Ticket
+    closed: list[Ticket]
+
+
+def desk() -> StateGraph[Any]:
+    return line(
+        *("take", "close"),
+        state=Desk,
+        take=lambda _: {"ticket": Ticket(5)},
+        close=lambda state: {"closed": [state["ticket"], interrupt("closed?")]},
+    )
+
+
+ALLOWED = {(Ticket.__module__, Ticket.__name__)}
+
+
+def test_a_clone_with_an_allowlist_runs_a_graph_with_the_applications_types(store: Store) -> None:
+    strict = store.make_saver(serde=JsonPlusSerializer(allowed_msgpack_modules=None))
+    clone = strict.with_allowlist(ALLOWED)
+    assert (type(clone), clone is strict) == (type(strict), False)
+    app(store, desk(), clone).invoke({"closed": []})
+    app(store, desk(), clone).invoke(Command(resume=Ticket(6)))
+    again = store.make_saver(serde=JsonPlusSerializer(allowed_msgpack_modules=None))
+    found = app(store, desk(), again.with_allowlist(ALLOWED)).state()
+    assert found.values == {"ticket": Ticket(5), "closed": [Ticket(5), Ticket(6)]}
+
+
+def test_the_saver_that_was_cloned_with_an_allowlist_stays_strict(store: Store) -> None:
+    strict = store.make_saver(serde=JsonPlusSerializer(allowed_msgpack_modules=None))
+    app(store, desk(), strict.with_allowlist(ALLOWED)).invoke({"closed": []})
+    ticket = app(store, desk(), strict).state().values["ticket"]
+    assert not isinstance(ticket, Ticket)
+
+
+def test_a_graph_runs_and_resumes_with_an_encrypting_serializer(store: Store) -> None:
+    def saver() -> Any:
+        serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
+        return store.make_saver(serde=serde)
+
+    app(store, nested(), saver()).invoke({"words": ["secret"]})
+    result = app(store, nested(), saver()).invoke(Command(resume="yes"))
+    assert result["words"][-1] == "final"
+    assert app(store, nested(), saver()).state().values == result
+
+
+# The savers that keep the latest checkpoint only
+
+
+def test_a_shallow_saver_resumes_a_subgraph_and_keeps_one_checkpoint_of_each_namespace(
+    store: Store,
+) -> None:
+    app(store, nested(), store.make_saver(shallow=True)).invoke({"words": ["in"]})
+    assert store.count("checkpoints") == 3
+    later = app(store, nested(), store.make_saver(shallow=True))
+    later.invoke(Command(resume="yes"))
+    assert words_of(later.state())[-3:] == LAST_WORDS
+    roots = [item for item in store.list(at_namespace(""))]
+    assert len(roots) == 1
+
+
+# Side by side with the saver in memory
+
+
+def everything() -> StateGraph[Any]:
+    """Build a graph that has sends, a subgraph that asks, a DeltaChannel and a goto."""
+
+    class State(TypedDict):
+        words: Words
+        log: Log
+        last: str
+
+    child = line("first", "ask", ask=lambda _: {"words": [interrupt("sure?")]})
+    builder: StateGraph[Any] = StateGraph(State)
+    builder.add_node("split", lambda _: {"words": ["split"], "log": ["split"], "last": "split"})
+    builder.add_node("work", lambda parcel: {"log": [f"parcel {parcel['number']}"]})
+    builder.add_node("child", child.compile())
+    builder.add_node(
+        "route",
+        lambda state: Command(
+            update={"log": ["route"]}, goto="split" if len(state["log"]) < 8 else END
+        ),
+        destinations=("split", END),
+    )
+    builder.add_edge(START, "split")
+    builder.add_conditional_edges(
+        "split", lambda _: [Send("work", {"number": n}) for n in range(3)], ["work"]
+    )
+    builder.add_edge("work", "child")
+    builder.add_edge("child", "route")
+    return builder
+
+
+def live_through(runs: App) -> list[StateSnapshot]:
+    """Interrupt, resume, go round twice, update, fork, run again; return the whole history."""
+    runs.invoke({"words": ["in"], "log": ["in"]})
+    runs.invoke(Command(resume="yes"))
+    runs.invoke(Command(resume="again"))
+    runs.update({"words": ["human"], "log": ["human"]}, as_node="route")
+    asked = next(state for state in runs.history() if state.next == ("child",))
+    runs.invoke(None, runs.update({"log": ["fork"]}, asked.config, as_node="work"))
+    runs.invoke(Command(resume="differently"))
+    runs.invoke({"words": ["next turn"], "log": ["next turn"]})
+    return runs.history()
+
+
+def shown(history: Sequence[StateSnapshot]) -> list[Any]:
+    """Return what states of two histories have in common: all but ids and times."""
+    return [
+        (
+            state.values,
+            state.next,
+            state.metadata,
+            parent,
+            [
+                (t.name, t.path, t.error, [question.value for question in t.interrupts], t.result)
+                for t in state.tasks
+            ],
+        )
+        for state, parent in zip(history, positions(history), strict=True)
+    ]
+
+
+def test_a_history_is_the_one_that_the_saver_in_memory_has(store: Store) -> None:
+    expected = live_through(App(store, everything().compile(checkpointer=InMemorySaver())))
+    live_through(app(store, everything()))
+    found = anew(store, everything()).history()
+    assert len(found) > 20
+    assert shown(found) == shown(expected)
+
+
+if __name__ == "__main__":
+    resume_here(*sys.argv[1:])
