@@ -345,7 +345,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete all checkpoints, values and writes of a thread."""
-        await self._write(repository.delete_threads, codec.thread_ids([thread_id]))
+        await self._write(repository.delete_threads, [codec.thread_id(thread_id)])
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints whose `metadata.run_id` is given, their writes and values.
@@ -362,7 +362,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
         Raises:
             ThreadExistsError: The target has checkpoints already; nothing was copied.
         """
-        source, target = codec.thread_ids([source_thread_id, target_thread_id])
+        source, target = codec.thread_id(source_thread_id), codec.thread_id(target_thread_id)
         await self._write(repository.copy_thread, source, target)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:

@@ -108,14 +108,14 @@ def _fits(**parts: str) -> None:
         )
 
 
+def thread_id(value: Any) -> str:
+    """Return the id of a thread as text."""
+    return key("thread_id", value, models.THREAD_ID_BYTES)
+
+
 def thread_ids(values: Sequence[Any]) -> list[str]:
     """Return the ids of threads as text, each once."""
-    return list(
-        dict.fromkeys(
-            key("thread_id", value, models.THREAD_ID_BYTES)
-            for value in _several("thread_ids", values)
-        )
-    )
+    return list(dict.fromkeys(map(thread_id, _several("thread_ids", values))))
 
 
 def run_ids(values: Sequence[Any]) -> list[str]:
@@ -154,7 +154,7 @@ def address(
         raise InvalidInputError(
             "The config has no thread_id. Pass one: {'configurable': {'thread_id': 'some-id'}}."
         )
-    thread = key("thread_id", configurable["thread_id"], models.THREAD_ID_BYTES)
+    thread = thread_id(configurable["thread_id"])
     namespace = key(
         "checkpoint_ns", configurable.get("checkpoint_ns") or "", models.NAMESPACE_BYTES
     )

@@ -280,7 +280,7 @@ class SQLAlchemySaver(BaseSaver):
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete all checkpoints, values and writes of a thread."""
-        self._write(repository.delete_threads, codec.thread_ids([thread_id]))
+        self._write(repository.delete_threads, [codec.thread_id(thread_id)])
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints whose `metadata.run_id` is given, their writes and values.
@@ -297,7 +297,7 @@ class SQLAlchemySaver(BaseSaver):
         Raises:
             ThreadExistsError: The target has checkpoints already; nothing was copied.
         """
-        source, target = codec.thread_ids([source_thread_id, target_thread_id])
+        source, target = codec.thread_id(source_thread_id), codec.thread_id(target_thread_id)
         self._write(repository.copy_thread, source, target)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:

@@ -185,7 +185,7 @@ GET_PARTS = union_all(
         _blob_key().in_(_many("blob_keys"))
     ),
     _arm(CHECKPOINT, checkpoints, checkpoint_id=checkpoints.c.checkpoint_id, content=False).where(
-        _checkpoint_key(checkpoints).in_(_many("checkpoint_keys"))
+        _checkpoint_key(checkpoints).in_(_many("present_keys"))
     ),
 )
 

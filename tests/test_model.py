@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from langgraph.checkpoint.base import WRITES_IDX_MAP
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
@@ -102,9 +108,9 @@ class Model(Memory):
         self,
         config: RunnableConfig | None,
         *,
-        filter: Mapping[str, Any] | None,
-        before: RunnableConfig | None,
-        limit: int | None,
+        filter: Mapping[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
     ) -> list[CheckpointTuple]:
         found = [
             item
@@ -164,11 +170,11 @@ class Model(Memory):
 
 GONE = object()
 """A channel that is updated and has no value afterwards."""
-NEVER_STORED = "0" * 31 + "-"
+NEVER_STORED = "never stored"
 
 threads = st.sampled_from(["t", "T", "t "])
 namespaces = st.sampled_from(["", "child", "child|deeper"])
-# Few, so that ids come again: in another namespace, in another thread, and put a second time.
+# Few, so that ids come again: in another namespace, in another thread, before an older one.
 ids = st.integers(0, 40).map(lambda number: f"{number:032}")
 scalars = st.one_of(
     st.none(),
@@ -179,33 +185,37 @@ scalars = st.one_of(
 )
 values = scalars | st.binary(max_size=3) | st.lists(scalars, max_size=3)
 channels = st.sampled_from(["a", "b", 'c".:$'])
-plain_changes = st.dictionaries(channels, values | st.just(GONE), max_size=3)
 items = st.lists(st.integers(0, 9), max_size=3)
-delta_changes = st.one_of(
-    st.just({}),
-    st.just({"delta": GONE}),
-    st.builds(lambda item: {"delta": item}, items),
-    st.builds(lambda item: {"delta": _DeltaSnapshot(item)}, items),
+changes = st.builds(
+    lambda plain, delta: {**plain, **delta},
+    st.dictionaries(channels, values | st.just(GONE), max_size=3),
+    st.fixed_dictionaries(
+        {}, optional={"delta": st.just(GONE) | items | items.map(_DeltaSnapshot)}
+    ),
 )
 runs = st.sampled_from(["run 1", "run 2"])
-metadata_scalars = scalars.filter(lambda value: not isinstance(value, str) or "\0" not in value)
+tame = scalars.filter(lambda value: not isinstance(value, str) or "\0" not in value)
 metadatas = st.fixed_dictionaries(
     {"source": st.sampled_from(["input", "loop"]), "step": st.integers(-1, 2)},
-    optional={"run_id": runs, "x": metadata_scalars, "y": st.lists(metadata_scalars, max_size=2)},
+    optional={"run_id": runs, "x": tame, "y": st.lists(tame, max_size=2)},
 )
-writes = st.lists(
-    st.tuples(channels | st.just("delta") | st.sampled_from(sorted(WRITES_IDX_MAP)), values),
+version_types = st.sampled_from([str, "{:032}.0".format, int, float])
+tasks = st.tuples(
+    st.sampled_from(["task", "Task", "other"]),
+    st.sampled_from(["", "~__pregel_pull, a", "~__pregel_push, a"]),
+)
+batches = st.lists(
+    st.tuples(st.sampled_from(["a", "delta", "delta", *sorted(WRITES_IDX_MAP)]), values),
+    min_size=1,
     max_size=4,
-)
-filters = st.dictionaries(
-    st.sampled_from(["source", "step", "x", "run_id"]),
-    metadata_scalars | runs | st.sampled_from(["input", "loop"]),
-    max_size=2,
 )
 
 
 class SideBySide(RuleBasedStateMachine):
-    """A store and the model of it, driven alike."""
+    """A store and the model of it, driven alike.
+
+    Few rules of many kinds each: Hypothesis leaves out some of them in every example.
+    """
 
     def __init__(self, store: Store) -> None:
         super().__init__()
@@ -217,42 +227,38 @@ class SideBySide(RuleBasedStateMachine):
         """Values and versions, to go on from."""
 
     def teardown(self) -> None:
-        self.list_all(config=None, filter=None, before=None, limit=None)
+        self.compare_list(None)
 
-    @rule(
-        data=st.data(),
-        thread_id=threads,
-        namespace=namespaces,
-        checkpoint_id=ids,
-        changes=plain_changes,
-        delta=delta_changes,
-        metadata=metadatas,
-        version=st.sampled_from([str, "{:032}.0".format, int, float]),
-    )
-    def put(  # noqa: PLR0917
-        self,
-        data: DataObject,
-        thread_id: str,
-        namespace: str,
-        checkpoint_id: str,
-        changes: dict[str, Any],
-        delta: dict[str, Any],
-        metadata: dict[str, Any],
-        version: Callable[[int], Any],
-    ) -> None:
-        place = (thread_id, namespace, checkpoint_id)
-        stored = {i for t, n, i in self.model.places() if (t, n) == place[:2]}
-        parent = data.draw(
-            st.sampled_from([None, NEVER_STORED, *sorted(stored)]), label="parent checkpoint"
-        )
+    @initialize(data=st.data(), thread_id=threads, namespace=namespaces)
+    def begin(self, data: DataObject, thread_id: str, namespace: str) -> None:
+        for _ in range(3):
+            self.put_one(data, (thread_id, namespace, data.draw(ids)))
+
+    # Writing
+
+    @rule(data=st.data(), thread_id=threads, namespace=namespaces, checkpoint_id=ids)
+    def put(self, data: DataObject, thread_id: str, namespace: str, checkpoint_id: str) -> None:
+        self.put_one(data, (thread_id, namespace, checkpoint_id))
+
+    @precondition(lambda self: self.model.places())
+    @rule(data=st.data(), checkpoint_id=ids)
+    def put_a_child_or_put_again(self, data: DataObject, checkpoint_id: str) -> None:
+        place = self.draw_place(data)
+        self.put_one(data, data.draw(st.sampled_from([place, (*place[:2], checkpoint_id)])))
+
+    def put_one(self, data: DataObject, place: Place) -> None:
+        thread_id, namespace, checkpoint_id = place
+        siblings = sorted(i for t, n, i in self.model.places() if (t, n) == place[:2])
+        parent = data.draw(st.sampled_from([*siblings, None, NEVER_STORED]), label="parent")
         base_values, base_versions = self.content.get((*place[:2], parent or ""), ({}, {}))
-        changes = changes | delta
-        new_versions = {channel: version(next(self.numbers)) for channel in changes}
+        changed = data.draw(changes, label="changed channels")
+        make_version = data.draw(version_types)
+        new_versions = {channel: make_version(next(self.numbers)) for channel in changed}
         versions = base_versions | new_versions
         current = {
             channel: value
-            for channel, value in (base_values | changes).items()
-            if value is not GONE and (channel != "delta" or channel in changes)
+            for channel, value in (base_values | changed).items()
+            if value is not GONE and (channel != "delta" or channel in changed)
         }
         checkpoint: Any = {
             "v": 4,
@@ -261,95 +267,122 @@ class SideBySide(RuleBasedStateMachine):
             "channel_values": current,
             "channel_versions": versions,
             "versions_seen": {"node": base_versions},
-            "updated_channels": sorted(changes) or None,
+            "updated_channels": sorted(changed) or None,
         }
-        ours = self.ours.put(
-            _config(thread_id, namespace, parent), checkpoint, metadata, new_versions
-        )
-        kept = self.model.parent(place) if checkpoint_id in stored else parent
-        model = self.model.put(
-            _config(thread_id, namespace, kept), checkpoint, metadata, new_versions
+        if parent:
+            self.put_a_batch((*place[:2], parent), data.draw(tasks), data.draw(batches))
+        rest = (checkpoint, data.draw(metadatas, label="metadata"), new_versions)
+        kept = self.model.parent(place) if checkpoint_id in siblings else parent
+        assert self.ours.put(at((*place[:2], parent)), *rest) == self.model.put(
+            at((*place[:2], kept)), *rest
         )
         self.content[place] = (current, versions)
-        assert ours == model
+        self.compare_tuple(place)
+        self.compare_history(place)
 
-    @rule(
-        thread_id=threads,
-        namespace=namespaces,
-        checkpoint_id=ids,
-        writes=writes,
-        task_id=st.sampled_from(["task", "Task", "other"]),
-        task_path=st.sampled_from(["", "~__pregel_pull, a", "~__pregel_push, a"]),
-    )
-    def put_writes(  # noqa: PLR0917
-        self,
-        thread_id: str,
-        namespace: str,
-        checkpoint_id: str,
-        writes: list[tuple[str, Any]],
-        task_id: str,
-        task_path: str,
+    @precondition(lambda self: self.model.places())
+    @rule(data=st.data(), task=tasks, batch=batches)
+    def put_writes(
+        self, data: DataObject, task: tuple[str, str], batch: list[tuple[str, Any]]
     ) -> None:
-        config = _config(thread_id, namespace, checkpoint_id)  # of a checkpoint that may come later
-        self.ours.put_writes(config, writes, task_id, task_path)
-        self.model.put_writes(config, writes, task_id, task_path)
+        place = self.draw_place(data)
+        # Also of a checkpoint that comes later, or never.
+        place = data.draw(st.sampled_from([place, (*place[:2], data.draw(ids))]))
+        self.put_a_batch(place, task, batch)
+        self.compare_tuple(place)
 
-    @rule(thread_id=threads, namespace=namespaces, checkpoint_id=st.none() | ids)
-    def get(self, thread_id: str, namespace: str, checkpoint_id: str | None) -> None:
-        config = _config(thread_id, namespace, checkpoint_id)
-        assert seen(self.ours.get_tuple(config)) == seen(self.model.get_tuple(config))
+    def put_a_batch(
+        self, place: Place, task: tuple[str, str], batch: list[tuple[str, Any]]
+    ) -> None:
+        self.ours.put_writes(at(place), batch, *task)
+        self.model.put_writes(at(place), batch, *task)
 
+    # Reading
+
+    @precondition(lambda self: self.model.places())
+    @rule(data=st.data())
+    def read(self, data: DataObject) -> None:
+        thread_id, namespace, checkpoint_id = self.draw_place(data)
+        place = (thread_id, namespace, data.draw(st.sampled_from([checkpoint_id, None])))
+        self.compare_tuple(place)
+        self.compare_history(place)
+
+    @precondition(lambda self: self.model.places())
+    @rule(data=st.data(), limit=st.none() | st.integers(0, 5))
+    def list(self, data: DataObject, limit: int | None) -> None:
+        place = self.draw_place(data)
+        thread_id, namespace, checkpoint_id = place
+        config = data.draw(
+            st.none()
+            | st.fixed_dictionaries(
+                {"thread_id": st.just(thread_id)},
+                optional={
+                    "checkpoint_ns": st.just(namespace),
+                    "checkpoint_id": st.just(checkpoint_id),
+                },
+            ),
+            label="config",
+        )
+        named = data.draw(st.sets(st.sampled_from(sorted(self.model.metadata(place)))))
+        filter = {name: self.model.metadata(place)[name] for name in named}
+        before = data.draw(st.none() | ids.map(lambda i: at(("", "", i))), label="before")
+        self.compare_list(
+            None if config is None else {"configurable": config},
+            filter=data.draw(st.sampled_from([filter, None]), label="filter"),
+            before=before,
+            limit=limit,
+        )
+
+    # Deleting and copying
+
+    @precondition(lambda self: self.model.places())
     @rule(
-        config=st.none()
-        | st.builds(
-            lambda thread_id, more: {"configurable": {"thread_id": thread_id, **more}},
-            threads,
-            st.fixed_dictionaries({}, optional={"checkpoint_ns": namespaces, "checkpoint_id": ids}),
-        ),
-        filter=st.none() | filters,
-        before=st.none() | ids.map(lambda i: {"configurable": {"checkpoint_id": i}}),
-        limit=st.none() | st.integers(0, 5),
+        data=st.data(),
+        what=st.sampled_from(["copy_thread", "copy_thread", "delete", "delete_for_runs", "prune"]),
     )
-    def list_all(self, config: Any, filter: Any, before: Any, limit: int | None) -> None:
-        criteria = {"filter": filter, "before": before, "limit": limit}
+    def copy_or_delete(self, data: DataObject, what: str) -> None:
+        source = self.draw_place(data)[0]
+        if what == "copy_thread":
+            self.copy(source, data.draw(threads))
+            return
+        arguments: Any = source if what == "delete" else [source]
+        if what == "delete_for_runs":
+            arguments = [data.draw(runs)]
+        what = "delete_thread" if what == "delete" else what
+        getattr(self.ours, what)(arguments)
+        getattr(self.model, what)(arguments)
+
+    def copy(self, source: str, target: str) -> None:
+        if self.model.is_in_use(target):
+            with pytest.raises(ThreadExistsError):
+                self.ours.copy_thread(source, target)
+            return
+        self.ours.copy_thread(source, target)
+        self.model.copy_thread(source, target)
+        for place in [place for place in self.content if place[0] == source]:
+            self.content[(target, *place[1:])] = self.content[place]
+
+    # What the rules share
+
+    def draw_place(self, data: DataObject) -> Place:
+        return data.draw(st.sampled_from(sorted(self.model.places())), label="place")
+
+    def compare_tuple(self, place: tuple[str, str, str | None]) -> None:
+        assert seen(self.ours.get_tuple(at(place))) == seen(self.model.get_tuple(at(place)))
+
+    def compare_history(self, place: tuple[str, str, str | None]) -> None:
+        names = ["delta", "a", "never"]
+        ours, model = (s.history(at(place), names) for s in (self.ours, self.model))
+        assert exact(ours) == exact(model)
+
+    def compare_list(self, config: RunnableConfig | None, **criteria: Any) -> None:
         ours = self.ours.list(config, **criteria)
         model = self.model.newest_first(config, **criteria)
         assert [seen(item) for item in ours] == [seen(item) for item in model]
 
-    @rule(thread_id=threads, namespace=namespaces, checkpoint_id=st.none() | ids)
-    def history(self, thread_id: str, namespace: str, checkpoint_id: str | None) -> None:
-        config = _config(thread_id, namespace, checkpoint_id)
-        names = ["delta", "a", "never"]
-        assert exact(self.ours.history(config, names)) == exact(self.model.history(config, names))
 
-    @rule(thread_id=threads)
-    def delete_thread(self, thread_id: str) -> None:
-        self.ours.delete_thread(thread_id)
-        self.model.delete_thread(thread_id)
-
-    @rule(source=threads, copy=threads)
-    def copy_thread(self, source: str, copy: str) -> None:
-        if self.model.is_in_use(copy):
-            with pytest.raises(ThreadExistsError):
-                self.ours.copy_thread(source, copy)
-            return
-        self.ours.copy_thread(source, copy)
-        self.model.copy_thread(source, copy)
-        for place in [place for place in self.content if place[0] == source]:
-            self.content[(copy, *place[1:])] = self.content[place]
-
-    @rule(run_ids=st.lists(runs, max_size=2))
-    def delete_for_runs(self, run_ids: list[str]) -> None:
-        self.ours.delete_for_runs(run_ids)
-        self.model.delete_for_runs(run_ids)
-
-    @rule(thread_ids=st.lists(threads, max_size=2))
-    def prune(self, thread_ids: list[str]) -> None:
-        self.ours.prune(thread_ids)
-        self.model.prune(thread_ids)
-
-
-def _config(thread_id: str, namespace: str, checkpoint_id: str | None) -> RunnableConfig:
+def at(place: tuple[str, str, str | None]) -> RunnableConfig:
+    thread_id, namespace, checkpoint_id = place
     more = {} if checkpoint_id is None else {"checkpoint_id": checkpoint_id}
     return thread(thread_id, namespace, **more)
 
