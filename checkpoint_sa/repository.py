@@ -439,7 +439,9 @@ def _apply(
     connection: Connection, statement: Delete | Update, keys: Iterable[tuple[str, ...]]
 ) -> None:
     for chunk in _chunks(sorted(keys), _TUPLES):
-        connection.execute(statement, {"keys": chunk})
+        # MariaDB reads and locks the whole table to delete or update by a list of one tuple; the
+        # same tuple twice is looked up in the index.
+        connection.execute(statement, {"keys": chunk if len(chunk) > 1 else [*chunk, *chunk]})
 
 
 def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | None = None) -> None:

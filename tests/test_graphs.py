@@ -529,9 +529,9 @@ def test_forty_levels_of_subgraphs_are_interrupted_and_resumed(store: Store) -> 
     assert max(map(len, namespaces)) == 40 * len("twelve_chars:") + 40 * 36 + 39
 
 
-def test_more_levels_of_subgraphs_than_fit_get_a_clear_error(store: Store) -> None:
+def test_more_levels_of_subgraphs_than_fit_get_a_clear_error(sqlite_store: Store) -> None:
     with pytest.raises(InvalidInputError, match=r"checkpoint_ns has 2049 bytes, 2000 fit"):
-        app(store, deep(41, "twelve_chars")).invoke({"words": []})
+        app(sqlite_store, deep(41, "twelve_chars")).invoke({"words": []})
 
 
 # Send
@@ -596,12 +596,13 @@ class Unlucky:
 
     def __init__(self) -> None:
         self.runs: list[str] = []
-        self.builder: Any = StateGraph(Story)
+        builder: Any = StateGraph(Story)
         for name in ("left", "right", "unlucky"):
-            self.builder.add_node(name, partial(self.run, name=name))
-            self.builder.add_edge(START, name)
-            self.builder.add_edge(name, "join")
-        self.builder.add_node("join", says("join"))
+            builder.add_node(name, partial(self.run, name=name))
+            builder.add_edge(START, name)
+            builder.add_edge(name, "join")
+        builder.add_node("join", says("join"))
+        self.builder = builder
 
     def run(self, _: Story, name: str) -> dict[str, Any]:
         self.runs.append(name)
