@@ -622,7 +622,7 @@ def test_an_unchanged_channel_keeps_its_value(store: Store) -> None:
     second = store.put(
         first,
         checkpoint("f", {**before["channel_values"], "new": [2]}, before["channel_versions"])
-        | {"channel_versions": {**before["channel_versions"], "new": "2"}},  # type: ignore[arg-type]
+        | {"channel_versions": {**before["channel_versions"], "new": "2"}},
         {},
         {"new": "2"},
     )
@@ -676,7 +676,7 @@ def test_two_forks_of_one_checkpoint_keep_their_own_values(store: Store) -> None
         store.save(
             parent=base,
             values={"x": [name]},
-            versions={"x": store.saver.get_next_version(version, None)},  # type: ignore[arg-type]
+            versions={"x": store.saver.get_next_version(version, None)},
         )
         for name in ("left", "right")
     ]
@@ -815,7 +815,7 @@ def test_pending_writes_come_in_the_order_of_the_sort_key(store: Store) -> None:
     ]
     expected = []
     for task_id, path in tasks:
-        batch = [(f"c{idx}", idx) for idx in range(12)]
+        batch: list[tuple[str, Any]] = [(f"c{idx}", idx) for idx in range(12)]
         batch[3] = (ERROR, "e")
         batch[7] = (INTERRUPT, "i")
         store.put_writes(config, batch, task_id, path)

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 T = thread("t", ns=None)
 SYNC = [name for name, kind in KINDS.items() if not kind.is_async]
 ASYNC = [name for name, kind in KINDS.items() if kind.is_async]
-
 SERVERS = [name for name, kind in KINDS.items() if kind.server]
 
 on_servers = pytest.mark.parametrize("migrated_store", SERVERS, indirect=True)
@@ -73,27 +72,14 @@ class App:
             return self.store.run(getattr(self.graph, f"a{method}")(*args, **options))
         return getattr(self.graph, method)(*args, **options)
 
-    def _collect(
-        self, method: str, *args: Any, each: Callable[[Any], None] | None = None, **options: Any
-    ) -> list[Any]:
-        """Collect what a method yields; `each` gets each item at once."""
-        items: list[Any] = []
+    def _collect(self, method: str, *args: Any, **options: Any) -> list[Any]:
+        if not self.store.kind.is_async:
+            return list(getattr(self.graph, method)(*args, **options))
 
-        def take(item: Any) -> None:
-            items.append(item)
-            if each is not None:
-                each(item)
+        async def collect() -> list[Any]:
+            return [item async for item in getattr(self.graph, f"a{method}")(*args, **options)]
 
-        async def take_all() -> None:
-            async for item in getattr(self.graph, f"a{method}")(*args, **options):
-                take(item)
-
-        if self.store.kind.is_async:
-            self.store.run(take_all())
-        else:
-            for item in getattr(self.graph, method)(*args, **options):
-                take(item)
-        return items
+        return self.store.run(collect())  # type: ignore[no-any-return]
 
     def invoke(self, work: Any, config: RunnableConfig = T, **options: Any) -> Any:
         return self._do("invoke", work, config, **options)
@@ -306,7 +292,9 @@ class OtherProcess:
         assert self.process.stdout is not None
         job = {"is_async": store.kind.is_async, "url": store.url, "answer": answer}
         print(json.dumps(job), file=self.process.stdin, flush=True)
-        return dict(json.loads(self.process.stdout.readline() or self.end()))
+        result = self.process.stdout.readline()
+        assert result, self.end()
+        return dict(json.loads(result))
 
     def end(self) -> str:
         """End it, and return what it had to complain about."""
@@ -934,6 +922,42 @@ def test_a_copied_thread_has_its_delta_channel_and_a_future_of_its_own(store: St
         *("elsewhere", "morning 7", "evening 7"),
     ]
     assert later.state().values["log"] == pages(0, 1, 2)
+
+
+class PlainList(TypedDict):
+    log: Words
+
+
+class DeltaList(TypedDict):
+    log: Log
+
+
+class PlainText(TypedDict):
+    log: Annotated[str, operator.add]
+
+
+class DeltaText(TypedDict):
+    log: Annotated[str, DeltaChannel(lambda text, writes: text + "".join(writes))]
+
+
+@pytest.mark.parametrize(
+    ("plain", "delta", "parts"),
+    [(PlainList, DeltaList, [["a"], ["b"], ["c"]]), (PlainText, DeltaText, ["a", "b", "c"])],
+    ids=["list", "str"],
+)
+def test_a_channel_that_becomes_a_delta_channel_keeps_its_past(
+    store: Store, plain: Any, delta: Any, parts: list[Any]
+) -> None:
+    """LG#8384: the value from before is found where it is stored, as a blob or in JSON."""
+    nothing: dict[str, Node] = {"note": lambda _: {}}
+    app(store, line("note", state=plain, **nothing)).invoke({"log": parts[0]})
+    store.prune(["t"])  # the writes that made the value are gone
+    before = store.found(T).config
+    for part in parts[1:]:
+        anew(store, line("note", state=delta, **nothing)).invoke({"log": part})
+    later = anew(store, line("note", state=delta, **nothing))
+    assert later.state().values["log"] == parts[0] + parts[1] + parts[2]
+    assert later.state(before).values["log"] == parts[0]
 
 
 def test_a_delta_channel_in_a_subgraph_is_rebuilt_there(store: Store) -> None:
