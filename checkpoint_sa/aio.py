@@ -20,6 +20,7 @@ from checkpoint_sa.base import (
     prune_strategy,
     size_of,
     store_checkpoint,
+    store_only_checkpoint,
     store_writes,
 )
 from checkpoint_sa.errors import ConfigurationError
@@ -82,9 +83,9 @@ class AsyncSQLAlchemySaver(BaseSaver):
         super().__init__(serde=serde, schema=schema)
         if isinstance(bind, AsyncEngine):
             engines.check_engine(bind.sync_engine)
-            reader = engines.in_schema(bind.sync_engine, schema)
-            self._reader = AsyncEngine(reader)
-            self._writer = AsyncEngine(engines.transactional(reader))
+            engine = engines.in_schema(bind.sync_engine, schema)
+            self._once = AsyncEngine(engines.reading(engine))
+            self._transaction = AsyncEngine(engines.transactional(engine))
             owner: Any = bind.sync_engine
         elif isinstance(bind, AsyncConnection):
             owner = bind.sync_connection
@@ -173,13 +174,30 @@ class AsyncSQLAlchemySaver(BaseSaver):
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         self._enter_loop()
-        async with self._lock, self._connected(write=True) as connection:
+        async with self._lock, self._begun() as connection:
             return await connection.run_sync(self._within_write, function, *args, **kwargs)
 
-    def _connected(self, *, write: bool = False) -> AbstractAsyncContextManager[AsyncConnection]:
-        if isinstance(self.bind, AsyncConnection):
-            return nullcontext(self.bind)
-        return self._writer.begin() if write else self._reader.connect()
+    async def _write_at_once(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Write by one statement, which needs no transaction around it."""
+        self._enter_loop()
+        async with self._lock, self._connected() as connection:
+            return await connection.run_sync(self._within_write, function, *args, **kwargs)
+
+    def _connected(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return (
+            nullcontext(self.bind)
+            if isinstance(self.bind, AsyncConnection)
+            else self._once.connect()
+        )
+
+    def _begun(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return (
+            nullcontext(self.bind)
+            if isinstance(self.bind, AsyncConnection)
+            else self._transaction.begin()
+        )
 
     def _enter_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -304,7 +322,12 @@ class AsyncSQLAlchemySaver(BaseSaver):
             metadata,
             new_versions,
         )
-        await self._write(store_checkpoint, rows, only=self.keeps_latest_only)
+        if self.keeps_latest_only:
+            await self._write(store_only_checkpoint, rows)
+        elif repository.is_one_statement(self.bind.dialect, rows.blobs):
+            await self._write_at_once(store_checkpoint, rows)
+        else:
+            await self._write(store_checkpoint, rows)
         return rows.config
 
     async def aput_writes(
@@ -338,7 +361,11 @@ class AsyncSQLAlchemySaver(BaseSaver):
             task_id,
             task_path,
         )
-        if rows:
+        if not rows:
+            return
+        if repository.is_one_statement(self.bind.dialect, rows):
+            await self._write_at_once(store_writes, rows)
+        else:
             await self._write(store_writes, rows)
 
     # Deleting and copying

@@ -133,11 +133,16 @@ def size_of(stored: repository.Stored) -> int:
     return 1024 + values + sum(len(write.blob) for write in stored.writes)
 
 
-def store_checkpoint(connection: Connection, rows: codec.CheckpointRows, *, only: bool) -> None:
-    """Store a checkpoint; `only` deletes what it replaces in its namespace."""
+def store_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
+    """Store a checkpoint."""
     engines.check_size(connection, rows.blobs)
-    store = repository.put_only if only else repository.put
-    store(connection, rows.checkpoint, rows.blobs)
+    repository.put(connection, rows.checkpoint, rows.blobs)
+
+
+def store_only_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
+    """Store a checkpoint and delete what it replaces in its namespace."""
+    engines.check_size(connection, rows.blobs)
+    repository.put_only(connection, rows.checkpoint, rows.blobs)
 
 
 def store_writes(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:

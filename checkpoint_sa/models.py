@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Integer, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from checkpoint_sa.types import Blob, Document, Key
+from checkpoint_sa.types import Blob, Document, key
 
 THREAD_ID_BYTES = 512
 NAMESPACE_BYTES = 2000
@@ -49,14 +49,14 @@ class Checkpoint(Base):
 
     __tablename__ = "checkpoints"
 
-    thread_id: Mapped[str] = mapped_column(Key(THREAD_ID_BYTES), primary_key=True)
-    checkpoint_ns: Mapped[str] = mapped_column(Key(NAMESPACE_BYTES), primary_key=True)
-    checkpoint_id: Mapped[str] = mapped_column(Key(CHECKPOINT_ID_BYTES), primary_key=True)
-    parent_checkpoint_id: Mapped[str | None] = mapped_column(Key(CHECKPOINT_ID_BYTES))
-    type: Mapped[str | None] = mapped_column(Key(TYPE_BYTES))
+    thread_id: Mapped[str] = mapped_column(key(THREAD_ID_BYTES), primary_key=True)
+    checkpoint_ns: Mapped[str] = mapped_column(key(NAMESPACE_BYTES), primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(key(CHECKPOINT_ID_BYTES), primary_key=True)
+    parent_checkpoint_id: Mapped[str | None] = mapped_column(key(CHECKPOINT_ID_BYTES))
+    type: Mapped[str | None] = mapped_column(key(TYPE_BYTES))
     checkpoint: Mapped[dict[str, Any]]
     checkpoint_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
-    run_id: Mapped[str | None] = mapped_column(Key(RUN_ID_BYTES), index=True)
+    run_id: Mapped[str | None] = mapped_column(key(RUN_ID_BYTES), index=True)
     exact: Mapped[bytes | None] = mapped_column(Blob)
 
 
@@ -71,11 +71,11 @@ class CheckpointBlob(Base):
 
     __tablename__ = "checkpoint_blobs"
 
-    thread_id: Mapped[str] = mapped_column(Key(THREAD_ID_BYTES), primary_key=True)
-    checkpoint_ns: Mapped[str] = mapped_column(Key(NAMESPACE_BYTES), primary_key=True)
-    channel: Mapped[str] = mapped_column(Key(CHANNEL_BYTES), primary_key=True)
-    version: Mapped[str] = mapped_column(Key(VERSION_BYTES), primary_key=True)
-    type: Mapped[str] = mapped_column(Key(TYPE_BYTES))
+    thread_id: Mapped[str] = mapped_column(key(THREAD_ID_BYTES), primary_key=True)
+    checkpoint_ns: Mapped[str] = mapped_column(key(NAMESPACE_BYTES), primary_key=True)
+    channel: Mapped[str] = mapped_column(key(CHANNEL_BYTES), primary_key=True)
+    version: Mapped[str] = mapped_column(key(VERSION_BYTES), primary_key=True)
+    type: Mapped[str] = mapped_column(key(TYPE_BYTES))
     blob: Mapped[bytes | None] = mapped_column(Blob)
 
 
@@ -92,15 +92,15 @@ class CheckpointWrite(Base):
 
     __tablename__ = "checkpoint_writes"
 
-    thread_id: Mapped[str] = mapped_column(Key(THREAD_ID_BYTES), primary_key=True)
-    checkpoint_ns: Mapped[str] = mapped_column(Key(NAMESPACE_BYTES), primary_key=True)
-    checkpoint_id: Mapped[str] = mapped_column(Key(CHECKPOINT_ID_BYTES), primary_key=True)
-    task_id: Mapped[str] = mapped_column(Key(TASK_ID_BYTES), primary_key=True)
+    thread_id: Mapped[str] = mapped_column(key(THREAD_ID_BYTES), primary_key=True)
+    checkpoint_ns: Mapped[str] = mapped_column(key(NAMESPACE_BYTES), primary_key=True)
+    checkpoint_id: Mapped[str] = mapped_column(key(CHECKPOINT_ID_BYTES), primary_key=True)
+    task_id: Mapped[str] = mapped_column(key(TASK_ID_BYTES), primary_key=True)
     idx: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    channel: Mapped[str] = mapped_column(Key(CHANNEL_BYTES))
-    type: Mapped[str | None] = mapped_column(Key(TYPE_BYTES))
+    channel: Mapped[str] = mapped_column(key(CHANNEL_BYTES))
+    type: Mapped[str | None] = mapped_column(key(TYPE_BYTES))
     blob: Mapped[bytes] = mapped_column(Blob)
-    task_path: Mapped[str] = mapped_column(Key())
+    task_path: Mapped[str] = mapped_column(key())
 
 
 metadata = Base.metadata

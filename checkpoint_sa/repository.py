@@ -14,13 +14,15 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa import statements as sql
-from checkpoint_sa.errors import ThreadExistsError
+from checkpoint_sa import types
+from checkpoint_sa.errors import CheckpointError, ThreadExistsError
+from checkpoint_sa.upsert import nests
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from sqlalchemy import Connection, Delete, Row, Update
+    from sqlalchemy import Connection, Delete, Dialect, Row, Update
     from typing_extensions import Unpack
 
     AnyRow: TypeAlias = Row[Unpack[tuple[Any, ...]]]
@@ -35,11 +37,10 @@ BlobKey = tuple[str, str, str, str]
 _TUPLES = 1_000
 _SINGLES = 10_000
 
+_ATTEMPTS = 10
+
 # MySQL ends a recursion at 1,000 steps, so a chain is read in parts; short ones in one small part.
 _CHAIN_DEPTHS = (64, 512, 999)
-
-_FIRST_VERSION_WITHOUT_SENDS = 4
-"""The checkpoint format from which on pending sends are a channel of their own."""
 
 
 class Write(NamedTuple):
@@ -97,123 +98,145 @@ class History(NamedTuple):
 def get(
     connection: Connection, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
 ) -> Stored | None:
-    """Read one checkpoint, or the latest of its namespace: two statements."""
-    namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
-    while True:
-        if checkpoint_id is None:
-            row = connection.execute(sql.GET_LATEST, namespace).one_or_none()
-        else:
-            row = connection.execute(
-                sql.GET_ONE, {**namespace, "checkpoint_id": checkpoint_id}
-            ).one_or_none()
-        if row is None:
+    """Read one checkpoint, or the latest of its namespace: one statement, or two."""
+    parameters = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    if checkpoint_id is not None:
+        parameters["checkpoint_id"] = checkpoint_id
+    statements = sql.GET_LATEST if checkpoint_id is None else sql.GET_ONE
+    reach = types.reach(connection.dialect)
+    for _ in range(_ATTEMPTS):
+        found = _Found(connection.execute(statements[reach], parameters))
+        if not found.checkpoints:
             return None
-        if found := _complete(connection, [row]):
-            return found[0]
+        if reach is not types.Reach.NONE or found.complete(connection):
+            return found.stored()[0]
         # It was deleted between the two statements: look again.
+    raise CheckpointError(
+        f"The checkpoint was deleted and stored again {_ATTEMPTS} times while it was being read:"
+        f" thread_id={thread_id!r}, checkpoint_ns={checkpoint_ns!r}. Try again."
+    )
 
 
 def page(
     connection: Connection, criteria: Criteria, size: int, last: CheckpointKey | None
 ) -> tuple[list[Stored], CheckpointKey | None]:
-    """Read up to `size` checkpoints, newest first: two statements.
+    """Read up to `size` checkpoints, newest first: one statement, or two.
 
     Returns the checkpoints, and where the next page begins: give it back as `last`. None says that
     there is none.
     """
-    by_thread, by_namespace, by_id, before, filter_json = criteria
+    reach = types.reach(connection.dialect)
+    thread_id, checkpoint_ns, checkpoint_id, before, filter_json = criteria
     statement = sql.page(
-        thread=by_thread is not None,
-        namespace=by_namespace is not None,
-        checkpoint=by_id is not None,
+        reach=reach,
+        thread=thread_id is not None,
+        namespace=checkpoint_ns is not None,
+        checkpoint=checkpoint_id is not None,
         before=before is not None,
         filtered=filter_json is not None,
         after=last is not None,
     )
     parameters: dict[str, Any] = {
-        "thread_id": by_thread,
-        "checkpoint_ns": by_namespace,
-        "checkpoint_id": by_id,
-        "before": before,
-        "filter_json": filter_json,
+        name: value for name, value in criteria._asdict().items() if value is not None
     }
-    parameters = {name: value for name, value in parameters.items() if value is not None}
     if last is not None:
         parameters["after_id"] = last[2]
-        if by_thread is None or by_namespace is None:
+        if thread_id is None or checkpoint_ns is None:
             parameters |= {"after_thread": last[0], "after_ns": last[1]}
-    rows = connection.execute(statement, {**parameters, "size": size}).all()
-    after = _key(rows[-1]) if len(rows) == size else None
-    return _complete(connection, rows), after
+    found = _Found(connection.execute(statement, {**parameters, "size": size}))
+    after = found.last if len(found.checkpoints) == size else None
+    if reach is types.Reach.NONE:
+        found.complete(connection)
+    return found.stored(), after
 
 
-def _key(row: AnyRow) -> CheckpointKey:
-    return (row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+class _Found:
+    """Checkpoints out of the database, and the parts of them that came along."""
 
+    def __init__(self, rows: Iterable[AnyRow]) -> None:
+        self.checkpoints: dict[CheckpointKey, AnyRow] = {}
+        self.documents: dict[CheckpointKey, dict[str, Any]] = {}
+        self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
+        self._sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
+        self._blobs: dict[BlobKey, tuple[str, bytes]] = {}
+        for row in self._take(rows):
+            self.checkpoints[row[1:4]] = row
+            self.documents[row[1:4]] = json.loads(row.channel)
 
-def _complete(connection: Connection, rows: Sequence[AnyRow]) -> list[Stored]:
-    """Add blobs and writes to checkpoint rows; leave out those deleted meanwhile."""
-    if not rows:
-        return []
-    documents = [json.loads(row.checkpoint) for row in rows]
-    keys = [_key(row) for row in rows]
-    send_keys: list[CheckpointKey] = []
-    blob_keys: dict[BlobKey, None] = {}  # a set that keeps its order
-    for row, document in zip(rows, documents, strict=True):
-        if row.parent_checkpoint_id and document.get("v", 1) < _FIRST_VERSION_WITHOUT_SENDS:
-            send_keys.append((row.thread_id, row.checkpoint_ns, row.parent_checkpoint_id))
-        for channel, version in _versions(document).items():
-            blob_keys[row.thread_id, row.checkpoint_ns, channel, version] = None
+    @property
+    def last(self) -> CheckpointKey:
+        """The key of the last one in the order of the statement."""
+        return max(self.checkpoints, key=lambda key: self.checkpoints[key].idx)
 
-    writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
-    sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
-    blobs: dict[BlobKey, tuple[str, bytes]] = {}
-    present: set[CheckpointKey] = set()
-    wanted: dict[str, Any] = {"checkpoint_keys": keys, "send_keys": send_keys}
-    for chunk in _chunks(list(blob_keys), _TUPLES) or [[]]:
-        present = set()  # what counts is what the last statement still sees
-        for part in connection.execute(
-            sql.GET_PARTS, {**wanted, "blob_keys": chunk, "present_keys": keys}
-        ):
-            if part.kind == sql.WRITE:
-                writes[_key(part)].append(_write(part))
-            elif part.kind == sql.SEND:
-                sends[_key(part)].append(_write(part))
-            elif part.kind == sql.BLOB:
-                blobs[part.thread_id, part.checkpoint_ns, part.channel, part.version] = (
-                    part.type,
-                    bytes(part.blob or b""),
-                )
+    def _take(self, rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
+        """Sort parts into place; yield the rows of checkpoints."""
+        for row in rows:
+            kind = row[0]
+            if kind == sql.BLOB:
+                _, thread_id, namespace, _, channel, version, *_, type_, blob = row
+                self._blobs[thread_id, namespace, channel, version] = (type_, bytes(blob or b""))
+            elif kind == sql.CHECKPOINT:
+                yield row
             else:
-                present.add(_key(part))
-        wanted = {"checkpoint_keys": [], "send_keys": []}
+                into = self._writes if kind == sql.WRITE else self._sends
+                into[row[1:4]].append(_write(row))
 
-    return [
-        Stored(
-            key=key,
-            parent_id=row.parent_checkpoint_id or None,
-            checkpoint=document,
-            metadata=json.loads(row.metadata),
-            type=row.type,
-            exact=None if row.exact is None else bytes(row.exact),
-            blobs={
-                channel: blob
-                for channel, version in _versions(document).items()
-                if (blob := blobs.get((*key[:2], channel, version)))
-            },
-            writes=sorted(writes[key]),
-            sends=sorted(sends[(*key[:2], row.parent_checkpoint_id)]),
+    def complete(self, connection: Connection) -> bool:
+        """Read the parts with a statement of their own; drop checkpoints deleted meanwhile.
+
+        Returns whether one is left.
+        """
+        keys = list(self.checkpoints)
+        blob_keys = dict.fromkeys(
+            (*key[:2], *version)
+            for key, document in self.documents.items()
+            for version in versions_of(document).items()
         )
-        for key, row, document in zip(keys, rows, documents, strict=True)
-        if key in present
-    ]
+        send_keys = [
+            (*key[:2], row.version)
+            for key, row in self.checkpoints.items()
+            if row.version and self.documents[key].get("v", 1) < sql.FIRST_WITHOUT_SENDS
+        ]
+        wanted: dict[str, Any] = {"checkpoint_keys": keys, "send_keys": send_keys}
+        for chunk in _chunks(list(blob_keys), _TUPLES) or [[]]:
+            parts = connection.execute(
+                sql.GET_PARTS, {**wanted, "blob_keys": chunk, "present_keys": keys}
+            )
+            # What counts is what the last statement still sees.
+            present = {row[1:4] for row in self._take(parts)}
+            wanted = {"checkpoint_keys": [], "send_keys": []}
+        self.checkpoints = {key: row for key, row in self.checkpoints.items() if key in present}
+        return bool(self.checkpoints)
+
+    def stored(self) -> list[Stored]:
+        """Put everything together, in the order of the statement."""
+        return [
+            Stored(
+                key=key,
+                parent_id=row.version or None,
+                checkpoint=self.documents[key],
+                metadata=json.loads(row.task_path),
+                type=row.type,
+                exact=None if row.blob is None else bytes(row.blob),
+                blobs={
+                    channel: blob
+                    for channel, version in versions_of(self.documents[key]).items()
+                    if (blob := self._blobs.get((*key[:2], channel, version)))
+                },
+                writes=sorted(self._writes[key]),
+                sends=sorted(self._sends[(*key[:2], row.version)]),
+            )
+            for key, row in sorted(self.checkpoints.items(), key=lambda item: item[1].idx)
+        ]
 
 
 def _write(row: AnyRow) -> Write:
-    return Write(row.task_path, row.task_id, row.idx, row.channel, row.type, bytes(row.blob or b""))
+    *_, channel, _, task_path, task_id, idx, type_, blob = row
+    return Write(task_path, task_id, idx, channel, type_, bytes(blob or b""))
 
 
-def _versions(document: Mapping[str, Any]) -> dict[str, str]:
+def versions_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return channel -> version of a checkpoint's document, as the blobs name it."""
     return {k: str(version) for k, version in (document.get("channel_versions") or {}).items()}
 
 
@@ -224,13 +247,26 @@ def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 # Writing
 
 
+def is_one_statement(dialect: Dialect, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one statement stores these blobs with their checkpoint, or these writes.
+
+    It needs no transaction around it, then.
+    """
+    kinds = {row.get("idx", 0) < 0 for row in rows}
+    return nests(dialect) and len(rows) <= sql.AT_ONCE and len(kinds) <= 1
+
+
 def put(
     connection: Connection, checkpoint: dict[str, Any], blobs: Sequence[dict[str, Any]]
 ) -> None:
-    """Store a checkpoint and the values it brings: two statements, one without values."""
-    if blobs:
+    """Store a checkpoint and the values it brings: one statement, or two."""
+    if not blobs:
+        connection.execute(sql.PUT_CHECKPOINT, checkpoint)
+    elif is_one_statement(connection.dialect, blobs):
+        connection.execute(sql.put_at_once(len(blobs)), checkpoint | sql.numbered(blobs))
+    else:
         connection.execute(sql.PUT_BLOBS, blobs)
-    connection.execute(sql.PUT_CHECKPOINT, checkpoint)
+        connection.execute(sql.PUT_CHECKPOINT, checkpoint)
 
 
 def put_only(
@@ -246,13 +282,17 @@ def put_only(
 
 
 def put_writes(connection: Connection, writes: Sequence[dict[str, Any]]) -> None:
-    """Store a task's writes: special ones replace, ordinary ones stay as first written."""
-    ordinary = [write for write in writes if write["idx"] >= 0]
-    special = [write for write in writes if write["idx"] < 0]
-    if ordinary:
-        connection.execute(sql.PUT_WRITES, ordinary)
-    if special:
-        connection.execute(sql.REPLACE_WRITES, special)
+    """Store a task's writes: special ones replace, ordinary ones stay as first written.
+
+    One statement, or two where there are writes of both kinds.
+    """
+    for special in (False, True):
+        rows = [write for write in writes if (write["idx"] < 0) is special]
+        if rows and is_one_statement(connection.dialect, rows):
+            statement = sql.put_writes_at_once(len(rows), special=special)
+            connection.execute(statement, sql.numbered(rows))
+        elif rows:
+            connection.execute(sql.REPLACE_WRITES if special else sql.PUT_WRITES, rows)
 
 
 # DeltaChannel
@@ -304,10 +344,9 @@ def delta_history(
     """
     namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
     if checkpoint_id is None:
-        latest = connection.execute(sql.GET_LATEST, namespace).one_or_none()
-        if latest is None:
-            return {channel: History([]) for channel in channels}
-        checkpoint_id = latest.checkpoint_id
+        checkpoint_id = connection.scalar(sql.GET_LATEST_ID, namespace)
+    if checkpoint_id is None:
+        return {channel: History([]) for channel in channels}
     walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
 
     seeds: dict[str, tuple[str, bytes]] = {}
@@ -384,7 +423,7 @@ def _ancestors(
             _Link(
                 row.checkpoint_id,
                 row.parent_checkpoint_id or None,
-                _versions({"channel_versions": json.loads(row.versions or "{}")}),
+                versions_of({"channel_versions": json.loads(row.versions or "{}")}),
                 json.loads(row.inline or "{}") or {},
             )
             for row in rows[1:]  # the first is where this part starts: already seen
@@ -414,13 +453,13 @@ def delete_runs(connection: Connection, run_ids: Sequence[str]) -> None:
     """Delete the checkpoints that runs made, their writes, and the blobs only they used."""
     doomed: set[CheckpointKey] = set()
     for chunk in _chunks(run_ids, _SINGLES):
-        doomed.update(_key(row) for row in connection.execute(sql.GET_RUNS, {"run_ids": chunk}))
+        doomed.update(row[:3] for row in connection.execute(sql.GET_RUNS, {"run_ids": chunk}))
     freed: set[BlobKey] = set()
     kept: set[BlobKey] = set()
     orphans: list[CheckpointKey] = []
     for chunk in _chunks(sorted({key[:2] for key in doomed}), _TUPLES):
         for row in connection.execute(sql.GET_USE, {"namespace_keys": chunk}):
-            key = _key(row)
+            key = row[:3]
             (freed if key in doomed else kept).update(_used(row))
             if key not in doomed and (*key[:2], row.parent_checkpoint_id) in doomed:
                 orphans.append(key)
@@ -460,6 +499,7 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
         (thread_id, row.checkpoint_ns, row.channel, row.version)
         for row in connection.execute(sql.blob_keys(namespace=one), scope)
     }
+    # In the database's order of ids, by which a latest one is read as well.
     family: dict[str, dict[str, AnyRow]] = defaultdict(dict)
     for row in connection.execute(sql.family(namespace=one), scope):
         family[row.checkpoint_ns][row.checkpoint_id] = row
@@ -475,7 +515,8 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     if checkpoint_ns is None:
         _apply(connection, sql.DELETE_WRITES, doomed)
     else:  # with those of late writers, whose checkpoints went at an earlier put
-        oldest = {"checkpoint_id": min(kept[checkpoint_ns])}
+        ids = family[checkpoint_ns]
+        oldest = {"checkpoint_id": next(i for i in ids if i in kept[checkpoint_ns])}
         connection.execute(sql.DELETE_OLDER_WRITES, scope | oldest)
     orphans = [
         (thread_id, namespace, checkpoint_id)
@@ -492,22 +533,24 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
 
 
 def _kept(
-    connection: Connection, thread_id: str, family: Mapping[str, Mapping[str, AnyRow]]
+    connection: Connection, thread_id: str, family: Mapping[str, dict[str, AnyRow]]
 ) -> dict[str, set[str]]:
     """Decide which checkpoints `keep_latest` keeps, by namespace."""
-    kept = {namespace: {max(rows)} for namespace, rows in family.items()}
+    latest = {namespace: next(reversed(rows)) for namespace, rows in family.items()}
+    kept = {namespace: {checkpoint_id} for namespace, checkpoint_id in latest.items()}
     # Most namespaces need nothing else; what decides it is in rows that are at hand.
     needy = [
-        (thread_id, namespace, max(rows))
+        (thread_id, namespace, latest[namespace])
         for namespace, rows in family.items()
         if (":" in namespace and "" in family)
-        or int(rows[max(rows)].v or 1) < _FIRST_VERSION_WITHOUT_SENDS
+        or int(rows[latest[namespace]].v or 1) < sql.FIRST_WITHOUT_SENDS
         or any(row.counters or row.delta for row in rows.values())
     ]
     callers: dict[str, str | None] = {}
     for chunk in _chunks(needy, _TUPLES):
-        rows = connection.execute(sql.GET_CHECKPOINTS, {"keys": chunk}).all()
-        for head in _complete(connection, rows):
+        found = _Found(connection.execute(sql.GET_CHECKPOINTS, {"keys": chunk}))
+        found.complete(connection)
+        for head in found.stored():
             _, namespace, checkpoint_id = head.key
             callers[namespace] = (head.metadata.get("parents") or {}).get("")
             if head.sends and head.parent_id and head.parent_id in family[namespace]:
@@ -535,7 +578,7 @@ def _unstored_delta_channels(head: Stored, rows: Iterable[AnyRow]) -> set[str]:
     for row in rows:
         channels.update(json.loads(row.counters or "{}") or {})
         if json.loads(row.delta or "null"):
-            channels.update(_versions(head.checkpoint))
+            channels.update(versions_of(head.checkpoint))
     stored = {channel for channel, (kind, _) in head.blobs.items() if kind != "empty"}
     return channels - stored - set(head.checkpoint.get("channel_values") or {})
 

@@ -18,6 +18,7 @@ from checkpoint_sa.base import (
     Paging,
     prune_strategy,
     store_checkpoint,
+    store_only_checkpoint,
     store_writes,
 )
 from checkpoint_sa.errors import ConfigurationError
@@ -70,8 +71,9 @@ class SQLAlchemySaver(BaseSaver):
         super().__init__(serde=serde, schema=schema)
         if isinstance(bind, Engine):
             engines.check_engine(bind)
-            self._reader = engines.in_schema(bind, schema)
-            self._writer = engines.transactional(self._reader)
+            engine = engines.in_schema(bind, schema)
+            self._once = engines.reading(engine)
+            self._transaction = engines.transactional(engine)
         elif isinstance(bind, Connection):
             engines.check_connection(bind)
             self._joins = True
@@ -141,13 +143,25 @@ class SQLAlchemySaver(BaseSaver):
     def _write(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self._lock, self._connected(write=True) as connection:
+        with self._lock, self._begun() as connection:
             return self._within_write(connection, function, *args, **kwargs)
 
-    def _connected(self, *, write: bool = False) -> AbstractContextManager[Connection]:
-        if isinstance(self.bind, Connection):
-            return nullcontext(self.bind)
-        return self._writer.begin() if write else self._reader.connect()
+    def _write_at_once(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Write by one statement, which needs no transaction around it."""
+        with self._lock, self._connected() as connection:
+            return self._within_write(connection, function, *args, **kwargs)
+
+    def _connected(self) -> AbstractContextManager[Connection]:
+        return nullcontext(self.bind) if isinstance(self.bind, Connection) else self._once.connect()
+
+    def _begun(self) -> AbstractContextManager[Connection]:
+        return (
+            nullcontext(self.bind)
+            if isinstance(self.bind, Connection)
+            else self._transaction.begin()
+        )
 
     # Reading
 
@@ -247,7 +261,12 @@ class SQLAlchemySaver(BaseSaver):
             ValueTooLargeError: A value is larger than the server takes.
         """
         rows = codec.dump_checkpoint(self.serde, config, checkpoint, metadata, new_versions)
-        self._write(store_checkpoint, rows, only=self.keeps_latest_only)
+        if self.keeps_latest_only:
+            self._write(store_only_checkpoint, rows)
+        elif repository.is_one_statement(self.bind.dialect, rows.blobs):
+            self._write_at_once(store_checkpoint, rows)
+        else:
+            self._write(store_checkpoint, rows)
         return rows.config
 
     def put_writes(
@@ -273,7 +292,11 @@ class SQLAlchemySaver(BaseSaver):
             ValueTooLargeError: A value is larger than the server takes.
         """
         rows = codec.dump_writes(self.serde, config, writes, task_id, task_path)
-        if rows:
+        if not rows:
+            return
+        if repository.is_one_statement(self.bind.dialect, rows):
+            self._write_at_once(store_writes, rows)
+        else:
             self._write(store_writes, rows)
 
     # Deleting and copying

@@ -7,41 +7,67 @@ each call costs 165 us. Only what a caller chooses (the criteria of `list`) make
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Integer,
     Text,
     and_,
     bindparam,
+    cast,
     delete,
+    func,
     insert,
     literal_column,
     null,
     or_,
     select,
+    true,
     tuple_,
     union_all,
     update,
 )
 
 from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointWrite
-from checkpoint_sa.types import Key, json_text, metadata_contains, no_key, peer_run_id, to_json
+from checkpoint_sa.types import (
+    Reach,
+    channel_versions,
+    json_text,
+    key,
+    metadata_contains,
+    no_key,
+    peer_run_id,
+    to_json,
+)
 from checkpoint_sa.upsert import Upsert
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, Column, ColumnElement, FromClause, Insert, Select, Table
+    from collections.abc import Mapping, Sequence
 
-checkpoints = cast("Table", Checkpoint.__table__)
-blobs = cast("Table", CheckpointBlob.__table__)
-writes = cast("Table", CheckpointWrite.__table__)
+    from sqlalchemy import (
+        BindParameter,
+        Column,
+        ColumnElement,
+        CompoundSelect,
+        FromClause,
+        Insert,
+        Select,
+        Table,
+    )
+
+checkpoints: Table = Checkpoint.__table__  # type: ignore[assignment]
+blobs: Table = CheckpointBlob.__table__  # type: ignore[assignment]
+writes: Table = CheckpointWrite.__table__  # type: ignore[assignment]
 
 TASKS = "__pregel_tasks"
 """The channel of LangGraph's pending sends."""
 
+FIRST_WITHOUT_SENDS = 4
+"""The checkpoint format from which on pending sends are a channel's value."""
+
 
 def _bind(name: str) -> BindParameter[str]:
-    return bindparam(name, type_=Key())
+    return bindparam(name, type_=key())
 
 
 def _many(name: str) -> BindParameter[Any]:
@@ -54,8 +80,8 @@ def _in_namespace(table: FromClause) -> ColumnElement[bool]:
     )
 
 
-def _part(document: Column[Any], key: str) -> ColumnElement[str]:
-    return json_text(document[key])
+def _part(document: Column[Any], name: str) -> ColumnElement[str]:
+    return json_text(document[name])
 
 
 # Writing. Blobs are never changed: a version names one value.
@@ -70,37 +96,222 @@ PUT_CHECKPOINT = Upsert(
 PUT_WRITES = Upsert(writes)
 REPLACE_WRITES = Upsert(writes, update=("channel", "type", "blob", "task_path"))
 
+AT_ONCE = 16
+"""Rows that one statement stores where INSERTs nest; a statement for each number of rows."""
 
-# Reading checkpoints.
 
-_CHECKPOINT = (
+def numbered(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the parameters of several rows under the names that `at_once` statements have."""
+    return {f"{name}_{i}": value for i, row in enumerate(rows) for name, value in row.items()}
+
+
+def _rows(table: Table, count: int) -> Select[Any] | CompoundSelect[Any]:
+    rows = [
+        select(*(cast(bindparam(f"{c.name}_{i}", type_=c.type), c.type) for c in table.c))
+        for i in range(count)
+    ]
+    return rows[0] if count == 1 else union_all(*rows)
+
+
+@cache
+def put_at_once(count: int) -> Insert:
+    """Return the statement that stores a checkpoint and `count` blobs."""
+    stored = Upsert(blobs).from_select([c.name for c in blobs.c], _rows(blobs, count))
+    return PUT_CHECKPOINT.add_cte(stored.cte("stored_blobs"))
+
+
+@cache
+def put_writes_at_once(count: int, *, special: bool) -> Insert:
+    """Return the statement that stores `count` writes of one kind."""
+    names = [c.name for c in writes.c]
+    update = REPLACE_WRITES.update if special else ()
+    return Upsert(writes, update=update).from_select(names, _rows(writes, count))
+
+
+# Reading checkpoints, with what belongs to them.
+#
+# Where the engine can look into `channel_versions`, one statement reads all. Elsewhere a first one
+# reads the checkpoints and GET_PARTS the rest, in one snapshot: its last arm says which of them are
+# still there. A checkpoint goes in one transaction with its blobs, so one that is there is whole.
+#
+# The rows of both have one shape. `kind` says what a row is; a checkpoint has its parent, its
+# documents and its rank in the columns that are named for other kinds.
+
+WRITE, SEND, BLOB, CHECKPOINT = range(4)
+
+_COLUMNS = (
     checkpoints.c.thread_id,
     checkpoints.c.checkpoint_ns,
     checkpoints.c.checkpoint_id,
     checkpoints.c.parent_checkpoint_id,
-    json_text(checkpoints.c.checkpoint).label("checkpoint"),
-    json_text(checkpoints.c.metadata).label("metadata"),
+    checkpoints.c.checkpoint,
+    checkpoints.c.metadata,
     checkpoints.c.type,
     checkpoints.c.exact,
 )
 
-GET_LATEST = (
-    select(*_CHECKPOINT)
+
+def _row(  # noqa: PLR0913 - one for each column
+    kind: int,
+    source: FromClause,
+    *,
+    checkpoint_id: ColumnElement[Any] | None = None,
+    channel: ColumnElement[Any] | None = None,
+    version: ColumnElement[Any] | None = None,
+    task_path: ColumnElement[Any] | None = None,
+    task_id: ColumnElement[Any] | None = None,
+    idx: ColumnElement[Any] | None = None,
+    blob: ColumnElement[Any] | None = None,
+) -> Select[Any]:
+    return select(
+        literal_column(str(kind), Integer).label("kind"),
+        source.c.thread_id,
+        source.c.checkpoint_ns,
+        (no_key() if checkpoint_id is None else checkpoint_id).label("checkpoint_id"),
+        (no_key() if channel is None else channel).label("channel"),
+        (no_key() if version is None else version).label("version"),
+        (no_key() if task_path is None else task_path).label("task_path"),
+        (no_key() if task_id is None else task_id).label("task_id"),
+        (literal_column("0", Integer) if idx is None else idx).label("idx"),
+        (no_key() if blob is None else source.c.type).label("type"),
+        (null() if blob is None else blob).label("blob"),
+    )
+
+
+def _write_row(kind: int) -> Select[Any]:
+    columns = writes.c
+    return _row(
+        kind,
+        writes,
+        checkpoint_id=columns.checkpoint_id,
+        channel=columns.channel,
+        task_path=columns.task_path,
+        task_id=columns.task_id,
+        idx=columns.idx,
+        blob=columns.blob,
+    )
+
+
+def _blob_row(source: FromClause = blobs) -> Select[Any]:
+    columns = source.c
+    return _row(BLOB, source, channel=columns.channel, version=columns.version, blob=columns.blob)
+
+
+def _checkpoint_key(table: FromClause) -> ColumnElement[Any]:
+    return tuple_(table.c.thread_id, table.c.checkpoint_ns, table.c.checkpoint_id)
+
+
+def _blob_key() -> ColumnElement[Any]:
+    return tuple_(blobs.c.thread_id, blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.version)
+
+
+def _same_namespace(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    return and_(one.c.thread_id == other.c.thread_id, one.c.checkpoint_ns == other.c.checkpoint_ns)
+
+
+def _checkpoint_row(found: FromClause) -> Select[Any]:
+    return _row(
+        CHECKPOINT,
+        found,
+        checkpoint_id=found.c.checkpoint_id,
+        channel=json_text(found.c.checkpoint),
+        version=found.c.parent_checkpoint_id,
+        task_path=json_text(found.c.metadata),
+        idx=found.c.rank,
+        blob=found.c.exact,
+    )
+
+
+def _with_parts(found: Select[Any], reach: Reach) -> Select[Any] | CompoundSelect[Any]:
+    """Return the statement that reads checkpoints and, as far as it reaches, their parts."""
+    if reach is Reach.NONE:
+        return _checkpoint_row(found.subquery("found"))
+    found_ = found.cte("found")
+    versions = channel_versions(found_.c.checkpoint).table_valued("key", "value")
+    # Distinct: checkpoints of a page share most of their values.
+    used = (
+        select(
+            found_.c.thread_id,
+            found_.c.checkpoint_ns,
+            versions.c.key.label("channel"),
+            versions.c.value.label("version"),
+        )
+        .select_from(found_.join(versions, true()))
+        .distinct()
+        .subquery("used")
+    )
+    is_used = and_(
+        _same_namespace(blobs, used),
+        blobs.c.channel == used.c.channel,
+        blobs.c.version == used.c.version,
+    )
+    if reach is Reach.LATERAL:
+        one = select(blobs).where(is_used).limit(literal_column("1", Integer)).lateral("one")
+        values = _blob_row(one).select_from(used.join(one, true()))
+    else:
+        values = _blob_row(blobs).join(used, is_used)
+    return union_all(
+        _write_row(WRITE).join(
+            found_,
+            and_(
+                _same_namespace(writes, found_),
+                writes.c.checkpoint_id == found_.c.checkpoint_id,
+            ),
+        ),
+        _write_row(SEND)
+        .join(
+            found_,
+            and_(
+                _same_namespace(writes, found_),
+                writes.c.checkpoint_id == found_.c.parent_checkpoint_id,
+            ),
+        )
+        .where(
+            writes.c.channel == TASKS,
+            func.coalesce(found_.c.checkpoint["v"].as_integer(), 1)
+            < literal_column(str(FIRST_WITHOUT_SENDS), Integer),
+        ),
+        values,
+        _checkpoint_row(found_),
+    )
+
+
+_first = literal_column("0", Integer).label("rank")
+_latest = (
+    select(*_COLUMNS, _first)
     .where(_in_namespace(checkpoints))
     .order_by(checkpoints.c.checkpoint_id.desc())
     # Spelled out: a bound LIMIT makes PostgreSQL's generic plan prefer a sort.
     .limit(literal_column("1", Integer))
 )
-GET_ONE = select(*_CHECKPOINT).where(
+_one = select(*_COLUMNS, _first).where(
     _in_namespace(checkpoints), checkpoints.c.checkpoint_id == _bind("checkpoint_id")
+)
+GET_LATEST = {reach: _with_parts(_latest, reach) for reach in Reach}
+GET_ONE = {reach: _with_parts(_one, reach) for reach in Reach}
+GET_CHECKPOINTS = _with_parts(
+    select(*_COLUMNS, _first).where(_checkpoint_key(checkpoints).in_(_many("keys"))), Reach.NONE
+)
+GET_LATEST_ID = (
+    select(checkpoints.c.checkpoint_id)
+    .where(_in_namespace(checkpoints))
+    .order_by(checkpoints.c.checkpoint_id.desc())
+    .limit(literal_column("1", Integer))
 )
 
 
 @cache
 def page(  # noqa: PLR0913 - one for each criterion
-    *, thread: bool, namespace: bool, checkpoint: bool, before: bool, filtered: bool, after: bool
-) -> Select[Any]:
-    """Return the statement for one page of `list`, newest first.
+    *,
+    reach: Reach,
+    thread: bool,
+    namespace: bool,
+    checkpoint: bool,
+    before: bool,
+    filtered: bool,
+    after: bool,
+) -> Select[Any] | CompoundSelect[Any]:
+    """Return the statement for one page of `list`; the rank says the order, newest first.
 
     Each argument says whether a criterion is there. `after` continues below the last row of the
     page before: ids alone where thread and namespace are given, else ids with ties broken by thread
@@ -124,67 +335,23 @@ def page(  # noqa: PLR0913 - one for each criterion
     if after:
         last = [_bind("after_id"), _bind("after_thread"), _bind("after_ns")][: len(order)]
         criteria.append(order[0] < last[0] if len(order) == 1 else tuple_(*order) < tuple_(*last))
-    return (
-        select(*_CHECKPOINT)
+    newest_first = [column.desc() for column in order]
+    found = (
+        select(*_COLUMNS, func.row_number().over(order_by=newest_first).label("rank"))
         .where(*criteria)
-        .order_by(*(column.desc() for column in order))
+        .order_by(*newest_first)
         .limit(bindparam("size", type_=Integer(), literal_execute=True))
     )
+    return _with_parts(found, reach)
 
 
-# What belongs to checkpoints that were just read, in one statement and so in one snapshot. The last
-# arm says which of them are still there: a checkpoint goes in one transaction with its blobs, so
-# one that is still there is whole.
-
-WRITE, SEND, BLOB, CHECKPOINT = range(4)
-
-
-def _arm(  # noqa: PLR0913
-    kind: int,
-    table: Table,
-    *,
-    checkpoint_id: ColumnElement[Any] | None = None,
-    channel: ColumnElement[Any] | None = None,
-    version: ColumnElement[Any] | None = None,
-    task: bool = False,
-    content: bool = True,
-) -> Select[Any]:
-    columns = table.c
-    return select(
-        literal_column(str(kind), Integer).label("kind"),
-        columns.thread_id,
-        columns.checkpoint_ns,
-        (no_key() if checkpoint_id is None else checkpoint_id).label("checkpoint_id"),
-        (no_key() if channel is None else channel).label("channel"),
-        (no_key() if version is None else version).label("version"),
-        (columns.task_path if task else no_key()).label("task_path"),
-        (columns.task_id if task else no_key()).label("task_id"),
-        (columns.idx if task else literal_column("0", Integer)).label("idx"),
-        (columns.type if content else no_key()).label("type"),
-        (columns.blob if content else null()).label("blob"),
-    )
-
-
-def _checkpoint_key(table: Table) -> ColumnElement[Any]:
-    return tuple_(table.c.thread_id, table.c.checkpoint_ns, table.c.checkpoint_id)
-
-
-def _blob_key() -> ColumnElement[Any]:
-    return tuple_(blobs.c.thread_id, blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.version)
-
-
-_WRITES = _arm(
-    WRITE, writes, checkpoint_id=writes.c.checkpoint_id, channel=writes.c.channel, task=True
-)
 GET_PARTS = union_all(
-    _WRITES.where(_checkpoint_key(writes).in_(_many("checkpoint_keys"))),
-    _arm(
-        SEND, writes, checkpoint_id=writes.c.checkpoint_id, channel=writes.c.channel, task=True
-    ).where(_checkpoint_key(writes).in_(_many("send_keys")), writes.c.channel == TASKS),
-    _arm(BLOB, blobs, channel=blobs.c.channel, version=blobs.c.version).where(
-        _blob_key().in_(_many("blob_keys"))
+    _write_row(WRITE).where(_checkpoint_key(writes).in_(_many("checkpoint_keys"))),
+    _write_row(SEND).where(
+        _checkpoint_key(writes).in_(_many("send_keys")), writes.c.channel == TASKS
     ),
-    _arm(CHECKPOINT, checkpoints, checkpoint_id=checkpoints.c.checkpoint_id, content=False).where(
+    _blob_row().where(_blob_key().in_(_many("blob_keys"))),
+    _row(CHECKPOINT, checkpoints, checkpoint_id=checkpoints.c.checkpoint_id).where(
         _checkpoint_key(checkpoints).in_(_many("present_keys"))
     ),
 )
@@ -226,14 +393,12 @@ GET_BLOB_VERSIONS = select(blobs.c.channel, blobs.c.version).where(
     blobs.c.version.in_(_many("versions")),
     blobs.c.type != "empty",
 )
-GET_CHANNEL_WRITES = _WRITES.where(
+GET_CHANNEL_WRITES = _write_row(WRITE).where(
     _in_namespace(writes),
     writes.c.checkpoint_id.in_(_many("checkpoint_ids")),
     writes.c.channel.in_(_many("channels")),
 )
-GET_BLOBS = _arm(BLOB, blobs, channel=blobs.c.channel, version=blobs.c.version).where(
-    _blob_key().in_(_many("blob_keys"))
-)
+GET_BLOBS = _blob_row().where(_blob_key().in_(_many("blob_keys")))
 
 
 # Deleting and copying.
@@ -272,7 +437,6 @@ GET_USE = select(
     checkpoints.c.parent_checkpoint_id,
     _part(checkpoints.c.checkpoint, "channel_versions").label("versions"),
 ).where(tuple_(checkpoints.c.thread_id, checkpoints.c.checkpoint_ns).in_(_many("namespace_keys")))
-GET_CHECKPOINTS = select(*_CHECKPOINT).where(_checkpoint_key(checkpoints).in_(_many("keys")))
 
 
 def _scope(table: Table, *, namespace: bool) -> ColumnElement[bool]:
@@ -282,14 +446,18 @@ def _scope(table: Table, *, namespace: bool) -> ColumnElement[bool]:
 @cache
 def family(*, namespace: bool) -> Select[Any]:
     """Return the statement for what decides which checkpoints of a thread stay."""
-    return select(
-        checkpoints.c.checkpoint_ns,
-        checkpoints.c.checkpoint_id,
-        checkpoints.c.parent_checkpoint_id,
-        _part(checkpoints.c.checkpoint, "v").label("v"),
-        _part(checkpoints.c.metadata, "counters_since_delta_snapshot").label("counters"),
-        _part(checkpoints.c.metadata, "delta_writes_versioned").label("delta"),
-    ).where(_scope(checkpoints, namespace=namespace))
+    return (
+        select(
+            checkpoints.c.checkpoint_ns,
+            checkpoints.c.checkpoint_id,
+            checkpoints.c.parent_checkpoint_id,
+            _part(checkpoints.c.checkpoint, "v").label("v"),
+            _part(checkpoints.c.metadata, "counters_since_delta_snapshot").label("counters"),
+            _part(checkpoints.c.metadata, "delta_writes_versioned").label("delta"),
+        )
+        .where(_scope(checkpoints, namespace=namespace))
+        .order_by(checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id)
+    )
 
 
 @cache

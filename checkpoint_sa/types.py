@@ -5,61 +5,61 @@ Another dialect joins by SQLAlchemy's own means: `@compiles` on a construct, a v
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import JSON, VARBINARY, LargeBinary, String, Text, literal_column, type_coerce
+from sqlalchemy import JSON, VARBINARY, LargeBinary, String, Text, literal_column
 from sqlalchemy.dialects import mssql
 from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import ColumnElement
-    from sqlalchemy.types import TypeEngine
 
 MYSQL_FAMILY = ("mysql", "mariadb")
 POSTGRESQL_FAMILY = ("postgresql", "cockroachdb")
 
 
-class Key(TypeDecorator[str]):
-    """Text that equals itself only: case, accents and trailing blanks count.
+class _BinaryKey(TypeDecorator[str]):
+    """Text as UTF-8 in a binary column."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def __init__(self, length: int | None) -> None:
+        super().__init__()
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:  # noqa: ARG002
+        """Return the column's type."""
+        return MEDIUMBLOB() if self.length is None else VARBINARY(self.length)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+        """Encode."""
+        return None if value is None else value.encode()
+
+    def process_result_value(self, value: bytes | str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Decode; a literal in a UNION may come as text."""
+        return value.decode() if isinstance(value, bytes | bytearray) else value
+
+
+def key(length: int | None = None) -> TypeEngine[str]:
+    """Return the type of text that equals itself only: case, accents and trailing blanks count.
 
     PostgreSQL's TEXT and SQLite's TEXT compare bytes. The MySQL family compares by collation, whose
     defaults fold case and accents and whose binary ones still pad with blanks, so keys are UTF-8 in
     VARBINARY there; it also counts bytes, which is what lets 2000 bytes of namespace fit into
     InnoDB's 3072 bytes of key.
     """
-
-    impl = Text
-    cache_ok = True
-
-    def __init__(self, length: int | None = None) -> None:
-        super().__init__()
-        self.length = length
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return the engine's type that compares bytes."""
-        if dialect.name in MYSQL_FAMILY:
-            return VARBINARY(self.length) if self.length else MEDIUMBLOB()
-        if dialect.name in (*POSTGRESQL_FAMILY, "sqlite") or self.length is None:
-            return Text()
-        return String(self.length)
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        """Encode where the column is binary."""
-        if value is not None and dialect.name in MYSQL_FAMILY:
-            return value.encode()
-        return value
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Decode what a binary column, or a literal in a UNION with one, gives back."""
-        if isinstance(value, bytes | bytearray):
-            return value.decode()
-        return value  # type: ignore[no-any-return]
+    text: TypeEngine[str] = Text() if length is None else String(length)
+    return text.with_variant(Text(), *POSTGRESQL_FAMILY, "sqlite").with_variant(
+        _BinaryKey(length), *MYSQL_FAMILY
+    )
 
 
 Document = JSON().with_variant(JSONB(), *POSTGRESQL_FAMILY)
@@ -95,6 +95,16 @@ class metadata_contains(FunctionElement[bool]):  # noqa: N801
 
     Says true too often, never too seldom: what matches is decided by `codec.matches`. Without a
     rule for an engine it says true for every row.
+    """
+
+    inherit_cache = True
+
+
+class channel_versions(FunctionElement[Any]):  # noqa: N801
+    """The `channel_versions` of a checkpoint as rows of `key` and `value`, both text.
+
+    Lets a checkpoint be read with its values in one statement. An engine without a rule reads them
+    with a second one; `REACH` says which engines have a rule.
     """
 
     inherit_cache = True
@@ -157,6 +167,17 @@ def _no_peer(element: peer_run_id, compiler: SQLCompiler, **kw: Any) -> str:  # 
     return "NULL"
 
 
+def _postgresql_versions(element: channel_versions, compiler: SQLCompiler, **kw: Any) -> str:
+    document = compiler.process(next(iter(element.clauses)), **kw)
+    return f"jsonb_each_text({document} -> 'channel_versions')"
+
+
+@compiles(channel_versions, "sqlite")
+def _sqlite_versions(element: channel_versions, compiler: SQLCompiler, **kw: Any) -> str:
+    document = compiler.process(next(iter(element.clauses)), **kw)
+    return f"json_each({document}, '$.channel_versions')"
+
+
 def _postgresql_run_id(element: peer_run_id, compiler: SQLCompiler, **kw: Any) -> str:
     # The key is spelled out, not bound: the partial index has it as a constant.
     return f"({compiler.process(next(iter(element.clauses)), **kw)} ->> 'run_id')"
@@ -167,8 +188,32 @@ for _dialect in POSTGRESQL_FAMILY:
     compiles(json_text, _dialect)(_postgresql_json_text)
     compiles(metadata_contains, _dialect)(_postgresql_contains)
     compiles(peer_run_id, _dialect)(_postgresql_run_id)
+    compiles(channel_versions, _dialect)(_postgresql_versions)
+
+
+class Reach(Enum):
+    """How far into a checkpoint's JSON one statement can look."""
+
+    NONE = "none"
+    """There is no rule for `channel_versions`: values are read with a second statement."""
+    JOIN = "join"
+    """Values are joined to `channel_versions`; the engine looks each one up in the index."""
+    LATERAL = "lateral"
+    """The same, spelled out as a look-up each: a planner with a choice might read the table."""
+
+
+REACH: dict[str, Reach] = {
+    **dict.fromkeys(POSTGRESQL_FAMILY, Reach.LATERAL),
+    "sqlite": Reach.JOIN,
+}
+"""By dialect; others have none."""
+
+
+def reach(dialect: Dialect) -> Reach:
+    """Return how far one statement can look."""
+    return REACH.get(dialect.name, Reach.NONE)
 
 
 def no_key() -> ColumnElement[str]:
     """Return an empty key, to fill a column in an arm of a UNION."""
-    return type_coerce(literal_column("''"), Key())
+    return literal_column("''", key())

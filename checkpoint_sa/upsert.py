@@ -16,7 +16,7 @@ from sqlalchemy.sql.visitors import InternalTraversal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Table
+    from sqlalchemy import Dialect, Table
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -75,6 +75,18 @@ def _on_duplicate_key(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
     new = "{0} = new.{0}" if warns else "{0} = VALUES({0})"
     changes = ", ".join(new.format(quote(name)) for name in element.update)
     return f"{insert}{' AS new' if warns else ''} ON DUPLICATE KEY UPDATE {changes}"
+
+
+NESTING = {"postgresql", "cockroachdb"}
+"""Dialects where one statement may hold several INSERTs (`WITH ... AS (INSERT ...) INSERT ...`).
+
+SQLAlchemy drops such a WITH without a word on the MySQL family; SQLite has no such syntax.
+"""
+
+
+def nests(dialect: Dialect) -> bool:
+    """Whether rows of two tables can be stored by one statement."""
+    return dialect.name in NESTING
 
 
 for _dialect in ("postgresql", "cockroachdb", "sqlite"):

@@ -287,7 +287,7 @@ def _fail_in_put(store: Store, thread_id: str) -> None:
     engine = bind.sync_engine if store.kind.is_async else bind
 
     def fail(_: Any, __: Any, statement: str, *___: Any) -> None:
-        if statement.startswith("INSERT INTO checkpoints"):
+        if "INSERT INTO checkpoints " in statement:
             raise ConfigurationError("on purpose")
 
     event.listen(engine, "before_cursor_execute", fail)
