@@ -141,25 +141,18 @@ class AsyncSQLAlchemySaver(BaseSaver):
     async def setup(self) -> None:
         """Create the tables, or bring them to this release's revision, as `alembic upgrade head`.
 
-        Cheap when there is nothing to do; safe from several processes at once. On a connection, it
-        is part of the caller's transaction.
+        Cheap when there is nothing to do; safe from several processes at once. On a connection with
+        a transaction, it is part of that one; on a connection without, it commits.
 
         Raises:
-            SchemaError: The tables are those of a later release, or another session has been
-                migrating for minutes.
+            SchemaError: The tables are a later release's or another package's, or another session
+                has been migrating for minutes.
+            ConfigurationError: The connection has a transaction, and the engine can't change tables
+                in one (MySQL, MariaDB).
         """
         self._enter_loop()
-        while not migrate.process_lock.acquire(blocking=False):  # noqa: ASYNC110 - not asyncio's
-            await asyncio.sleep(0.02)  # its holder may be a task of this very loop
-        try:
-            async with self._lock:
-                if isinstance(self.bind, AsyncConnection):
-                    await self.bind.run_sync(migrate.upgrade, schema=self.schema, owned=False)
-                else:
-                    async with self.bind.connect() as connection:
-                        await connection.run_sync(migrate.upgrade, schema=self.schema)
-        finally:
-            migrate.process_lock.release()
+        async with self._lock:
+            await migrate.aupgrade(self.bind, schema=self.schema)
 
     # Transactions
 
@@ -201,14 +194,13 @@ class AsyncSQLAlchemySaver(BaseSaver):
 
     def _enter_loop(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop and not self._is_free():
+        if self._loop is not None and self._loop is not loop and not self._is_free():
             raise ConfigurationError(
                 f"This {type(self).__name__} belongs to another event loop: connections of its"
                 " pool can't be used in two. Make an engine and a saver for each loop, or give"
                 " create_async_engine poolclass=sqlalchemy.pool.NullPool."
             )
+        self._loop = loop
 
     def _is_free(self) -> bool:
         return isinstance(self.bind, AsyncEngine) and isinstance(self.bind.pool, NullPool)
@@ -283,7 +275,8 @@ class AsyncSQLAlchemySaver(BaseSaver):
         """
         if not channels:
             return {}
-        found = await self._read(repository.delta_history, *codec.address(config), list(channels))
+        names = codec.channels(channels)
+        found = await self._read(repository.delta_history, *codec.address(config), names)
         size = sum(len(write.blob) for history in found.values() for write in history.writes)
         return await _aside(size, codec.load_history, self.serde, found)
 
@@ -380,8 +373,9 @@ class AsyncSQLAlchemySaver(BaseSaver):
         Checkpoints that were made from a deleted one lose their parent. A DeltaChannel can't be
         rebuilt past a deleted checkpoint.
         """
-        if runs := codec.run_ids(run_ids):
-            await self._write(repository.delete_runs, runs)
+        runs = codec.run_ids(run_ids)
+        if runs.indexed:
+            await self._write(repository.delete_runs, *runs)
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all of a thread inside the database, under the same checkpoint ids.
@@ -487,10 +481,11 @@ class AsyncSQLAlchemySaver(BaseSaver):
             running = None
         if running is not None and running in (self._loop, None if self._loop else running):
             name = method.__name__
+            call = "checkpointer.alist" if name == "_next_page" else f"await checkpointer.{name}"
             raise asyncio.InvalidStateError(
                 f"Synchronous calls to {type(self).__name__} are only allowed from a different"
                 " thread. From the main thread, use the async interface. For example, use"
-                f" `await checkpointer.{name}(...)` or `await graph.ainvoke(...)`."
+                f" `{call}(...)` or `await graph.ainvoke(...)`."
             )
         if self._loop is None or not self._loop.is_running():
             raise ConfigurationError(

@@ -135,13 +135,13 @@ def size_of(stored: repository.Stored) -> int:
 
 def store_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
     """Store a checkpoint."""
-    engines.check_size(connection, rows.blobs)
+    engines.check_size(connection, [*rows.blobs, rows.checkpoint])
     repository.put(connection, rows.checkpoint, rows.blobs)
 
 
 def store_only_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
     """Store a checkpoint and delete what it replaces in its namespace."""
-    engines.check_size(connection, rows.blobs)
+    engines.check_size(connection, [*rows.blobs, rows.checkpoint])
     repository.put_only(connection, rows.checkpoint, rows.blobs)
 
 

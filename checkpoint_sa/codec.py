@@ -118,9 +118,25 @@ def thread_ids(values: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys(map(thread_id, _several("thread_ids", values))))
 
 
-def run_ids(values: Sequence[Any]) -> list[str]:
-    """Return the ids of runs as they stand in their index, each once."""
-    return list(dict.fromkeys(map(run_id, _several("run_ids", values))))
+class RunIds(NamedTuple):
+    """Ids of runs, each once."""
+
+    indexed: list[str]
+    """As `run_id` has them."""
+    plain: list[str]
+    """As metadata has them, as far as every engine's text can hold them."""
+
+
+def run_ids(values: Sequence[Any]) -> RunIds:
+    """Return the ids of runs in both forms."""
+    texts = list(dict.fromkeys(map(str, _several("run_ids", values))))
+    return RunIds([run_id(text) for text in texts], [text for text in texts if _json_says(text)])
+
+
+def channels(values: Sequence[Any]) -> list[str]:
+    """Return the names of channels, each once."""
+    names = _several("channels", values)
+    return list(dict.fromkeys(key("channel", name, models.CHANNEL_BYTES) for name in names))
 
 
 def _several(name: str, values: Sequence[Any]) -> Sequence[Any]:
@@ -136,7 +152,8 @@ def run_id(value: Any) -> str:
     """Return what stands for a run in its index: its id, or a digest where that doesn't fit."""
     text = str(value)
     raw = text.encode("utf-8", "surrogatepass")
-    if len(raw) <= models.RUN_ID_BYTES and text.isprintable():
+    # Not '': that is the column's word for no run.
+    if 0 < len(raw) <= models.RUN_ID_BYTES and text.isprintable():
         return text
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
@@ -195,17 +212,55 @@ def dump(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
     """Serialize a value as (type, bytes).
 
     LangGraph's serializer turns a lone surrogate into `?` and refuses integers beyond 64 bits.
-    Strings and integers of that kind are written as JSON under its own `json` tag, which it reads.
+    Text, integers, lists and dicts of that kind are written as JSON under its own `json` tag, which
+    it reads. A serializer that extends it gets every value.
     """
+    if type(serde).dumps_typed is EncryptedSerializer.dumps_typed:
+        encrypting = cast("EncryptedSerializer", serde)
+        kind, data = dump(encrypting.serde, value)
+        cipher, encrypted = encrypting.cipher.encrypt(data)
+        return f"{kind}+{cipher}", encrypted
+    if not _says_all(serde):
+        return serde.dumps_typed(value)
+    try:
+        dumped = serde.dumps_typed(value)
+    except TypeError:
+        if (exact := _exact_json(value)) is None:
+            raise
+        return _EXACT_JSON, exact
+    # Whether the `?` was a surrogate is asked only where there is one.
+    if b"?" in dumped[1] and _has_surrogate(value) and (exact := _exact_json(value)):
+        return _EXACT_JSON, exact
+    return dumped
+
+
+def _has_surrogate(value: Any) -> bool:
+    if type(value) not in (str, list, tuple, dict):
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (TypeError, ValueError):
+        return False
+    return False
+
+
+def _exact_json(value: Any) -> bytes | None:
+    """Return a value as JSON that LangGraph's serializer reads back exactly; None without one."""
+    if not _python_json_says(value):
+        return None
+    raw = _encode(value).encode()
+    return None if b'"lc":' in raw else raw  # it makes an object of such a dict
+
+
+def _python_json_says(value: Any) -> bool:
     kind = type(value)
-    if (kind is str and not _is_text(value)) or (kind is int and not _is_int64(value)):
-        raw = _encode(value).encode()
-        if isinstance(serde, JsonPlusSerializer):
-            return _EXACT_JSON, raw
-        if isinstance(serde, EncryptedSerializer) and isinstance(serde.serde, JsonPlusSerializer):
-            cipher, encrypted = serde.cipher.encrypt(raw)
-            return f"{_EXACT_JSON}+{cipher}", encrypted
-    return serde.dumps_typed(value)
+    if kind is dict:
+        return all(type(k) is str and _python_json_says(v) for k, v in value.items())
+    if kind in (list, tuple):
+        return all(map(_python_json_says, value))
+    return kind in (str, int, float, bool, type(None))
 
 
 def load(serde: SerializerProtocol, kind: str | None, blob: bytes) -> Any:
@@ -267,9 +322,14 @@ def _sayable(value: Any, depth: int = _JSON_DEPTH) -> Any:
     Numbers stay, even where the engine rounds them. An entry of a dict that can't be said is left
     out; a list is all or nothing.
     """
+    value = _plain(value)
     if type(value) is float and math.isfinite(value):
         return value
-    if type(value) is int or (not isinstance(value, dict | list | tuple) and _json_says(value)):
+    if type(value) is int:
+        if abs(value) < 2**1023:  # MySQL refuses what no double can hold
+            return value
+        raise _Unsayable
+    if type(value) not in (dict, list, tuple) and _json_says(value):
         return value
     if depth > 0 and type(value) is dict:
         said = {}
@@ -283,38 +343,47 @@ def _sayable(value: Any, depth: int = _JSON_DEPTH) -> Any:
     raise _Unsayable
 
 
+def _plain(value: Any) -> Any:
+    """Return the text or number that an instance of a subclass is, such as an Enum's member."""
+    for base in (str, int, float):
+        if isinstance(value, base) and type(value) not in (base, bool):
+            return base.__str__(value) if base is str else base(value)
+    return value
+
+
 def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a document into what JSON takes and the entries it can't say exactly."""
     inexact = {k: v for k, v in document.items() if not (_json_says(k) and _json_says(v))}
     return (_sayable(dict(document)) if inexact else dict(document)), inexact
 
 
-def _dump_exact(
-    serde: SerializerProtocol, parts: dict[str, Any]
-) -> tuple[str | None, bytes | None]:
-    """Serialize what JSON documents couldn't say: as Python's own JSON, if that can."""
+_Parts = dict[str, dict[str, Any]]
+
+
+def _dump_exact(serde: SerializerProtocol, parts: _Parts) -> tuple[str | None, bytes | None]:
+    """Serialize what JSON documents couldn't say: as Python's own JSON, as far as that can."""
     if not any(parts.values()):
         return None, None
-    if _says_all(serde) and _python_json_says(parts):
-        return _EXACT_JSON, _encode(parts).encode()
-    return serde.dumps_typed(parts)
+    plain: _Parts = {}
+    others: dict[str, Any] = {}
+    for name, part in parts.items():
+        plain[name] = {k: v for k, v in part.items() if _python_json_says({k: v})}
+        others[name] = {k: v for k, v in part.items() if k not in plain[name]}
+    if _says_all(serde) and plain == parts:
+        return _EXACT_JSON, _encode(plain).encode()
+    return serde.dumps_typed(others | {"json": _encode(plain)})
 
 
-def _python_json_says(value: Any) -> bool:
-    kind = type(value)
-    if kind is dict:
-        return all(type(k) is str and _python_json_says(v) for k, v in value.items())
-    if kind in (list, tuple):
-        return all(map(_python_json_says, value))
-    return kind in (str, int, float, bool, type(None))
+def _load_exact(serde: SerializerProtocol, kind: str | None, blob: bytes) -> _Parts:
+    if kind == _EXACT_JSON and type(serde).loads_typed in _READERS_OF_JSON:
+        return cast("_Parts", json.loads(blob))
+    parts = dict(_loaded(serde, kind, blob, "checkpoints.exact"))
+    plain = json.loads(parts.pop("json", "{}"))
+    return {name: part | plain.get(name, {}) for name, part in parts.items()}
 
 
-def _load_exact(
-    serde: SerializerProtocol, kind: str | None, blob: bytes
-) -> dict[str, dict[str, Any]]:
-    if kind == _EXACT_JSON:
-        return cast("dict[str, dict[str, Any]]", json.loads(blob))
-    return cast("dict[str, dict[str, Any]]", _loaded(serde, kind, blob, "checkpoints.exact"))
+_READERS_OF_JSON = (JsonPlusSerializer.loads_typed, EncryptedSerializer.loads_typed)
+"""What reads our JSON as JSON; another serializer may have given the tag a meaning of its own."""
 
 
 # Checkpoints

@@ -6,18 +6,20 @@ Engines that users make are taken as they are; what they need for one operation 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, SingletonThreadPool, StaticPool
+from sqlalchemy.util import await_only
 
 from checkpoint_sa.errors import (
     ConfigurationError,
@@ -29,8 +31,8 @@ from checkpoint_sa.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 Colour = Literal["sync", "async"]
 Lock = TypeVar("Lock")
@@ -91,14 +93,7 @@ def parse_url(url: str | URL, colour: Colour) -> URL:
         ConfigurationError: It isn't a URL, or names a driver of the other colour.
         MissingDriverError: The driver isn't installed.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ConfigurationError(
-            "This isn't a database URL (not shown: it may hold a password)."
-            " Expected dialect://user:password@host/database, such as"
-            " postgresql://app@localhost/app or sqlite:///app.db."
-        ) from None
+    parsed = url_of(url)
     backend, _, driver = parsed.drivername.partition("+")
     backend = _ALIASES.get(backend, backend)
     if not driver and backend in _DEFAULTS:
@@ -125,10 +120,26 @@ def parse_url(url: str | URL, colour: Colour) -> URL:
     return parsed
 
 
+def url_of(url: str | URL) -> URL:
+    """Return a URL as an object.
+
+    Raises:
+        ConfigurationError: It isn't a URL.
+    """
+    try:
+        return make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            "This isn't a database URL (not shown: it may hold a password)."
+            " Expected dialect://user:password@host/database, such as"
+            " postgresql://app@localhost/app or sqlite:///app.db."
+        ) from None
+
+
 def is_async(url: str | URL) -> bool:
     """Whether a URL names a driver that only works with asyncio."""
-    driver = make_url(url).drivername
-    return "+" in driver and make_url(url).get_dialect().is_async
+    parsed = url_of(url)
+    return "+" in parsed.drivername and parsed.get_dialect().is_async
 
 
 def _other(backend: str, colour: Colour) -> str:
@@ -210,7 +221,7 @@ def is_memory(url: URL) -> bool:
 
 
 def _listen(engine: Engine) -> None:
-    if engine.dialect.name == "sqlite":
+    if engine.dialect.name == "sqlite" and engine.url.query.get("mode") != "ro":
         event.listen(engine, "connect", _on_sqlite_connect)
 
 
@@ -337,7 +348,7 @@ _ASYNCMY_BYTES = 2**24 - 1024
 """asyncmy 0.2 gives back None for a row of 16 MiB, and hangs afterwards."""
 
 _STATEMENT_BYTES = 8192
-"""What an INSERT has besides its largest value: ids are 2600 bytes at most."""
+"""What an INSERT has besides its values."""
 
 
 def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -349,11 +360,15 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
     if connection.dialect.name not in _MYSQL_FAMILY:
         return
     for row in rows:
-        blob = row.get("blob") or b""
-        if len(blob) < _LARGE:
+        parts = [value for value in row.values() if isinstance(value, str | bytes)]
+        size = sum(map(len, parts))
+        if size < _LARGE:
             continue
-        what = f"The value of channel {row['channel']!r} has {len(blob):,} bytes"
-        if connection.dialect.driver == "asyncmy" and len(blob) >= _ASYNCMY_BYTES:
+        if "channel" in row:
+            what = f"The value of channel {row['channel']!r} has {size:,} bytes"
+        else:
+            what = f"Checkpoint {row['checkpoint_id']!r} and its metadata have {size:,} bytes"
+        if connection.dialect.driver == "asyncmy" and size >= _ASYNCMY_BYTES:
             raise ValueTooLargeError(
                 f"{what}; the driver asyncmy reads at most {_ASYNCMY_BYTES:,} back."
                 " Use mysql+aiomysql:// instead."
@@ -361,7 +376,7 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
         limit = connection.scalar(text("SELECT @@max_allowed_packet"))
         # These drivers send text, where a byte takes one or two characters: ask them.
         driver: Any = connection.connection.driver_connection
-        sent = len(driver.escape(blob)) + _STATEMENT_BYTES
+        sent = sum(len(driver.escape(part)) for part in parts) + _STATEMENT_BYTES
         if sent > (limit or sent):
             raise ValueTooLargeError(
                 f"{what}, {sent:,} as a statement; the server takes {limit:,}."
@@ -371,24 +386,27 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
 
 # Migrations
 
-_LOCK_NAME = "checkpoint_sa.migrations"
+LOCK_SECONDS = 300.0
+"""How long a migration waits for another one, and for the locks of tables, by default."""
+
+_LOCK_NAME = "checkpoint_sa.migrations."
 _LOCK_NUMBER = 0x63_6B_70_74_5F_73_61  # "ckpt_sa"
-_LOCK_SECONDS = 300
+_PAUSE = 0.2
 
 
 @contextmanager
-def migration_lock(connection: Connection) -> Iterator[None]:
+def migration_lock(connection: Connection, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold a database's only right to migrate our tables.
 
     The connection has no transaction when it starts. On SQLite all that follows is one transaction,
     committed at the end.
 
     Raises:
-        SchemaError: Another session held the lock for five minutes; the message says which one.
+        SchemaError: Another session held the lock for so long; the message says which one.
     """
     family = connection.dialect.name
     if family == "sqlite":
-        connection.exec_driver_sql("BEGIN EXCLUSIVE")
+        _lock_file(connection, seconds)
         try:
             yield
         except BaseException:
@@ -397,13 +415,16 @@ def migration_lock(connection: Connection) -> Iterator[None]:
         connection.commit()
         return
     if family == "postgresql":
-        _wait_for_advisory_lock(connection)
+        # Asked for again and again: a session that waits inside pg_advisory_lock() has a snapshot,
+        # for whose end the holder's CREATE INDEX CONCURRENTLY would wait in turn.
+        _poll(connection, func.pg_try_advisory_lock(_LOCK_NUMBER), seconds, end=True)
         release = select(func.pg_advisory_unlock(_LOCK_NUMBER))
     elif family in _MYSQL_FAMILY:
-        if connection.scalar(select(func.get_lock(_LOCK_NAME, _LOCK_SECONDS))) != 1:
-            holder = connection.scalar(select(func.is_used_lock(_LOCK_NAME)))
-            raise _locked(f"connection {holder}")
-        release = select(func.release_lock(_LOCK_NAME))
+        # Names are the server's, not a database's.
+        name = func.concat(_LOCK_NAME, func.left(func.sha2(func.database(), 256), 32))
+        if connection.scalar(select(func.get_lock(name, seconds))) != 1:
+            raise _locked(seconds, _mysql_holder(connection, name))
+        release = select(func.release_lock(name))
     else:
         yield
         return
@@ -416,23 +437,118 @@ def migration_lock(connection: Connection) -> Iterator[None]:
         connection.rollback()
 
 
-def _wait_for_advisory_lock(connection: Connection) -> None:
-    # Asked for again and again: a session that waits inside pg_advisory_lock() has a snapshot, for
-    # whose end the holder's CREATE INDEX CONCURRENTLY would wait in turn.
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while not connection.scalar(select(func.pg_try_advisory_lock(_LOCK_NUMBER))):
+def join_migration(connection: Connection, *, seconds: float = LOCK_SECONDS) -> None:
+    """Take the right to migrate our tables until the end of the caller's transaction.
+
+    Raises:
+        ConfigurationError: The engine ends a transaction at the first change of a table.
+        SchemaError: Another session held the lock for so long; the message says which one.
+    """
+    family = connection.dialect.name
+    if family == "sqlite":
+        begin_write(connection)
+    elif family == "postgresql":
+        _poll(connection, func.pg_try_advisory_xact_lock(_LOCK_NUMBER), seconds, end=False)
+    elif family in _MYSQL_FAMILY:
+        raise ConfigurationError(
+            "This connection has a transaction open, which the server would commit at the first"
+            " change of a table. Pass the engine, or commit first."
+        )
+
+
+def dialect_of(bind: Engine | Connection | AsyncEngine | AsyncConnection | URL | str) -> str:
+    """Return the dialect of a database, of a URL whose driver needn't be installed, or by name.
+
+    Raises:
+        ConfigurationError: There is no such dialect, or it isn't a URL.
+    """
+    if not isinstance(bind, URL | str):
+        return bind.dialect.name
+    if isinstance(bind, str) and bind.isidentifier():
+        name = bind
+    else:
+        name = url_of(bind).get_backend_name()
+    name = _ALIASES.get(name, name)
+    try:
+        URL.create(name).get_dialect()
+    except NoSuchModuleError:
+        raise ConfigurationError(f"SQLAlchemy has no dialect {name!r} here.") from None
+    return name
+
+
+def read_only(url: URL) -> URL:
+    """Return a URL with which SQLite neither makes a file nor changes the mode of its journal."""
+    if url.get_backend_name() != "sqlite" or "uri" in url.query:
+        return url
+    name = f"file:{quote(str(url.database))}"
+    return url.set(database=name, query={**url.query, "mode": "ro", "uri": "true"})
+
+
+def _lock_file(connection: Connection, seconds: float) -> None:
+    patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+    driver_connection: Any = connection.connection.driver_connection
+    if driver_connection.in_transaction:
+        connection.exec_driver_sql("ROLLBACK")  # of an application's own "begin" event
+    try:
+        connection.exec_driver_sql("BEGIN EXCLUSIVE")
+    except OperationalError as error:
+        connection.rollback()
+        raise _locked(
+            seconds, f"the process that writes to {connection.engine.url.database} (fuser shows it)"
+        ) from error
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
+
+
+def _poll(connection: Connection, lock: ColumnElement[bool], seconds: float, *, end: bool) -> None:
+    deadline = time.monotonic() + seconds
+    while not connection.scalar(select(lock)):
         if time.monotonic() > deadline:
-            holders = connection.scalars(
-                text("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted")
-            ).all()
-            raise _locked(f"one of the backends {holders}")
-        connection.rollback()
-        connection.execute(text("SELECT pg_sleep(0.2)"))  # in the server: the event loop goes on
-        connection.rollback()
+            raise _locked(seconds, _postgresql_holder(connection))
+        if end:
+            connection.rollback()
+        pause(connection, _PAUSE)
 
 
-def _locked(holder: str) -> SchemaError:
+def pause(connection: Connection, seconds: float) -> None:
+    """Sleep, and let the event loop of an async driver go on meanwhile."""
+    if connection.dialect.is_async:
+        await_only(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)
+
+
+def _postgresql_holder(connection: Connection) -> str:
+    holders = connection.execute(
+        text(
+            "SELECT l.pid, a.usename, a.application_name, a.client_addr FROM pg_locks l"
+            " LEFT JOIN pg_stat_activity a ON a.pid = l.pid"
+            " JOIN pg_database d ON d.oid = l.database AND d.datname = current_database()"
+            " WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1"
+            " AND (CAST(l.classid AS bigint) << 32) + CAST(l.objid AS bigint) = :number"
+        ),
+        {"number": _LOCK_NUMBER},
+    )
+    return " and ".join(
+        f"backend {row.pid} (user {row.usename}, application {row.application_name!r},"
+        f" from {row.client_addr or 'this machine'};"
+        f" SELECT pg_terminate_backend({row.pid}) ends it)"
+        for row in holders
+    )
+
+
+def _mysql_holder(connection: Connection, name: ColumnElement[str]) -> str:
+    holder = connection.scalar(select(func.is_used_lock(name)))
+    row = connection.execute(
+        text("SELECT user, host FROM information_schema.processlist WHERE id = :id"), {"id": holder}
+    ).first()
+    who = f" (user {row[0]}, from {row[1]})" if row else ""
+    return f"connection {holder}{who}; KILL {holder} ends it"
+
+
+def _locked(seconds: float, holder: str) -> SchemaError:
     return SchemaError(
-        f"Another session has been migrating this database for {_LOCK_SECONDS} seconds: {holder}."
-        " Wait until it is done, or end it, and try again."
+        f"Another session has held the right to migrate this database for {seconds:g} seconds:"
+        f" {holder or 'it has just ended'}. Wait until it is done, or end it, and try again."
     )

@@ -1,112 +1,224 @@
-"""The schema's revisions, from Python: what `alembic upgrade head` does, on a connection at hand.
+"""The schema's revisions, from Python: what `alembic upgrade head` does, for whom it may concern.
 
+Each function takes an engine, a connection or a URL; those with an `a` are their async twins.
 Alembic is imported when there is something to do, not before.
+
+Given an engine or a URL, a call is complete when it returns. So it is with a connection that has no
+transaction. On a connection with a transaction it takes part in it: the caller commits. (MySQL and
+MariaDB can't: they commit at each change of a table, so there it is an error.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import threading
+import time
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import column, inspect, select, table
+from sqlalchemy import Connection, Engine, column, event, inspect, select, table
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.types import LargeBinary
 
 from checkpoint_sa import engines
-from checkpoint_sa.errors import SchemaError
+from checkpoint_sa.errors import ConfigurationError, SchemaError
 from checkpoint_sa.models import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from alembic.config import Config
-    from sqlalchemy import Connection
-    from sqlalchemy.engine import URL
+    from sqlalchemy import ColumnClause
+    from sqlalchemy.schema import SchemaItem
 
-HEAD = "0002"
-"""The revision that this release works with."""
+__all__ = [
+    "HEAD",
+    "VERSION_TABLE",
+    "acurrent",
+    "adowngrade",
+    "aupgrade",
+    "averify",
+    "current",
+    "downgrade",
+    "include_object",
+    "ini_path",
+    "sql",
+    "upgrade",
+    "verify",
+]
+
+T = TypeVar("T")
+
+HEAD = "checkpoint_sa_0003"
+"""The revision that this release works with. Revisions sort by name."""
 
 VERSION_TABLE = "checkpoint_sa_version"
 """Alembic's version table for our tables: an application's own `alembic_version` is untouched."""
 
+_APPLICATION_TABLE = "alembic_version"
+"""Where our revision stands when an application runs our revisions as a branch of its own."""
+
+_PREFIX = "checkpoint_sa_"
 _TABLES = frozenset({*metadata.tables, VERSION_TABLE})
+_LOCK_SECONDS = engines.LOCK_SECONDS
 
-process_lock = threading.Lock()
-"""Alembic's context is global to the process."""
+_QUESTIONS = ("current", "verify")
+"""What changes nothing, and makes no file either."""
+
+_log = logging.getLogger(__name__)
+_process_lock = threading.Lock()  # Alembic's context is global to the process
 
 
-def only_ours(name: str | None, kind: str, parents: Mapping[Any, Any]) -> bool:  # noqa: ARG001
-    """Limit Alembic's comparison to our tables: the database may have others (`include_name`).
+# What one calls
 
-    One index isn't in the models, because only PostgreSQL has it.
+
+def upgrade(
+    bind: Engine | Connection | URL | str,
+    revision: str = "head",
+    *,
+    schema: str | None = None,
+    lock_timeout: float = _LOCK_SECONDS,
+) -> None:
+    """Bring a database to this release's revision: make the tables, or what they lack.
+
+    Cheap when there is nothing to do. Any number of processes and threads may do it at once: one
+    works, the others wait. A database that was left half-way by a crash is completed.
+
+    Args:
+        bind: The database.
+        revision: Another revision than the latest.
+        schema: The schema of all tables, the version table included; it exists already.
+        lock_timeout: Seconds to wait for another migration, and for the locks of tables.
+
+    Raises:
+        SchemaError: The tables are a later release's or another package's, or a lock wasn't to be
+            had in time; the message says what to do. Nothing was changed by the failing revision.
+        ConfigurationError: The engine, connection or URL can't be used for it.
     """
-    return name in _TABLES if kind == "table" else name != "ix_checkpoints_peer_run_id"
+    with _turn(lock_timeout):
+        on_connection("upgrade", bind, partial(_upgrade, revision, schema, lock_timeout))
 
 
-def current(connection: Connection, *, schema: str | None = None) -> str | None:
-    """Return the revision a database is at; None where it has no version table of ours."""
-    if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
-        return None
-    versions = table(VERSION_TABLE, column("version_num"), schema=schema)
-    return connection.scalar(select(versions.c.version_num))
+def downgrade(
+    bind: Engine | Connection | URL | str,
+    revision: str,
+    *,
+    schema: str | None = None,
+    lock_timeout: float = _LOCK_SECONDS,
+) -> None:
+    """Take a database back to an earlier revision; "base" drops the tables with all checkpoints.
+
+    Arguments and errors are those of `upgrade`.
+    """
+    with _turn(lock_timeout):
+        on_connection("downgrade", bind, partial(_downgrade, revision, schema, lock_timeout))
 
 
-def verify(connection: Connection, *, schema: str | None = None) -> None:
+def current(bind: Engine | Connection | URL | str, *, schema: str | None = None) -> str | None:
+    """Return the revision that a database is at; None where it is at none of ours.
+
+    It stands in our own version table, or in `alembic_version` where an application runs our
+    revisions as a branch of its own.
+    """
+    return on_connection("current", bind, lambda connection: _found(connection, schema)[0])
+
+
+def verify(bind: Engine | Connection | URL | str, *, schema: str | None = None) -> None:
     """Check that a database is at this release's revision; change nothing.
 
     Raises:
         SchemaError: It isn't. The message names both revisions and the command to run.
     """
-    found = current(connection, schema=schema)
-    if found == HEAD:
-        return
-    where = f" in schema {schema!r}" if schema else ""
-    command = "saver.setup(), or alembic upgrade head"
-    if found is None:
-        raise SchemaError(
-            f"This database has no checkpoint tables of checkpoint_sa{where}: it is at no revision,"
-            f" this release needs {HEAD}. Run {command}."
-        )
-    if found < HEAD:
-        raise SchemaError(
-            f"The checkpoint tables{where} are at revision {found}, this release needs {HEAD}."
-            f" Run {command}."
-        )
-    raise SchemaError(
-        f"The checkpoint tables{where} are at revision {found}, which this release doesn't know:"
-        f" it needs {HEAD}. Install the release of langgraph-checkpoint-sa that made them."
-    )
+    on_connection("verify", bind, partial(_verify, schema))
 
 
-def upgrade(connection: Connection, *, schema: str | None = None, owned: bool = True) -> None:
-    """Bring a database to this release's revision; the caller holds `process_lock`.
+def sql(
+    bind: Engine | Connection | AsyncEngine | AsyncConnection | URL | str,
+    revision: str = "head",
+    *,
+    schema: str | None = None,
+    downgrade: bool = False,
+) -> str:
+    """Return the SQL of an upgrade as a script, without a database and without its driver.
+
+    The script assumes what it can't look up: a database at the revision that it starts from.
 
     Args:
-        connection: Where to run.
-        schema: The schema of all tables, the version table included; None is the default one.
-        owned: Whether the connection is ours to commit. Otherwise all happens in the caller's
-            transaction.
+        bind: A database or its URL, of which only the dialect counts; or a dialect's name.
+        revision: Where to go, or `from:to`.
+        schema: The schema of all tables, the version table included.
+        downgrade: Whether the script goes back; `revision` is `from:to` then.
     """
-    if current(connection, schema=schema) == HEAD:
-        return
     from alembic import command  # noqa: PLC0415 - slow to import, and rarely needed
 
-    if not owned:
-        connection.begin() if not connection.in_transaction() else None
-        command.upgrade(_config(connection, schema, in_transaction=True), "head")
-        return
-    connection.rollback()  # of the question above: Alembic would never commit in its transaction
-    with engines.migration_lock(connection):
-        command.upgrade(_config(connection, schema), "head")
+    script = io.StringIO()
+    action = command.downgrade if downgrade else command.upgrade
+    with _turn(_LOCK_SECONDS):
+        config = _config(schema=schema, dialect=engines.dialect_of(bind))
+        config.output_buffer = script
+        _alembic(partial(action, config, revision, sql=True))
+    return script.getvalue()
 
 
-def _config(connection: Connection, schema: str | None, **attributes: Any) -> Config:
-    from alembic.config import Config  # noqa: PLC0415
+async def aupgrade(
+    bind: AsyncEngine | AsyncConnection | URL | str,
+    revision: str = "head",
+    *,
+    schema: str | None = None,
+    lock_timeout: float = _LOCK_SECONDS,
+) -> None:
+    """`upgrade`, async."""
+    async with _aturn(lock_timeout):
+        await _acall("upgrade", bind, partial(_upgrade, revision, schema, lock_timeout))
 
-    config = Config(ini_path())
-    config.attributes.update(connection=connection, schema=schema, **attributes)
-    return config
+
+async def adowngrade(
+    bind: AsyncEngine | AsyncConnection | URL | str,
+    revision: str,
+    *,
+    schema: str | None = None,
+    lock_timeout: float = _LOCK_SECONDS,
+) -> None:
+    """`downgrade`, async."""
+    async with _aturn(lock_timeout):
+        await _acall("downgrade", bind, partial(_downgrade, revision, schema, lock_timeout))
+
+
+async def acurrent(
+    bind: AsyncEngine | AsyncConnection | URL | str, *, schema: str | None = None
+) -> str | None:
+    """`current`, async."""
+    return await _acall("current", bind, lambda connection: _found(connection, schema)[0])
+
+
+async def averify(
+    bind: AsyncEngine | AsyncConnection | URL | str, *, schema: str | None = None
+) -> None:
+    """`verify`, async."""
+    await _acall("verify", bind, partial(_verify, schema))
+
+
+def include_object(  # noqa: PLR0913 - Alembic's hook
+    item: SchemaItem,
+    name: str | None,
+    kind: str,
+    reflected: bool,  # noqa: ARG001
+    compare_to: SchemaItem | None,  # noqa: ARG001
+    *,
+    schema: str | None = None,
+) -> bool:
+    """Keep our tables out of an application's `alembic revision --autogenerate` and `check`.
+
+    For `context.configure(include_object=...)` in the application's env.py, whether our metadata is
+    part of its `target_metadata` or not. `schema` is that of our tables (`functools.partial`).
+    """
+    return kind != "table" or name not in _TABLES or getattr(item, "schema", None) != schema
 
 
 def ini_path() -> Path:
@@ -121,17 +233,278 @@ def ini_path() -> Path:
     )
 
 
-def run(url: str | URL, function: Callable[[Connection], None]) -> None:
-    """Call a function with a connection of our own to a database; an async driver's URL is fine."""
-    if not engines.is_async(url):
-        engine = engines.make_engine(url, poolclass=NullPool)
-        with engine.connect() as connection:
-            function(connection)
+# On a connection
+
+
+def _upgrade(revision: str, schema: str | None, seconds: float, connection: Connection) -> None:
+    joins = connection.in_transaction()
+    with _as_found(connection):
+        found, owner = _found(connection, schema)
+    if found == HEAD and revision in ("head", HEAD):
         return
+    if found is not None and found > HEAD:
+        raise _ahead(found, schema)
+    _refuse_branch(owner)
+    _migrate("upgrade", revision, schema, seconds, connection, joins=joins)
 
-    async def call() -> None:
-        async_engine = engines.make_async_engine(url, poolclass=NullPool)
-        async with async_engine.connect() as connection:
-            await connection.run_sync(function)
 
-    asyncio.run(call())
+def _downgrade(revision: str, schema: str | None, seconds: float, connection: Connection) -> None:
+    joins = connection.in_transaction()
+    with _as_found(connection):
+        _, owner = _found(connection, schema)
+    _refuse_branch(owner)
+    _migrate("downgrade", revision, schema, seconds, connection, joins=joins)
+
+
+def _refuse_branch(owner: str) -> None:
+    if owner == _APPLICATION_TABLE:
+        raise SchemaError(
+            "Here an application runs the revisions of checkpoint_sa as a branch of its own"
+            f" ({_APPLICATION_TABLE} has their revision). Run the application's"
+            " `alembic upgrade heads`."
+        )
+
+
+def _migrate(  # noqa: PLR0913
+    action: str,
+    revision: str,
+    schema: str | None,
+    seconds: float,
+    connection: Connection,
+    *,
+    joins: bool,
+) -> None:
+    from alembic import command, context  # noqa: PLC0415 - slow to import, and rarely needed
+
+    if hasattr(context, "config"):
+        raise ConfigurationError(
+            "Alembic is running in this process already, perhaps an application's env.py or"
+            " revision, and it can't run twice. Call this before or after it, or add our revisions"
+            " to the application's version_locations."
+        )
+    config = _config(connection=connection, schema=schema, lock_timeout=seconds)
+    run = partial(_alembic, partial(getattr(command, action), config, revision))
+    if joins:
+        engines.check_connection(connection)
+        engines.join_migration(connection, seconds=seconds)
+        run()
+        _tell_of_rollback(connection, action)
+    else:
+        with engines.migration_lock(connection, seconds=seconds):
+            run()
+
+
+def _tell_of_rollback(connection: Connection, action: str) -> None:
+    """Log it if the caller's transaction, of which a migration was part, is rolled back."""
+    committed: list[Connection] = []
+
+    def tell(_: Connection) -> None:
+        if not committed:
+            _log.warning(
+                "The %s of the checkpoint tables was rolled back with the transaction that it was"
+                " part of. If that wasn't wanted: commit, or pass the engine.",
+                action,
+            )
+
+    event.listen(connection, "commit", committed.append, once=True)
+    event.listen(connection, "rollback", tell, once=True)
+
+
+def _found(connection: Connection, schema: str | None) -> tuple[str | None, str]:
+    """Return a database's revision, and the name of the version table that has it."""
+    with _as_found(connection):
+        for name, place in (
+            (VERSION_TABLE, schema),
+            (_APPLICATION_TABLE, schema),
+            (_APPLICATION_TABLE, None),
+        ):
+            if not inspect(connection).has_table(name, schema=place):
+                continue
+            version: ColumnClause[str] = column("version_num")
+            found = connection.scalars(select(version).select_from(table(name, schema=place)))
+            ours = [revision for revision in found if name == VERSION_TABLE or _is_ours(revision)]
+            if ours:
+                return max(ours), name
+    return None, ""
+
+
+def _is_ours(revision: str) -> bool:
+    return revision.startswith(_PREFIX)
+
+
+def _verify(schema: str | None, connection: Connection) -> None:
+    found, owner = _found(connection, schema)
+    if found == HEAD:
+        return
+    place = f" in schema {schema!r}" if schema else ""
+    option = f" --schema {schema}" if schema else ""
+    command = f"checkpoint-sa upgrade{option}, alembic upgrade head or the saver's setup()"
+    if owner == _APPLICATION_TABLE:
+        command = "the application's `alembic upgrade heads`"
+    if found is None:
+        raise SchemaError(
+            f"{_unstamped(connection, schema, place)}: it is at no revision, this release needs"
+            f" {HEAD}. Run {command}."
+        )
+    if found < HEAD:
+        raise SchemaError(
+            f"The checkpoint tables{place} are at revision {found}, this release needs {HEAD}."
+            f" Run {command}."
+        )
+    raise _ahead(found, schema)
+
+
+def _unstamped(connection: Connection, schema: str | None, place: str) -> str:
+    with _as_found(connection):
+        inspector = inspect(connection)
+        if not inspector.has_table("checkpoints", schema=schema):
+            return f"This database has no checkpoint tables of checkpoint_sa{place}"
+        columns = {c["name"]: c["type"] for c in inspector.get_columns("checkpoints", schema)}
+    if isinstance(columns.get("checkpoint"), LargeBinary):
+        return (
+            f"This database has the tables of langgraph-checkpoint-sqlite{place}, another layout"
+            " (`checkpoint-sa import` is to copy them into a database of checkpoint_sa)"
+        )
+    return f"This database has checkpoint tables that checkpoint_sa has not migrated yet{place}"
+
+
+def _ahead(found: str, schema: str | None) -> SchemaError:
+    place = f" in schema {schema!r}" if schema else ""
+    return SchemaError(
+        f"The checkpoint tables{place} are at revision {found}, which this release doesn't know:"
+        f" it needs {HEAD}. Install the release of langgraph-checkpoint-sa that made them."
+    )
+
+
+@contextmanager
+def _as_found(connection: Connection) -> Iterator[None]:
+    """End the transaction that questions begin, unless there was one.
+
+    Else a migration would take it for the caller's.
+    """
+    joins = connection.in_transaction()
+    try:
+        yield
+    finally:
+        if not joins:
+            connection.rollback()
+
+
+# Alembic
+
+
+def _config(**attributes: Any) -> Config:
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config(ini_path())
+    config.attributes.update(attributes)
+    return config
+
+
+def _alembic(action: Callable[[], None]) -> None:
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    try:
+        action()
+    except CommandError as error:
+        raise SchemaError(str(error)) from error
+
+
+# Connections
+
+
+def on_connection(
+    name: str,
+    bind: Engine | Connection | URL | str,
+    function: Callable[[Connection], T],
+) -> T:
+    """Call a function with a connection to a database, whatever names it; `name` is for errors."""
+    if isinstance(bind, Connection):
+        return function(bind)
+    if isinstance(bind, Engine):
+        with engines.transactional(bind).connect() as connection:
+            return function(connection)
+    if not isinstance(bind, URL | str):
+        raise ConfigurationError(
+            f"migrate.{name} takes an Engine, a Connection or a URL, this is"
+            f" {type(bind).__name__}. Use `await migrate.a{name}(...)`."
+        )
+    if engines.is_async(bind):
+        if _in_loop():
+            raise ConfigurationError(
+                f"This URL names an async driver, and an event loop is running here. Use"
+                f" `await migrate.a{name}(...)`."
+            )
+        return asyncio.run(_acall(name, bind, function))
+    with engines.make_engine(_url(name, bind), poolclass=NullPool).connect() as connection:
+        return function(connection)
+
+
+async def _acall(
+    name: str,
+    bind: AsyncEngine | AsyncConnection | URL | str,
+    function: Callable[[Connection], T],
+) -> T:
+    if isinstance(bind, AsyncConnection):
+        return await bind.run_sync(function)
+    if isinstance(bind, AsyncEngine):
+        async with AsyncEngine(engines.transactional(bind.sync_engine)).connect() as connection:
+            return await connection.run_sync(function)
+    if not isinstance(bind, URL | str):
+        raise ConfigurationError(
+            f"migrate.a{name} takes an AsyncEngine, an AsyncConnection or a URL, this is"
+            f" {type(bind).__name__}. Use migrate.{name}(...)."
+        )
+    if not engines.is_async(bind):
+        return await asyncio.to_thread(on_connection, name, bind, function)
+    engine = engines.make_async_engine(_url(name, bind), poolclass=NullPool)
+    async with engine.connect() as connection:
+        return await connection.run_sync(function)
+
+
+def _url(name: str, bind: URL | str) -> URL:
+    url = engines.url_of(bind)
+    if engines.is_memory(url):
+        raise ConfigurationError(
+            "An SQLite database in memory would be gone when this returns. Pass the engine that"
+            " will use it."
+        )
+    return engines.read_only(url) if name in _QUESTIONS else url
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def _turn(seconds: float) -> Iterator[None]:
+    if not _process_lock.acquire(timeout=seconds):
+        raise _busy(seconds)
+    try:
+        yield
+    finally:
+        _process_lock.release()
+
+
+@asynccontextmanager
+async def _aturn(seconds: float) -> AsyncIterator[None]:
+    deadline = time.monotonic() + seconds
+    while not _process_lock.acquire(blocking=False):
+        if time.monotonic() > deadline:
+            raise _busy(seconds)
+        await asyncio.sleep(0.02)  # its holder may be a task of this very loop
+    try:
+        yield
+    finally:
+        _process_lock.release()
+
+
+def _busy(seconds: float) -> SchemaError:
+    return SchemaError(
+        f"Another thread or task of this process has been migrating for {seconds:g} seconds, and"
+        " Alembic runs once in a process. Wait until it is done, and try again."
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa import statements as sql
@@ -305,6 +306,15 @@ class _Link(NamedTuple):
     inline: dict[str, Any]
 
 
+def _link(row: AnyRow) -> _Link:
+    return _Link(
+        row.checkpoint_id,
+        row.parent_checkpoint_id or None,
+        versions_of({"channel_versions": _said(row.versions)}),
+        _said(row.inline) or {},
+    )
+
+
 class _Walk:
     """How far back a set of channels reaches: for each the ancestors to replay, and the seed."""
 
@@ -316,7 +326,7 @@ class _Walk:
         """Channel -> value out of a checkpoint's JSON."""
         self.open = set(self.path)
 
-    def take(self, link: _Link, stored: Collection[tuple[str, str]]) -> None:
+    def take(self, link: _Link, stored: Collection[tuple[str, ...]]) -> None:
         """Go one ancestor back; a channel ends where a value of it is stored."""
         for channel in list(self.open):
             self.path[channel].append(link.checkpoint_id)
@@ -420,12 +430,7 @@ def _ancestors(
             sql.GET_CHAIN, {**namespace, "checkpoint_id": start, "depth": depth}
         ).all()
         links = [
-            _Link(
-                row.checkpoint_id,
-                row.parent_checkpoint_id or None,
-                versions_of({"channel_versions": json.loads(row.versions or "{}")}),
-                json.loads(row.inline or "{}") or {},
-            )
+            _link(row)
             for row in rows[1:]  # the first is where this part starts: already seen
             if row.checkpoint_id not in seen
         ]
@@ -449,11 +454,21 @@ def delete_threads(connection: Connection, thread_ids: Sequence[str]) -> None:
             connection.execute(statement, {"thread_ids": chunk})
 
 
-def delete_runs(connection: Connection, run_ids: Sequence[str]) -> None:
-    """Delete the checkpoints that runs made, their writes, and the blobs only they used."""
+def delete_runs(
+    connection: Connection, run_ids: Sequence[str], peer_run_ids: Sequence[str]
+) -> None:
+    """Delete the checkpoints that runs made, their writes, and the blobs only they used.
+
+    Args:
+        connection: Where to run.
+        run_ids: As the column `run_id` has them.
+        peer_run_ids: As the metadata of rows without `run_id` has them.
+    """
     doomed: set[CheckpointKey] = set()
-    for chunk in _chunks(run_ids, _SINGLES):
-        doomed.update(row[:3] for row in connection.execute(sql.GET_RUNS, {"run_ids": chunk}))
+    chunks = (_chunks(ids, _SINGLES) for ids in (run_ids, peer_run_ids))
+    for ids, peer_ids in zip_longest(*chunks, fillvalue=[]):
+        rows = connection.execute(sql.GET_RUNS, {"run_ids": ids, "peer_run_ids": peer_ids})
+        doomed.update(row[:3] for row in rows)
     freed: set[BlobKey] = set()
     kept: set[BlobKey] = set()
     orphans: list[CheckpointKey] = []
@@ -470,7 +485,7 @@ def delete_runs(connection: Connection, run_ids: Sequence[str]) -> None:
 
 
 def _used(row: AnyRow) -> Iterator[BlobKey]:
-    for channel, version in json.loads(row.versions or "{}").items():
+    for channel, version in (_said(row.versions) or {}).items():
         yield row.thread_id, row.checkpoint_ns, channel, str(version)
 
 
@@ -495,15 +510,15 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     """
     one = checkpoint_ns is not None
     scope = {"thread_id": thread_id, **({"checkpoint_ns": checkpoint_ns} if one else {})}
-    blob_keys: set[BlobKey] = {
-        (thread_id, row.checkpoint_ns, row.channel, row.version)
+    blobs: dict[BlobKey, str] = {
+        (thread_id, row.checkpoint_ns, row.channel, row.version): row.type
         for row in connection.execute(sql.blob_keys(namespace=one), scope)
     }
     # In the database's order of ids, by which a latest one is read as well.
-    family: dict[str, dict[str, AnyRow]] = defaultdict(dict)
+    family: _Family = defaultdict(dict)
     for row in connection.execute(sql.family(namespace=one), scope):
         family[row.checkpoint_ns][row.checkpoint_id] = row
-    kept = _kept(connection, thread_id, family)
+    kept = _kept(connection, thread_id, family, blobs)
     doomed = [
         (thread_id, namespace, checkpoint_id)
         for namespace, rows in family.items()
@@ -525,62 +540,88 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
         if family[namespace][checkpoint_id].parent_checkpoint_id in family[namespace].keys() - ids
     ]
     _apply(connection, sql.FORGET_PARENTS, orphans)
-    used: set[BlobKey] = set()
-    for chunk in _chunks([(thread_id, namespace) for namespace in sorted(family)], _TUPLES):
-        for row in connection.execute(sql.GET_USE, {"namespace_keys": chunk}):
-            used.update(_used(row))
-    _apply(connection, sql.DELETE_BLOBS, {key for key in blob_keys - used if key[1] in family})
+    used = {key for row in _uses(connection, thread_id, family) for key in _used(row)}
+    _apply(connection, sql.DELETE_BLOBS, {key for key in blobs.keys() - used if key[1] in family})
+
+
+_Family = dict[str, dict[str, "AnyRow"]]
+"""Namespace -> checkpoint id -> row of `statements.family`, oldest first."""
+
+
+def _uses(connection: Connection, thread_id: str, namespaces: Iterable[str]) -> Iterator[AnyRow]:
+    for chunk in _chunks([(thread_id, namespace) for namespace in sorted(namespaces)], _TUPLES):
+        yield from connection.execute(sql.GET_USE, {"namespace_keys": chunk})
 
 
 def _kept(
-    connection: Connection, thread_id: str, family: Mapping[str, dict[str, AnyRow]]
+    connection: Connection, thread_id: str, family: _Family, blobs: Mapping[BlobKey, str]
 ) -> dict[str, set[str]]:
     """Decide which checkpoints `keep_latest` keeps, by namespace."""
-    latest = {namespace: next(reversed(rows)) for namespace, rows in family.items()}
-    kept = {namespace: {checkpoint_id} for namespace, checkpoint_id in latest.items()}
-    # Most namespaces need nothing else; what decides it is in rows that are at hand.
-    needy = [
-        (thread_id, namespace, latest[namespace])
-        for namespace, rows in family.items()
-        if (":" in namespace and "" in family)
-        or int(rows[latest[namespace]].v or 1) < sql.FIRST_WITHOUT_SENDS
-        or any(row.counters or row.delta for row in rows.values())
+    heads = {namespace: next(reversed(rows.values())) for namespace, rows in family.items()}
+    kept = {namespace: {head.checkpoint_id} for namespace, head in heads.items()}
+
+    with_sends = [
+        (thread_id, namespace, head.parent_checkpoint_id)
+        for namespace, head in heads.items()
+        if (_said(head.v) or 1) < sql.FIRST_WITHOUT_SENDS
+        and head.parent_checkpoint_id in family[namespace]
     ]
-    callers: dict[str, str | None] = {}
-    for chunk in _chunks(needy, _TUPLES):
-        found = _Found(connection.execute(sql.GET_CHECKPOINTS, {"keys": chunk}))
-        found.complete(connection)
-        for head in found.stored():
-            _, namespace, checkpoint_id = head.key
-            callers[namespace] = (head.metadata.get("parents") or {}).get("")
-            if head.sends and head.parent_id and head.parent_id in family[namespace]:
-                kept[namespace].add(head.parent_id)
-            channels = _unstored_delta_channels(head, family[namespace].values())
-            walk = _walk(connection, thread_id, namespace, checkpoint_id, channels)
-            kept[namespace].update(*walk.path.values())
+    for chunk in _chunks(with_sends, _TUPLES):
+        for row in connection.execute(sql.GET_SENDERS, {"keys": chunk}):
+            kept[row.checkpoint_ns].add(row.checkpoint_id)
+
+    # LangGraph counts each DeltaChannel's updates in metadata. LangGraph.js only marks the thread:
+    # there, every channel with a version and no value may be one.
+    deltas = {
+        namespace: {channel for row in rows.values() for channel in _said(row.counters) or ()}
+        for namespace, rows in family.items()
+        if any(_said(row.counters) or _said(row.delta) for row in rows.values())
+    }
+    links: dict[str, dict[str, _Link]] = defaultdict(dict)
+    for row in _uses(connection, thread_id, deltas):
+        links[row.checkpoint_ns][row.checkpoint_id] = _link(row)
+    for namespace, channels in deltas.items():
+        head_link = links[namespace].get(heads[namespace].checkpoint_id)
+        if head_link is not None:
+            if any(_said(row.delta) for row in family[namespace].values()):
+                channels.update(head_link.versions)
+            stored = {
+                key[2:] for key, kind in blobs.items() if key[1] == namespace and kind != "empty"
+            }
+            kept[namespace].update(_needed(head_link, links[namespace], channels, stored))
+
     # A call's namespace ends in its task id, after a colon; a subgraph with a checkpointer of its
     # own has none, and its state outlives each call. A call can be stored before the root
     # checkpoint it started from: it goes only when that one is there and goes.
     gone = family.get("", {}).keys() - kept.get("", set())
-    for namespace in family:
-        if ":" in namespace and callers.get(namespace) in gone:
+    for namespace, head in heads.items():
+        if ":" in namespace and (_said(head.parents) or {}).get("") in gone:
             kept[namespace] = set()
     return {namespace: ids & family[namespace].keys() for namespace, ids in kept.items()}
 
 
-def _unstored_delta_channels(head: Stored, rows: Iterable[AnyRow]) -> set[str]:
-    """Name the DeltaChannels whose value `head` doesn't hold itself.
+def _said(text: str | None) -> Any:
+    """Return a part of a document; None where it is missing, which SQLite says as null."""
+    return json.loads(text) if text else None
 
-    LangGraph counts each DeltaChannel's updates in metadata. LangGraph.js only marks the thread:
-    there, every channel with a version and no value may be one.
-    """
-    channels: set[str] = set()
-    for row in rows:
-        channels.update(json.loads(row.counters or "{}") or {})
-        if json.loads(row.delta or "null"):
-            channels.update(versions_of(head.checkpoint))
-    stored = {channel for channel, (kind, _) in head.blobs.items() if kind != "empty"}
-    return channels - stored - set(head.checkpoint.get("channel_values") or {})
+
+def _needed(
+    head: _Link,
+    links: Mapping[str, _Link],
+    channels: Iterable[str],
+    stored: Collection[tuple[str, ...]],
+) -> set[str]:
+    """Name the ancestors from which the DeltaChannels of a checkpoint are rebuilt."""
+    start = _Walk(channels)
+    start.take(head, stored)
+    walk = _Walk(start.open)  # what the checkpoint holds itself needs no ancestor
+    seen = {head.checkpoint_id}
+    at = head.parent_id
+    while walk.open and at is not None and at in links and at not in seen:
+        seen.add(at)
+        walk.take(links[at], stored)
+        at = links[at].parent_id
+    return set().union(*walk.path.values())
 
 
 def copy_thread(connection: Connection, source: str, target: str) -> None:

@@ -118,19 +118,17 @@ class SQLAlchemySaver(BaseSaver):
     def setup(self) -> None:
         """Create the tables, or bring them to this release's revision, as `alembic upgrade head`.
 
-        Cheap when there is nothing to do; safe from several processes at once. On a connection, it
-        is part of the caller's transaction.
+        Cheap when there is nothing to do; safe from several processes at once. On a connection with
+        a transaction, it is part of that one; on a connection without, it commits.
 
         Raises:
-            SchemaError: The tables are those of a later release, or another session has been
-                migrating for minutes.
+            SchemaError: The tables are a later release's or another package's, or another session
+                has been migrating for minutes.
+            ConfigurationError: The connection has a transaction, and the engine can't change tables
+                in one (MySQL, MariaDB).
         """
-        with self._lock, migrate.process_lock:
-            if isinstance(self.bind, Connection):
-                migrate.upgrade(self.bind, schema=self.schema, owned=False)
-            else:
-                with self.bind.connect() as connection:
-                    migrate.upgrade(connection, schema=self.schema)
+        with self._lock:
+            migrate.upgrade(self.bind, schema=self.schema)
 
     # Transactions
 
@@ -231,7 +229,8 @@ class SQLAlchemySaver(BaseSaver):
         """
         if not channels:
             return {}
-        found = self._read(repository.delta_history, *codec.address(config), list(channels))
+        names = codec.channels(channels)
+        found = self._read(repository.delta_history, *codec.address(config), names)
         return codec.load_history(self.serde, found)
 
     # Writing
@@ -311,8 +310,9 @@ class SQLAlchemySaver(BaseSaver):
         Checkpoints that were made from a deleted one lose their parent. A DeltaChannel can't be
         rebuilt past a deleted checkpoint.
         """
-        if runs := codec.run_ids(run_ids):
-            self._write(repository.delete_runs, runs)
+        runs = codec.run_ids(run_ids)
+        if runs.indexed:
+            self._write(repository.delete_runs, *runs)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all of a thread inside the database, under the same checkpoint ids.

@@ -234,7 +234,8 @@ def _with_parts(found: Select[Any], reach: Reach) -> Select[Any] | CompoundSelec
             found_.c.thread_id,
             found_.c.checkpoint_ns,
             versions.c.key.label("channel"),
-            versions.c.value.label("version"),
+            # SQLite's JSON keeps numbers, and a number equals no text.
+            cast(versions.c.value, Text).label("version"),
         )
         .select_from(found_.join(versions, true()))
         .distinct()
@@ -289,9 +290,6 @@ _one = select(*_COLUMNS, _first).where(
 )
 GET_LATEST = {reach: _with_parts(_latest, reach) for reach in Reach}
 GET_ONE = {reach: _with_parts(_one, reach) for reach in Reach}
-GET_CHECKPOINTS = _with_parts(
-    select(*_COLUMNS, _first).where(_checkpoint_key(checkpoints).in_(_many("keys"))), Reach.NONE
-)
 GET_LATEST_ID = (
     select(checkpoints.c.checkpoint_id)
     .where(_in_namespace(checkpoints))
@@ -426,9 +424,14 @@ GET_RUNS = select(
         checkpoints.c.run_id.in_(_many("run_ids")),
         and_(
             checkpoints.c.run_id.is_(None),
-            peer_run_id(checkpoints.c.metadata).in_(_many("run_ids")),
+            peer_run_id(checkpoints.c.metadata).in_(_many("peer_run_ids")),
         ),
     )
+)
+GET_SENDERS = (
+    select(writes.c.checkpoint_ns, writes.c.checkpoint_id)
+    .where(_checkpoint_key(writes).in_(_many("keys")), writes.c.channel == TASKS)
+    .distinct()
 )
 GET_USE = select(
     checkpoints.c.thread_id,
@@ -436,6 +439,7 @@ GET_USE = select(
     checkpoints.c.checkpoint_id,
     checkpoints.c.parent_checkpoint_id,
     _part(checkpoints.c.checkpoint, "channel_versions").label("versions"),
+    _part(checkpoints.c.checkpoint, "channel_values").label("inline"),
 ).where(tuple_(checkpoints.c.thread_id, checkpoints.c.checkpoint_ns).in_(_many("namespace_keys")))
 
 
@@ -454,6 +458,7 @@ def family(*, namespace: bool) -> Select[Any]:
             _part(checkpoints.c.checkpoint, "v").label("v"),
             _part(checkpoints.c.metadata, "counters_since_delta_snapshot").label("counters"),
             _part(checkpoints.c.metadata, "delta_writes_versioned").label("delta"),
+            _part(checkpoints.c.metadata, "parents").label("parents"),
         )
         .where(_scope(checkpoints, namespace=namespace))
         .order_by(checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id)
@@ -463,7 +468,7 @@ def family(*, namespace: bool) -> Select[Any]:
 @cache
 def blob_keys(*, namespace: bool) -> Select[Any]:
     """Return the statement for the keys of a thread's blobs."""
-    return select(blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.version).where(
+    return select(blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.version, blobs.c.type).where(
         _scope(blobs, namespace=namespace)
     )
 

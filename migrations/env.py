@@ -1,24 +1,40 @@
 """How Alembic reaches the database: a connection that Python gives it, else a URL.
 
 The URL comes from `-x url=`, the environment variable CHECKPOINT_SA_URL, or `sqlalchemy.url` in the
-ini; the schema from `-x schema=` or CHECKPOINT_SA_SCHEMA.
+ini; the schema from `-x schema=` or CHECKPOINT_SA_SCHEMA; how many seconds to wait for another
+migration from `-x lock_timeout=` or CHECKPOINT_SA_LOCK_TIMEOUT.
 """
 
 from __future__ import annotations
 
 import os
 from logging.config import fileConfig
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import MetaData
 
 from checkpoint_sa import engines, migrate
+from checkpoint_sa.errors import CheckpointError
 from checkpoint_sa.models import metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
 config = context.config
+
+NOT_IN_MODELS = frozenset(
+    {
+        "ix_checkpoints_peer_run_id",  # PostgreSQL's only
+        # langgraph-checkpoint-postgres has these, which duplicate the primary keys.
+        "checkpoints_thread_id_idx",
+        "checkpoint_blobs_thread_id_idx",
+        "checkpoint_writes_thread_id_idx",
+    }
+)
 
 
 def _given(name: str) -> str | None:
@@ -29,59 +45,81 @@ def _given(name: str) -> str | None:
 def _url() -> str:
     url = _given("url") or config.get_main_option("sqlalchemy.url")
     if not url:
-        raise SystemExit(
+        raise CommandError(
             "No database. Pass one: alembic -x url=postgresql://user@host/database upgrade head,"
             " or set CHECKPOINT_SA_URL."
         )
     return url
 
 
-def _migrate(connection: Connection, schema: str | None) -> None:
-    context.configure(
-        connection=connection.execution_options(schema_translate_map={None: schema})
-        if schema
-        else connection,
-        target_metadata=metadata,
-        version_table=migrate.VERSION_TABLE,
-        version_table_schema=schema,
-        transaction_per_migration=True,
-        include_name=migrate.only_ours,
-    )
+def _options(schema: str | None) -> dict[str, Any]:
+    models = metadata
+    if schema:
+        models = MetaData()
+        for table in metadata.tables.values():
+            table.to_metadata(models, schema=schema)
+
+    def is_ours(name: str | None, kind: str, _: Mapping[Any, Any]) -> bool:
+        """Limit `alembic check` to our tables: the database may have others."""
+        if kind == "schema":
+            return name == schema
+        if kind == "table":
+            return name in metadata.tables
+        return name not in NOT_IN_MODELS
+
+    return {
+        "target_metadata": models,
+        "include_schemas": schema is not None,
+        "include_name": is_ours,
+        "version_table": migrate.VERSION_TABLE,
+        "version_table_schema": schema,
+        "transaction_per_migration": True,
+        "checkpoint_sa_schema": schema,
+    }
+
+
+def _migrate(connection: Connection, schema: str | None, seconds: float) -> None:
+    context.configure(connection=connection, checkpoint_sa_lock_timeout=seconds, **_options(schema))
     with context.begin_transaction():
         context.run_migrations()
 
 
-def _script(schema: str | None) -> None:
-    context.configure(
-        url=engines.parse_url(_url(), "sync"),
-        target_metadata=metadata,
-        version_table=migrate.VERSION_TABLE,
-        version_table_schema=schema,
-        transaction_per_migration=True,
-        literal_binds=True,
-        dialect_opts={"paramstyle": "named"},
-    )
+def _write_script(dialect: str, schema: str | None) -> None:
+    context.configure(dialect_name=dialect, literal_binds=True, **_options(schema))
+    # Nobody fetches from a script, and Oracle's RETURNING would need a variable.
+    context.get_context().dialect.insert_returning = False
     with context.begin_transaction():
         context.run_migrations()
 
 
-def _run() -> None:
-    connection = config.attributes.get("connection")
-    if connection is not None:
-        _migrate(connection, config.attributes.get("schema"))
-        return
+def _run_command() -> None:
     if config.config_file_name is not None:
         fileConfig(config.config_file_name, disable_existing_loggers=False)
     schema = _given("schema")
     if context.is_offline_mode():
-        _script(schema)
+        _write_script(engines.dialect_of(_url()), schema)
         return
+    seconds = float(_given("lock_timeout") or engines.LOCK_SECONDS)
 
     def migrate_alone(connection: Connection) -> None:
-        with engines.migration_lock(connection):
-            _migrate(connection, schema)
+        with engines.migration_lock(connection, seconds=seconds):
+            _migrate(connection, schema, seconds)
 
-    migrate.run(_url(), migrate_alone)
+    migrate.on_connection("upgrade", _url(), migrate_alone)
+
+
+def _run() -> None:
+    given = config.attributes
+    if "connection" in given:
+        seconds = given.get("lock_timeout", engines.LOCK_SECONDS)
+        _migrate(given["connection"], given.get("schema"), seconds)
+    elif "dialect" in given:
+        _write_script(given["dialect"], given.get("schema"))
+    else:
+        try:
+            _run_command()
+        except CheckpointError as error:
+            raise CommandError(str(error)) from error
 
 
 _run()

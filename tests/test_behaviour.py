@@ -76,12 +76,12 @@ def second_connection(store: Store) -> Iterator[Store]:
 
 
 @contextmanager
-def failing_at(store: Store, beginning: str, *, after: int = 0) -> Iterator[None]:
-    """Fail at the statement that begins so, or at the one `after` so many that begin so."""
+def failing_at(store: Store, number: int) -> Iterator[None]:
+    """Fail at one of the statements, counted from 0."""
     seen = itertools.count()
 
-    def fail(_: Any, __: Any, statement: str, *___: Any) -> None:
-        if statement.startswith(beginning) and next(seen) == after:
+    def fail(*_: Any) -> None:
+        if next(seen) == number:
             raise ZeroDivisionError
 
     event.listen(store.engine, "before_cursor_execute", fail)
@@ -89,6 +89,20 @@ def failing_at(store: Store, beginning: str, *, after: int = 0) -> Iterator[None
         yield
     finally:
         event.remove(store.engine, "before_cursor_execute", fail)
+
+
+def fails_at_each_of_its_statements(
+    store: Store, act: Callable[[str], object], unchanged: Callable[[], object]
+) -> None:
+    """Let an operation fail at every statement in turn; each time nothing may have changed."""
+    act("dry run")
+    with store.statements() as sent:
+        act("dry run again")
+    before = unchanged()
+    for number in range(len(sent)):
+        with failing_at(store, number), pytest.raises(ZeroDivisionError):
+            act("t")
+        assert unchanged() == before, sent.texts[number]
 
 
 def rewrite(store: Store, column: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -144,29 +158,29 @@ def test_deletions_are_committed_when_delete_thread_returns(store: Store) -> Non
 
 
 def test_put_stores_all_or_nothing(store: Store) -> None:
-    first = store.save("t", {"x": [1]})
-    with failing_at(store, "INSERT INTO checkpoints"), pytest.raises(ZeroDivisionError):
-        store.save(parent=first, values={"x": [2], "y": [3]})
-    assert store.rows() == (1, 1, 0)
-    assert store.found(thread()).config == first
+    def put(thread_id: str) -> None:
+        store.save(thread_id, {"small": 1, "x": [2], "y": [3]}, metadata={"inexact": -0.0})
+
+    fails_at_each_of_its_statements(store, put, store.rows)
 
 
-def test_put_again_with_a_failure_leaves_what_was_there(store: Store) -> None:
-    first = store.save("t", {"x": [1]}, checkpoint_id="1", metadata={"step": 1})
-    with failing_at(store, "INSERT INTO checkpoints"), pytest.raises(ZeroDivisionError):
-        store.save("t", {"x": [2]}, checkpoint_id="1", metadata={"step": 2})
-    found = store.found(first)
-    assert found.checkpoint["channel_values"] == {"x": [1]}
-    assert found.metadata["step"] == 1
-    assert store.rows() == (1, 1, 0)
+def test_put_again_changes_all_or_nothing(store: Store) -> None:
+    config = store.save("t", {"x": [1]}, checkpoint_id="1", metadata={"step": 1})
+    before = store.found(config)
+
+    def put(thread_id: str) -> None:
+        store.save(thread_id, {"x": [2], "y": [3]}, checkpoint_id="1", metadata={"step": 2})
+
+    fails_at_each_of_its_statements(store, put, store.rows)
+    assert store.found(config) == before
 
 
 def test_put_writes_stores_all_or_nothing(store: Store) -> None:
-    config = store.save()
-    second = failing_at(store, "INSERT INTO checkpoint_writes", after=1)
-    with second, pytest.raises(ZeroDivisionError):
-        store.put_writes(config, [("x", 1), (ERROR, "boom")], "task")
-    assert store.found(config).pending_writes == []
+    def put_writes(thread_id: str) -> None:
+        writes = [("x", 1), (ERROR, "boom"), ("y", 2), (RESUME, 3)]
+        store.put_writes(thread(thread_id, checkpoint_id="1"), writes, "task")
+
+    fails_at_each_of_its_statements(store, put_writes, store.rows)
 
 
 def test_a_value_that_cannot_be_serialized_stores_nothing(store: Store) -> None:
@@ -667,6 +681,16 @@ def test_versions_come_back_as_they_were(store: Store, versions: tuple[Any, Any]
         assert found["channel_versions"] == {"x": version}
         assert type(found["channel_versions"]["x"]) is type(version)
         assert found["channel_values"] == {"x": value}
+
+
+@pytest.mark.parametrize(
+    "version",
+    [1e22, 2**63, 2**70, float("nan"), -0.0, "x" * 129],
+    ids=lambda version: repr(version)[:9],
+)
+def test_a_version_that_cannot_be_stored_exactly_is_refused(store: Store, version: Any) -> None:
+    refused(store, "version", lambda: store.save("t", {"x": [1]}, versions={"x": version}))
+    assert store.rows() == (0, 0, 0)
 
 
 def test_two_forks_of_one_checkpoint_keep_their_own_values(store: Store) -> None:

@@ -985,7 +985,9 @@ def beside(store: Store) -> Iterator[Engine]:
     """Reach the same database beside the saver, from any thread: with a sync driver."""
     drivers = {kind.server: kind.driver for kind in KINDS.values() if not kind.is_async}
     url = make_url(store.url).set(drivername=drivers[store.kind.server])
-    engine = create_engine(url, poolclass=NullPool)
+    # The MySQL family's default would lock the gaps between rows as well.
+    options = {"isolation_level": "READ COMMITTED"} if store.kind.server else {}
+    engine = create_engine(url, poolclass=NullPool, **options)
     yield engine
     engine.dispose()
 

@@ -113,7 +113,7 @@ def test_a_database_without_tables_is_an_error_that_names_the_command(bare_store
 
 
 @pytest.mark.parametrize(
-    ("found", "advice"), [("0001", "alembic upgrade head"), ("9999", "Install the release")]
+    ("found", "advice"), [("checkpoint_sa_0001", "alembic upgrade head"), ("checkpoint_sa_9999", "Install the release")]
 )
 def test_another_revision_is_an_error_that_names_both(
     bare_store: Store, found: str, advice: str
@@ -157,7 +157,7 @@ def test_every_revision_goes_down_and_up_again(bare_store: Store) -> None:
 def alembic(connection: Connection, *, action: Callable[..., None], revision: str) -> None:
     config = Config(migrate.ini_path())
     config.attributes.update(connection=connection, schema=None)
-    with migrate.process_lock:
+    with migrate._process_lock:
         action(config, revision)
     connection.commit()
 

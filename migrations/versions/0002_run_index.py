@@ -4,14 +4,15 @@ Why: `delete_for_runs` finds a run's checkpoints without reading the table. The 
 PostgreSQL only, covers the rows that langgraph-checkpoint-postgres wrote: they have no `run_id`,
 but a run in their metadata.
 
-Locks: on PostgreSQL the indexes are built CONCURRENTLY where the table has rows, so that writers go
-on; inside a transaction of the caller's that isn't possible, and writers wait for the length of the
-build. MySQL and MariaDB build it online (writers go on), SQLite keeps writers waiting.
+Locks: on PostgreSQL the indexes are built CONCURRENTLY where the table has rows, so that readers
+and writers go on; it waits for transactions that are older, and makes nobody wait. Inside a
+transaction of the caller's that isn't possible, and writers wait for the length of the build. MySQL
+and MariaDB build it online (writers go on), SQLite keeps writers waiting.
 
 Downgrade: loses the indexes, no data.
 
-Revision ID: 0002
-Revises: 0001
+Revision ID: checkpoint_sa_0002
+Revises: checkpoint_sa_0001
 Create Date: 2026-11-21
 """
 
@@ -20,10 +21,10 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "checkpoint_sa_0002"
+down_revision = "checkpoint_sa_0001"
 branch_labels = None
 depends_on = None
 
@@ -31,8 +32,27 @@ _RUN = "ix_checkpoints_run_id"
 _PEER_RUN = "ix_checkpoints_peer_run_id"
 
 
+def upgrade() -> None:
+    """Create the indexes that are missing."""
+    migration = op.get_context()
+    schema = migration.opts.get("checkpoint_sa_schema")
+    there = _existing(schema)
+    busy = _is_busy(schema)
+    with migration.autocommit_block() if busy else nullcontext():
+        if _RUN not in there:
+            _create(_RUN, sa.text("run_id"), schema, busy=busy)
+        if migration.dialect.name == "postgresql" and _PEER_RUN not in there:
+            _create(
+                _PEER_RUN,
+                sa.text("(metadata ->> 'run_id')"),
+                schema,
+                busy=busy,
+                where=sa.text("run_id IS NULL"),
+            )
+
+
 def _existing(schema: str | None) -> set[str | None]:
-    if context.is_offline_mode():
+    if op.get_context().as_sql:
         return set()
     inspector = sa.inspect(op.get_bind())
     # Broken ones are left by a CREATE INDEX CONCURRENTLY that failed: they are built again.
@@ -58,47 +78,59 @@ def _is_broken(index: str | None, schema: str | None) -> bool:
 
 
 def _is_busy(schema: str | None) -> bool:
-    """Whether the table may have writers that must not wait."""
+    """Whether the table may have users that must not wait."""
     migration = op.get_context()
-    if migration.dialect.name != "postgresql" or context.is_offline_mode():
+    if migration.dialect.name != "postgresql" or _is_joined():
         return False
-    if context.config.attributes.get("in_transaction"):
-        return False
+    if migration.as_sql:
+        return True
     table = sa.table("checkpoints", sa.column("thread_id"), schema=schema)
     return op.get_bind().execute(sa.select(table.c.thread_id).limit(1)).first() is not None
 
 
-def upgrade() -> None:
-    """Create the indexes that are missing."""
-    migration = op.get_context()
-    schema = migration.version_table_schema
-    there = _existing(schema)
-    busy = _is_busy(schema)
-    with migration.autocommit_block() if busy else nullcontext():
-        if _RUN not in there:
-            if busy:
-                op.drop_index(_RUN, "checkpoints", schema=schema, if_exists=True)
-            op.create_index(
-                _RUN, "checkpoints", ["run_id"], schema=schema, postgresql_concurrently=busy
-            )
-        if migration.dialect.name == "postgresql" and _PEER_RUN not in there:
-            if busy:
-                op.drop_index(_PEER_RUN, "checkpoints", schema=schema, if_exists=True)
-            op.create_index(
-                _PEER_RUN,
-                "checkpoints",
-                [sa.text("(metadata ->> 'run_id')")],
-                schema=schema,
-                postgresql_where=sa.text("run_id IS NULL"),
-                postgresql_concurrently=busy,
-            )
+def _is_joined() -> bool:
+    """Whether this runs in a transaction that isn't Alembic's, and so can't be left for a while."""
+    return bool(getattr(op.get_context(), "_in_external_transaction", False))
+
+
+def _create(
+    name: str,
+    element: sa.TextClause,
+    schema: str | None,
+    *,
+    busy: bool,
+    where: sa.TextClause | None = None,
+) -> None:
+    if busy:
+        _drop(name, schema, busy=True)
+    op.create_index(
+        name,
+        "checkpoints",
+        [element],
+        schema=schema,
+        postgresql_where=where,
+        postgresql_concurrently=busy,
+    )
+
+
+def _drop(name: str, schema: str | None, *, busy: bool) -> None:
+    op.drop_index(
+        name,
+        "checkpoints",
+        schema=schema,
+        if_exists=op.get_context().dialect.name == "postgresql" or None,
+        postgresql_concurrently=busy,
+    )
 
 
 def downgrade() -> None:
     """Drop the indexes."""
-    schema = op.get_context().version_table_schema
+    migration = op.get_context()
+    schema = migration.opts.get("checkpoint_sa_schema")
     there = _existing(schema)
-    if op.get_context().dialect.name == "postgresql" and (_PEER_RUN in there or not there):
-        op.drop_index(_PEER_RUN, "checkpoints", schema=schema, if_exists=True)
-    if _RUN in there or not there:
-        op.drop_index(_RUN, "checkpoints", schema=schema)
+    busy = _is_busy(schema)
+    with migration.autocommit_block() if busy else nullcontext():
+        if migration.dialect.name == "postgresql":
+            _drop(_PEER_RUN, schema, busy=busy)
+        if _RUN in there or migration.as_sql or migration.dialect.name == "postgresql":
+            _drop(_RUN, schema, busy=busy)
