@@ -61,9 +61,11 @@ def migrated_store(
     """A store on each engine, its schema made by Alembic once."""
     kind = KINDS[request.param]
     store = Store(kind, url_of(kind, start_server, tmp_path_factory.mktemp(request.param)))
-    store.setup()
-    yield store
-    store.close()
+    try:
+        store.setup()
+        yield store
+    finally:
+        store.close()
 
 
 @pytest.fixture

@@ -142,6 +142,25 @@ def test_libpq_parameters_work_with_every_driver(
         store.close()
 
 
+def test_a_user_with_a_password_can_log_in(store: Store) -> None:
+    if not store.kind.server:
+        return  # SQLite has no users
+    name, password = "app_user", "p@ss:w/ord%1"
+    if store.kind.server == "postgresql":
+        store.sql(f"DROP ROLE IF EXISTS {name}")
+        store.sql(f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
+    else:
+        store.sql(f"DROP USER IF EXISTS {name}")
+        store.sql(f"CREATE USER {name} IDENTIFIED BY '{password}'")
+        store.sql(f"GRANT SELECT ON test.* TO {name}")
+    url = make_url(store.url).set(username=name, password=password)
+    other = Store(store.kind, url.render_as_string(hide_password=False))
+    try:
+        assert other.sql("SELECT 1") == [(1,)]
+    finally:
+        other.close()
+
+
 def test_from_conn_string_disposes_of_its_engine(tmp_path: Path) -> None:
     with SQLAlchemySaver.from_conn_string(f"sqlite:///{tmp_path / 'a.db'}") as saver:
         saver.setup()

@@ -6,6 +6,7 @@ Run as a program, this file is the other process that resumes an interrupted gra
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import operator
 import os
@@ -22,6 +23,7 @@ import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables.config import set_config_context
 from langchain_core.tools import tool
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
@@ -134,17 +136,29 @@ class Story(TypedDict):
 
 
 def says(word: str) -> Node:
-    def node(_: Story) -> dict[str, Any]:
-        return {"words": [word], "last": word}
+    return lambda _: {"words": [word], "last": word}
 
-    return node
+
+def node(function: Any) -> Any:
+    """Let a node call `interrupt` in async graphs on Python 3.10 too.
+
+    It finds its run in a context variable, which asyncio can't hand on there.
+    """
+    if sys.version_info >= (3, 11) or not inspect.isroutine(function):
+        return function
+
+    def in_context(state: Any, config: RunnableConfig) -> Any:
+        with set_config_context(config) as context:
+            return context.run(function, state)
+
+    return in_context
 
 
 def line(*names: str, state: Any = Story, **nodes: Any) -> Any:
     """Build a graph of nodes in a row: each says its name unless `nodes` has another function."""
     builder: Any = StateGraph(state)
     for name in names:
-        builder.add_node(name, nodes.get(name) or says(name))
+        builder.add_node(name, node(nodes.get(name) or says(name)))
     builder.add_edge(START, names[0])
     for before, after in pairwise(names):
         builder.add_edge(before, after)
@@ -357,7 +371,7 @@ def test_two_interrupts_are_resumed_by_their_ids_one_after_the_other(store: Stor
 
     builder: Any = StateGraph(Story)
     for name in ("left", "right"):
-        builder.add_node(name, asks(name))
+        builder.add_node(name, node(asks(name)))
         builder.add_edge(START, name)
     app(store, builder).invoke({"words": []})
     waiting = {question.value: question.id for question in anew(store, builder).state().interrupts}
@@ -532,7 +546,7 @@ class Parcel(TypedDict):
 def fan_out(count: int, work: Node) -> Any:
     builder: Any = StateGraph(Story)
     builder.add_node("split", says("split"))
-    builder.add_node("work", work)
+    builder.add_node("work", node(work))
     builder.add_node("join", says("join"))
     builder.add_edge(START, "split")
     builder.add_conditional_edges(
@@ -1069,13 +1083,17 @@ class Workshop:
                 raise ConnectionError("the saw is stuck")
             return f"cut at {length}"
 
-        @entrypoint(checkpointer=saver)
-        def work(length: int, *, previous: Any = None) -> Any:
+        def steps(length: int, previous: Any) -> Any:
             measured = [measure(length + extra) for extra in range(3)]
             total = sum(result.result() for result in measured)
             answer = interrupt({"total": total})
             done = f"{answer}: {cut(total).result()}"
             return entrypoint.final(value={"done": done, "before": previous}, save=total)
+
+        @entrypoint(checkpointer=saver)
+        def work(length: int, *, previous: Any = None, config: RunnableConfig) -> Any:
+            with set_config_context(config) as context:  # see `node`
+                return context.run(steps, length, previous)
 
         self.work = work
 

@@ -113,7 +113,8 @@ def test_a_database_without_tables_is_an_error_that_names_the_command(bare_store
 
 
 @pytest.mark.parametrize(
-    ("found", "advice"), [("checkpoint_sa_0001", "alembic upgrade head"), ("checkpoint_sa_9999", "Install the release")]
+    ("found", "advice"),
+    [("checkpoint_sa_0001", "alembic upgrade head"), ("checkpoint_sa_9999", "Install the release")],
 )
 def test_another_revision_is_an_error_that_names_both(
     bare_store: Store, found: str, advice: str

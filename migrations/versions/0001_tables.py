@@ -82,10 +82,12 @@ def upgrade() -> None:
     there = _existing(schema)
     _refuse_other_layouts(there)
     _create(schema, there)
-    if op.get_context().as_sql and _is_postgresql():
-        _complete_unseen(schema)
-    elif there:
-        _complete(schema, there)
+    _complete(schema, there)
+    if _is_postgresql():
+        if op.get_context().as_sql:
+            _complete_unseen(schema)
+        else:
+            _complete_ledger(schema)
 
 
 def _existing(schema: str | None) -> dict[str, dict[str, Any]]:
@@ -193,8 +195,6 @@ def _complete(schema: str | None, there: dict[str, dict[str, Any]]) -> None:
         op.alter_column(
             "checkpoint_blobs", "blob", nullable=True, existing_type=_bytes(), schema=schema
         )
-    if _is_postgresql():
-        _complete_ledger(schema)
 
 
 def _complete_unseen(schema: str | None) -> None:
