@@ -109,7 +109,7 @@ def get(
         found = _Found(connection.execute(statements[reach], parameters))
         if not found.checkpoints:
             return None
-        if reach is not types.Reach.NONE or found.complete(connection):
+        if found.is_whole(reach) or found.complete(connection):
             return found.stored()[0]
         # It was deleted between the two statements: look again.
     raise CheckpointError(
@@ -146,7 +146,7 @@ def page(
             parameters |= {"after_thread": last[0], "after_ns": last[1]}
     found = _Found(connection.execute(statement, {**parameters, "size": size}))
     after = found.last if len(found.checkpoints) == size else None
-    if reach is types.Reach.NONE:
+    if not found.is_whole(reach):
         found.complete(connection)
     return found.stored(), after
 
@@ -168,6 +168,17 @@ class _Found:
     def last(self) -> CheckpointKey:
         """The key of the last one in the order of the statement."""
         return max(self.checkpoints, key=lambda key: self.checkpoints[key].idx)
+
+    def is_whole(self, reach: types.Reach) -> bool:
+        """Whether the parts came along.
+
+        Not where a version is a float: engines write it with another number of digits.
+        """
+        return reach is not types.Reach.NONE and not any(
+            isinstance(version, float)
+            for document in self.documents.values()
+            for version in (document.get("channel_versions") or {}).values()
+        )
 
     def _take(self, rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
         """Sort parts into place; yield the rows of checkpoints."""

@@ -489,8 +489,8 @@ def plan(store: Store, number: int, operation: Callable[[], object]) -> str:
     finally:
         event.remove(store.engine, "before_cursor_execute", collect)
     statement, parameters = sent[number]
-    explain = "EXPLAIN QUERY PLAN" if not store.kind.server else "EXPLAIN"
-    explained = f"{explain} {statement}"
+    explain = {"": "EXPLAIN QUERY PLAN", "mysql": "EXPLAIN FORMAT=TRADITIONAL"}
+    explained = f"{explain.get(store.kind.server, 'EXPLAIN')} {statement}"
     if store.async_engine is None:
         with store.engine.connect() as connection:
             rows = connection.exec_driver_sql(explained, parameters).mappings().all()

@@ -395,16 +395,16 @@ def test_pages_are_few(store: Store) -> None:
 
 
 def test_a_thread_that_is_deleted_while_it_is_listed_ends_the_list(store: Store) -> None:
-    save_many(store, 1, 250)
+    save_many(store, 1, 120)
     iterator = iterate(store, thread("t000"))
     seen = [next(iterator) for _ in range(3)]
     store.delete_thread("t000")
     seen += iterator
-    assert ids(seen) == [f"{number:05}" for number in reversed(range(250))][: len(seen)]
+    assert ids(seen) == [f"{number:05}" for number in reversed(range(120))][: len(seen)]
     for item in seen:
         assert item.checkpoint["channel_values"] == {"x": [item.metadata["n"]]}  # type: ignore[typeddict-item]
     assert store.list(None) == []
-    assert len(seen) < 250
+    assert len(seen) < 120
 
 
 def test_the_page_that_is_deleted_next_is_skipped(store: Store) -> None:
@@ -420,13 +420,13 @@ def test_the_page_that_is_deleted_next_is_skipped(store: Store) -> None:
 
 
 def test_the_checkpoint_where_a_page_ends_may_be_deleted(store: Store) -> None:
-    for number in range(60):
+    for number in range(25):
         store.save("t", checkpoint_id=f"{number:02}", metadata={"run_id": f"run {number}"})
     seen = []
     for item in iterate(store, thread()):
         seen.append(id_of(item.config))
         store.delete_for_runs([str(item.metadata["run_id"])])
-    assert seen == [f"{number:02}" for number in reversed(range(60))]
+    assert seen == [f"{number:02}" for number in reversed(range(25))]
     assert store.list(None) == []
 
 
@@ -447,7 +447,7 @@ def test_what_is_stored_meanwhile_repeats_nothing(store: Store) -> None:
 def test_an_iterator_that_is_left_half_way_leaks_nothing(store: Store, how: str) -> None:
     save_many(store, 1, 30)
     iterators = []
-    for _ in range(20):
+    for _ in range(8):
         iterator = iterate(store)
         next(iterator)
         iterators.append(iterator)
@@ -769,7 +769,6 @@ HOSTILE_KEYS = [
     '") OR 1=1 --',
     "k') IS NOT NULL OR ('1",
     "x" * 1000,
-    "x" * 70_000,
 ]
 
 
@@ -791,6 +790,19 @@ def test_hostile_keys_with_text_booleans_and_null(store: Store) -> None:
         assert matching(store, {key: values[number % len(values)]}) == {f"{number}"}, ascii(key)[
             :60
         ]
+
+
+def test_a_key_may_be_longer_than_an_engine_takes(store: Store) -> None:
+    long = "x" * 70_000
+    config = store.save("long", metadata={long: 1, "nested": {long: "a"}, "beside": "b"})
+    store.save("other", metadata={f"{long}x": 1, "nested": {f"{long}x": "a"}})
+    assert matching(store, {long: 1}) == {"long"}
+    assert matching(store, {long: 1, "beside": "b"}) == {"long"}
+    assert matching(store, {"nested": {long: "a"}}) == {"long"}
+    assert matching(store, {long: None}) == set()
+    found: Any = store.found(config).metadata
+    assert found[long] == 1
+    assert found["nested"] == {long: "a"}
 
 
 def test_all_of_many_criteria_must_match(store: Store) -> None:

@@ -229,7 +229,7 @@ def wait_until(store: Store, question: str) -> None:
 @both("pg-psycopg")
 def test_another_applications_table_is_refused(bare_store: Store) -> None:
     bare_store.sql("CREATE TABLE checkpoints (id INTEGER PRIMARY KEY, place TEXT)")
-    with pytest.raises(SchemaError, match="checkpoint_id, checkpoint_ns.*Nothing was changed"):
+    with pytest.raises(SchemaError, match=r"checkpoint_id, checkpoint_ns.*Nothing was changed"):
         bare_store.setup()
     assert columns_of(bare_store) == {"checkpoints": ["id", "place"]}
 
@@ -494,6 +494,6 @@ def test_tables_of_a_shallow_saver_are_refused(bare_store: Store) -> None:
     shallow = pytest.importorskip("langgraph.checkpoint.postgres.shallow")
     for migration in shallow.MIGRATIONS[:4]:
         bare_store.sql(migration)
-    with pytest.raises(SchemaError, match="without checkpoint_id: .*shallow"):
+    with pytest.raises(SchemaError, match=r"without checkpoint_id: .*shallow"):
         bare_store.setup()
     assert head_of(bare_store) is None

@@ -1,4 +1,4 @@
-"""An upgrade that is killed in the middle, before each of its changes: the next one completes it."""
+"""An upgrade is killed before each of the changes that it makes: the next one completes it."""
 
 from __future__ import annotations
 

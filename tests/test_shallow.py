@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
@@ -23,9 +25,10 @@ from checkpoint_sa import (
     ShallowSQLAlchemySaver,
     SQLAlchemySaver,
 )
+from checkpoint_sa.engines import make_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.types import StateSnapshot
@@ -227,9 +230,64 @@ def test_late_writes_of_other_namespaces_stay_apart(shallow: Store) -> None:
     assert shallow.found(config).pending_writes == [("task", "x", "child's")]
 
 
+@contextmanager
+def at_statement(store: Store, number: int, action: Callable[[], object]) -> Iterator[list[int]]:
+    """Do something in a thread before a statement is sent; collect the numbers of those sent.
+
+    What has to wait for rows of the store's transaction goes on when that one is over.
+    """
+    sent: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        begun: list[Future[object]] = []
+
+        def before(*_: Any) -> None:
+            sent.append(len(sent))
+            if sent[-1] == number:
+                begun.append(pool.submit(action))
+                wait(begun, timeout=0.2)
+
+        event.listen(store.engine, "before_cursor_execute", before)
+        try:
+            yield sent
+        finally:
+            event.remove(store.engine, "before_cursor_execute", before)
+        for future in begun:
+            future.result()
+
+
 @on_sync_servers
-def test_puts_at_a_time_leave_the_newest(shallow: Store) -> None:
-    """None of two that overlap sees the other; the next put tidies up."""
+@pytest.mark.parametrize("older", [1, 3])
+@pytest.mark.parametrize("beside", ["3", "5"], ids=["an older one", "a newer one"])
+def test_two_puts_that_overlap_leave_the_newest(
+    store: Store, shallow: Store, beside: str, older: int
+) -> None:
+    """Where neither sees the other, both stay; the next put tidies up."""
+
+    def put(saver: Store, name: str) -> None:
+        changed = {"x": [name], "y": ["y"]}
+        saver.save(values=changed, versions={"y": "1"}, new=["x"], checkpoint_id=name)
+
+    engine = make_engine(store.url)
+    other = store.using(ShallowSQLAlchemySaver(engine))
+    for number in itertools.count():
+        store.clear()
+        for name in range(older):
+            store.save(values={"y": ["y"]}, versions={"y": "1"}, checkpoint_id=str(name))
+        with at_statement(shallow, number, partial(put, other, beside)) as sent:
+            put(shallow, "4")
+        if len(sent) <= number:
+            break
+        found = shallow.found(thread())
+        assert id_of(found.config) == max("4", beside)
+        assert found.checkpoint["channel_values"] == {"x": [max("4", beside)], "y": ["y"]}
+        put(shallow, "9")
+        assert shallow.rows() == (1, 2, 0)
+    engine.dispose()
+    assert number >= 5
+
+
+@on_sync_servers
+def test_many_puts_at_a_time_leave_the_newest(shallow: Store) -> None:
     for start in range(3):
         ids = [f"{start}{number}" for number in range(4)]
         barrier = threading.Barrier(len(ids))
@@ -341,7 +399,7 @@ def test_deleting_copying_and_pruning_work_as_ever(shallow: Store) -> None:
 
 
 def joined(state: list[str], writes: Sequence[list[str]]) -> list[str]:
-    return [*state, *chain.from_iterable(writes)]
+    return [*state, *itertools.chain.from_iterable(writes)]
 
 
 T = thread("t", ns=None)
