@@ -20,7 +20,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FIRST_PAGE = 10
-_LARGEST_PAGE = 200
+_LARGEST_PAGE = 100
+"""PostgreSQL compiles the statement of a larger page at each execution: 270 ms instead of 48."""
 _PAGE_BYTES = 8 * 2**20
 
 

@@ -305,11 +305,20 @@ def _json_says(value: Any, depth: int = _JSON_DEPTH) -> bool:  # noqa: PLR0911 -
         return shown != "-0.0" and shown.strip("-0123456789.") == ""
     if kind is dict:
         return depth > 0 and all(
-            type(k) is str and _json_says(k) and _json_says(v, depth - 1) for k, v in value.items()
+            _json_names(k) and _json_says(v, depth - 1) for k, v in value.items()
         )
     if kind is list or kind is tuple:
         return depth > 0 and all(_json_says(item, depth - 1) for item in value)
     return False
+
+
+_JSON_NAME = 65_535 // 4
+"""MySQL refuses longer names in an object; it counts bytes, four a character at most."""
+
+
+def _json_names(name: Any) -> bool:
+    """Whether every engine's JSON takes this as the name of an entry."""
+    return type(name) is str and len(name) <= _JSON_NAME and _json_says(name)
 
 
 class _Unsayable(Exception):  # noqa: N818 - never leaves this module
@@ -334,7 +343,7 @@ def _sayable(value: Any, depth: int = _JSON_DEPTH) -> Any:
     if depth > 0 and type(value) is dict:
         said = {}
         for name, item in value.items():
-            if type(name) is str and _json_says(name):
+            if _json_names(name):
                 with suppress(_Unsayable):
                     said[name] = _sayable(item, depth - 1)
         return said
@@ -353,7 +362,7 @@ def _plain(value: Any) -> Any:
 
 def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a document into what JSON takes and the entries it can't say exactly."""
-    inexact = {k: v for k, v in document.items() if not (_json_says(k) and _json_says(v))}
+    inexact = {k: v for k, v in document.items() if not (_json_names(k) and _json_says(v))}
     return (_sayable(dict(document)) if inexact else dict(document)), inexact
 
 
@@ -675,7 +684,7 @@ def _prefilter(wanted: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in wanted.items()
-        if isinstance(name, str)
+        if _json_names(name)
         and name.isascii()
         and name.isidentifier()
         and (

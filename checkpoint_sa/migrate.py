@@ -282,6 +282,7 @@ def _migrate(  # noqa: PLR0913
             " revision, and it can't run twice. Call this before or after it, or add our revisions"
             " to the application's version_locations."
         )
+    _refuse_unknown(connection, schema)
     config = _config(connection=connection, schema=schema, lock_timeout=seconds)
     run = partial(_alembic, partial(getattr(command, action), config, revision))
     if joins:
@@ -292,6 +293,14 @@ def _migrate(  # noqa: PLR0913
     else:
         with engines.migration_lock(connection, seconds=seconds):
             run()
+
+
+def _refuse_unknown(connection: Connection, schema: str | None) -> None:
+    with _as_found(connection):
+        if schema is None or schema in inspect(connection).get_schema_names():
+            return
+    how = "ATTACH a file" if connection.dialect.name == "sqlite" else "CREATE SCHEMA"
+    raise SchemaError(f"There is no schema {schema!r} in this database. Make it first: {how}.")
 
 
 def _tell_of_rollback(connection: Connection, action: str) -> None:

@@ -55,7 +55,8 @@ def _url() -> str:
 def _options(schema: str | None) -> dict[str, Any]:
     models = metadata
     if schema:
-        models = MetaData()
+        # By default an index's name would have the schema in it.
+        models = MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s"})
         for table in metadata.tables.values():
             table.to_metadata(models, schema=schema)
 

@@ -323,8 +323,13 @@ class _MySQLFamily(Server):
             "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';\n"
             "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n"
         )
+        temporary = folder / "tmp"
+        temporary.mkdir(exist_ok=True)
         return [
             *self._common(folder / "data"),
+            # At its start a server deletes the temporary tables it finds in this folder, and by
+            # default it shares the folder with every other server.
+            f"--tmpdir={temporary}",
             f"--init-file={first}",
             f"--port={port}",
             "--bind-address=127.0.0.1",

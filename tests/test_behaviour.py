@@ -300,14 +300,6 @@ def linguistic_store(
     admin.dispose()
 
 
-def test_the_greatest_id_does_not_depend_on_the_collation(linguistic_store: Store) -> None:
-    store, ids = linguistic_store, ["A", "B", "_", "a", "b", "á"]
-    for checkpoint_id in ids:
-        store.save("t", checkpoint_id=checkpoint_id)
-    assert [id_of(item.config) for item in store.list(thread())] == sorted(ids, reverse=True)
-    assert id_of(store.found(thread()).config) == max(ids)
-
-
 def test_prune_keeps_what_is_read_as_the_latest_under_any_collation(
     linguistic_store: Store,
 ) -> None:

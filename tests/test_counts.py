@@ -569,7 +569,8 @@ def test_reading_looks_everything_up_by_primary_keys(store: Store, read: str) ->
         for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
             assert f"{table} USING INDEX sqlite_autoindex_{table}_1 (thread_id=?" in text
             assert f"SCAN {table}" not in text
-        assert "TEMP B-TREE FOR ORDER BY" not in text
+        # A page may be put in order once more, the whole thread may not.
+        assert text.count("TEMP B-TREE FOR ORDER BY") <= ("page" in read)
 
 
 def test_the_latest_is_one_row_at_the_end_of_the_index(store: Store) -> None:

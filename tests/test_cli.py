@@ -1,0 +1,159 @@
+"""The command `checkpoint-sa`: what it prints, its exit codes, and that no password is shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from databases import bare_store, on_connection
+from stores import KINDS, Store
+
+from checkpoint_sa import engines, migrate
+from checkpoint_sa.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["bare_store"]
+
+DONE, SCHEMA, USAGE, DATABASE = range(4)
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("URL", "SCHEMA", "LOCK_TIMEOUT"):
+        monkeypatch.delenv(f"CHECKPOINT_SA_{name}", raising=False)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'app.db'}"
+
+
+@pytest.mark.parametrize("bare_store", list(KINDS), indirect=True)
+def test_every_command_on_every_driver(bare_store: Store, capsys: Captured) -> None:
+    given = ["--url", bare_store.url]
+    assert main(["upgrade", *given]) == DONE
+    assert main(["verify", *given]) == DONE
+    assert main(["downgrade", "checkpoint_sa_0001", *given]) == DONE
+    assert main(["current", *given]) == DONE
+    assert main(["verify", *given]) == SCHEMA
+    assert main(["upgrade", *given]) == DONE
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        migrate.HEAD,
+        migrate.HEAD,
+        "checkpoint_sa_0001",
+        "checkpoint_sa_0001",
+        migrate.HEAD,
+    ]
+    for part in ("checkpoint_sa_0001", migrate.HEAD, "checkpoint-sa upgrade"):
+        assert part in said.err
+    assert on_connection(bare_store, migrate.current) == migrate.HEAD
+
+
+def test_the_database_comes_from_the_environment(
+    url: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHECKPOINT_SA_URL", url)
+    assert main(["upgrade"]) == DONE
+    assert main(["verify", "--url", url]) == DONE
+    assert capsys.readouterr().out == f"{migrate.HEAD}\n{migrate.HEAD}\n"
+
+
+def test_verify_of_a_database_without_tables(url: str, capsys: Captured) -> None:
+    main(["upgrade", "--url", url])
+    main(["downgrade", "base", "--drop-all-checkpoints", "--url", url])
+    assert main(["current", "--url", url]) == DONE
+    assert main(["verify", "--url", url]) == SCHEMA
+    said = capsys.readouterr()
+    assert said.out == f"{migrate.HEAD}\nnone\nnone\n"
+    assert "no checkpoint tables" in said.err
+
+
+def test_nothing_is_dropped_by_accident(url: str, capsys: Captured) -> None:
+    main(["upgrade", "--url", url])
+    assert main(["downgrade", "base", "--url", url]) == USAGE
+    assert "--drop-all-checkpoints" in capsys.readouterr().err
+    migrate.verify(url)
+
+
+def test_a_lock_that_cannot_be_had(url: str, capsys: Captured) -> None:
+    with engines.make_engine(url).connect() as connection, engines.migration_lock(connection):
+        assert main(["upgrade", "--url", url, "--lock-timeout", "0.2"]) == SCHEMA
+    assert "Another session" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["upgrade"], USAGE, "CHECKPOINT_SA_URL"),
+        (["upgrade", "--url", "app:s3cr%25t@host"], USAGE, "isn't a database URL"),
+        (["verify", "--url", "nosuch://app:s3cr%25t@host/app"], USAGE, "nosuch"),
+        (["verify", "--url", "mssql+pyodbc://app:s3cr%25t@host/app"], USAGE, "pyodbc"),
+        (["sql", "--dialect", "nosuch"], USAGE, "nosuch"),
+        (["verify", "--url", "postgresql+psycopg://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
+        (["verify", "--url", "postgresql+asyncpg://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
+        (["upgrade", "--url", "mysql+pymysql://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
+        (["current", "--url", "sqlite:////nowhere/app.db"], DATABASE, "unable to open"),
+    ],
+)
+def test_a_failure_has_its_exit_code_and_shows_no_password(
+    arguments: list[str], code: int, message: str, capsys: Captured
+) -> None:
+    assert main(arguments) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("checkpoint-sa: ")
+    assert message in said.err
+    for password in ("s3cr%25t", "s3cr%t"):
+        assert password not in said.err
+
+
+def test_a_revision_that_is_not_there(url: str, capsys: Captured) -> None:
+    assert main(["upgrade", "nosuch", "--url", url]) == SCHEMA
+    assert "nosuch" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["nosuch"])
+    assert error.value.code == USAGE
+    assert "nosuch" in capsys.readouterr().err
+
+
+def test_sql_prints_a_script(capsys: Captured) -> None:
+    assert main(["sql", "--dialect", "postgresql"]) == DONE
+    assert capsys.readouterr().out.strip() == migrate.sql("postgresql").strip()
+    assert main(["sql", "--dialect", "mysql", "--downgrade", f"{migrate.HEAD}:base"]) == DONE
+    assert capsys.readouterr().out.count("DROP TABLE") == 3
+
+
+def test_ini_prints_where_the_packaged_ini_lies(capsys: Captured) -> None:
+    assert main(["ini"]) == DONE
+    assert capsys.readouterr().out == f"{migrate.ini_path()}\n"
+
+
+def test_python_m_runs_it(url: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "checkpoint_sa", "upgrade", "--url", url],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{migrate.HEAD}\n", "")
+
+
+def test_the_help_documents_every_command_and_exit_code(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for command in ("upgrade", "downgrade", "current", "verify", "sql", "ini"):
+        assert f"    {command}" in said
+    for code in (DONE, SCHEMA, USAGE, DATABASE):
+        assert f"\n  {code}  " in said
