@@ -367,7 +367,7 @@ def test_put_that_keeps_the_latest_only(store: Store, length: int, width: int) -
 # SQLAlchemy's cache
 
 
-def hot_statements() -> Iterator[tuple[str, ClauseElement]]:
+def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one case after another
     """Name every statement that the store sends."""
 
     def flat(name: str, found: Any) -> Iterator[tuple[str, ClauseElement]]:
