@@ -10,11 +10,13 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from checkpoint_sa import codec, engines, migrate, repository
 from checkpoint_sa.base import (
+    RETRIES,
     BaseSaver,
     Paging,
     prune_strategy,
@@ -167,8 +169,14 @@ class AsyncSQLAlchemySaver(BaseSaver):
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         self._enter_loop()
-        async with self._lock, self._begun() as connection:
-            return await connection.run_sync(self._within_write, function, *args, **kwargs)
+        for last in (False,) * RETRIES + (True,):
+            try:
+                async with self._lock, self._begun() as connection:
+                    return await connection.run_sync(self._within_write, function, *args, **kwargs)
+            except DBAPIError as error:
+                if last or self._joins or not engines.is_conflict(error):
+                    raise
+        raise AssertionError
 
     async def _write_at_once(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

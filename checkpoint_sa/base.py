@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+RETRIES = 4
+"""How often a transaction that the database ended for another one's sake is tried again."""
+
 _FIRST_PAGE = 10
 _LARGEST_PAGE = 100
 """PostgreSQL compiles the statement of a larger page at each execution: 270 ms instead of 48."""

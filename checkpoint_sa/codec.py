@@ -383,13 +383,35 @@ def _dump_exact(serde: SerializerProtocol, parts: _Parts) -> tuple[str | None, b
     return serde.dumps_typed(others | {"json": _encode(plain)})
 
 
-def _load_exact(serde: SerializerProtocol, kind: str | None, blob: bytes) -> _Parts:
-    if kind == _EXACT_JSON and type(serde).loads_typed in _READERS_OF_JSON:
-        return cast("_Parts", json.loads(blob))
-    parts = dict(_loaded(serde, kind, blob, "checkpoints.exact"))
-    plain = json.loads(parts.pop("json", "{}"))
-    return {name: part | plain.get(name, {}) for name, part in parts.items()}
+def _load_exact(serde: SerializerProtocol, stored: Stored) -> _Parts:
+    if stored.exact is None:
+        return {"checkpoint": {}, "metadata": {}}
+    row = "checkpoints.exact: " + _where(stored)
+    if stored.type == _EXACT_JSON and type(serde).loads_typed in _READERS_OF_JSON:
+        serde = _PLAIN_JSON
+    parts = _loaded(serde, stored.type, stored.exact, row)
+    if not isinstance(parts, dict) or not {"checkpoint", "metadata"} <= parts.keys():
+        raise CorruptDataError(f"What is stored isn't what checkpoint_sa wrote. Row: {row}.")
+    plain = json.loads(parts.get("json", "{}"))
+    return {name: parts[name] | plain.get(name, {}) for name in ("checkpoint", "metadata")}
 
+
+def _where(stored: Stored) -> str:
+    thread, namespace, checkpoint_id = stored.key
+    return f"thread_id={thread!r}, checkpoint_ns={namespace!r}, checkpoint_id={checkpoint_id!r}"
+
+
+class _PlainJson:
+    """Reads JSON as JSON: LangGraph's serializer makes objects of some dicts."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return _EXACT_JSON, _encode(obj).encode()
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return json.loads(data[1])
+
+
+_PLAIN_JSON = _PlainJson()
 
 _READERS_OF_JSON = (JsonPlusSerializer.loads_typed, EncryptedSerializer.loads_typed)
 """What reads our JSON as JSON; another serializer may have given the tag a meaning of its own."""
@@ -440,7 +462,7 @@ def dump_checkpoint(
     document = {k: v for k, v in checkpoint.items() if k != "channel_values"}
     hidden = {} if plain else {k: v for k, v in document.items() if k not in _STRUCTURE and v}
     said, inexact = _split({k: v for k, v in document.items() if k not in hidden})
-    if "channel_versions" in inexact:
+    if "channel_versions" in inexact or any(type(v) is bool for v in versions.values()):
         raise InvalidInputError(
             "channel_versions has a channel or a version that can't be stored exactly."
             " Versions are text, integers of 64 bits or plain floats; see get_next_version()."
@@ -501,9 +523,7 @@ def merge_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict
 
 def load_metadata(serde: SerializerProtocol, stored: Stored) -> dict[str, Any]:
     """Return a checkpoint's metadata exactly as it was stored."""
-    if stored.exact is None:
-        return stored.metadata
-    return stored.metadata | _load_exact(serde, stored.type, stored.exact)["metadata"]
+    return stored.metadata | _load_exact(serde, stored)["metadata"]
 
 
 def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTuple:
@@ -512,16 +532,15 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     Raises:
         CorruptDataError: A row can't be deserialized; the message names it.
     """
-    thread, namespace, checkpoint_id = stored.key
+    thread, namespace, _ = stored.key
     document = dict(stored.checkpoint)
-    metadata = load_metadata(serde, stored)
+    exact = _load_exact(serde, stored)
     values = dict(document.get("channel_values") or {})
-    where = f"thread_id={thread!r}, checkpoint_ns={namespace!r}, checkpoint_id={checkpoint_id!r}"
+    where = _where(stored)
     for channel, (kind, blob) in stored.blobs.items():
         if kind != "empty":
             values[channel] = _loaded(serde, kind, blob, f"checkpoint_blobs: {where}, {channel=}")
-    if stored.exact is not None:
-        document |= _load_exact(serde, stored.type, stored.exact)["checkpoint"]
+    document |= exact["checkpoint"]
     document["channel_values"] = values
     if stored.sends:
         versions = dict(document.get("channel_versions") or {})
@@ -534,7 +553,7 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     return CheckpointTuple(
         config=config_of(*stored.key),
         checkpoint=cast("Checkpoint", document),
-        metadata=cast("CheckpointMetadata", metadata),
+        metadata=cast("CheckpointMetadata", stored.metadata | exact["metadata"]),
         parent_config=config_of(thread, namespace, stored.parent_id) if stored.parent_id else None,
         pending_writes=[
             (

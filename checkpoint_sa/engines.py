@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, SingletonThreadPool, StaticPool
 from sqlalchemy.util import await_only
@@ -339,6 +339,19 @@ def lock_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock 
     return cast("Lock", _locks.setdefault(owner, make_lock()))
 
 
+# Conflicts
+
+_CONFLICTS = frozenset({"40001", "40P01", 1213})
+"""SQLSTATE of serialization failure and deadlock; MySQL's number of a deadlock."""
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Whether the database ended a transaction for the sake of another one: again, it may pass."""
+    original: Any = error.orig
+    number = original.args[0] if original is not None and original.args else None
+    return getattr(original, "sqlstate", None) in _CONFLICTS or number in _CONFLICTS
+
+
 # Sizes
 
 _LARGE = 4 * 2**20
@@ -359,6 +372,7 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
     """
     if connection.dialect.name not in _MYSQL_FAMILY:
         return
+    limit = None
     for row in rows:
         parts = [value for value in row.values() if isinstance(value, str | bytes)]
         size = sum(map(len, parts))
@@ -373,7 +387,8 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
                 f"{what}; the driver asyncmy reads at most {_ASYNCMY_BYTES:,} back."
                 " Use mysql+aiomysql:// instead."
             )
-        limit = connection.scalar(text("SELECT @@max_allowed_packet"))
+        if limit is None:
+            limit = connection.scalar(text("SELECT @@max_allowed_packet"))
         # These drivers send text, where a byte takes one or two characters: ask them.
         driver: Any = connection.connection.driver_connection
         sent = sum(len(driver.escape(part)) for part in parts) + _STATEMENT_BYTES

@@ -180,6 +180,9 @@ class _Found:
             for version in (document.get("channel_versions") or {}).values()
         )
 
+    def _is_old(self, key: CheckpointKey) -> bool:
+        return (self.documents[key].get("v") or 1) < sql.FIRST_WITHOUT_SENDS
+
     def _take(self, rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
         """Sort parts into place; yield the rows of checkpoints."""
         for row in rows:
@@ -207,8 +210,10 @@ class _Found:
         send_keys = [
             (*key[:2], row.version)
             for key, row in self.checkpoints.items()
-            if row.version and self.documents[key].get("v", 1) < sql.FIRST_WITHOUT_SENDS
+            if row.version and self._is_old(key)
         ]
+        self._writes.clear()  # they may have come along
+        self._sends.clear()
         wanted: dict[str, Any] = {"checkpoint_keys": keys, "send_keys": send_keys}
         for chunk in _chunks(list(blob_keys), _TUPLES) or [[]]:
             parts = connection.execute(
@@ -236,7 +241,7 @@ class _Found:
                     if (blob := self._blobs.get((*key[:2], channel, version)))
                 },
                 writes=sorted(self._writes[key]),
-                sends=sorted(self._sends[(*key[:2], row.version)]),
+                sends=sorted(self._sends[(*key[:2], row.version)]) if self._is_old(key) else [],
             )
             for key, row in sorted(self.checkpoints.items(), key=lambda item: item[1].idx)
         ]
@@ -416,9 +421,10 @@ def _walk(
         }
         stored = {
             (row.channel, row.version)
+            for chunk in _chunks(list(versions), _SINGLES)
             for row in connection.execute(
                 sql.GET_BLOB_VERSIONS,
-                {**namespace, "channels": list(walk.open), "versions": list(versions)},
+                {**namespace, "channels": list(walk.open), "versions": chunk},
             )
         }
         for link in links:

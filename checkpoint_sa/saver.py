@@ -11,9 +11,11 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from checkpoint_sa import codec, engines, migrate, repository
 from checkpoint_sa.base import (
+    RETRIES,
     BaseSaver,
     Paging,
     prune_strategy,
@@ -141,8 +143,14 @@ class SQLAlchemySaver(BaseSaver):
     def _write(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self._lock, self._begun() as connection:
-            return self._within_write(connection, function, *args, **kwargs)
+        for last in (False,) * RETRIES + (True,):
+            try:
+                with self._lock, self._begun() as connection:
+                    return self._within_write(connection, function, *args, **kwargs)
+            except DBAPIError as error:
+                if last or self._joins or not engines.is_conflict(error):
+                    raise
+        raise AssertionError
 
     def _write_at_once(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -316,7 +316,7 @@ def page(  # noqa: PLR0913 - one for each criterion
     and namespace, so that equal ids in two namespaces are neither skipped nor repeated.
     """
     columns = checkpoints.c
-    order: list[ColumnElement[Any]] = [columns.checkpoint_id]
+    order: list[Column[Any]] = [columns.checkpoint_id]
     if not (thread and namespace):
         order += [columns.thread_id, columns.checkpoint_ns]
     criteria: list[ColumnElement[bool]] = []
@@ -333,13 +333,16 @@ def page(  # noqa: PLR0913 - one for each criterion
     if after:
         last = [_bind("after_id"), _bind("after_thread"), _bind("after_ns")][: len(order)]
         criteria.append(order[0] < last[0] if len(order) == 1 else tuple_(*order) < tuple_(*last))
-    newest_first = [column.desc() for column in order]
-    found = (
-        select(*_COLUMNS, func.row_number().over(order_by=newest_first).label("rank"))
+    # Numbered after the LIMIT: numbering first, the MySQL family reads and sorts the whole thread.
+    newest = (
+        select(*_COLUMNS)
         .where(*criteria)
-        .order_by(*newest_first)
+        .order_by(*(column.desc() for column in order))
         .limit(bindparam("size", type_=Integer(), literal_execute=True))
+        .subquery("newest")
     )
+    newest_first = [newest.c[column.name].desc() for column in order]
+    found = select(*newest.c, func.row_number().over(order_by=newest_first).label("rank"))
     return _with_parts(found, reach)
 
 
@@ -369,9 +372,17 @@ _start = (
 )
 _parent = checkpoints.alias("parent")
 _chain = _start.union_all(
-    select(_parent.c.checkpoint_id, _parent.c.parent_checkpoint_id, _start.c.depth + 1).where(
-        _in_namespace(_parent),
-        _parent.c.checkpoint_id == _start.c.parent_checkpoint_id,
+    # A look-up for each step: joined, PostgreSQL reads the whole thread at each one where its
+    # statistics know only small threads. A missing ancestor drops out below.
+    select(
+        _start.c.parent_checkpoint_id,
+        select(_parent.c.parent_checkpoint_id)
+        .where(_in_namespace(_parent), _parent.c.checkpoint_id == _start.c.parent_checkpoint_id)
+        .correlate(_start)
+        .scalar_subquery(),
+        _start.c.depth + 1,
+    ).where(
+        _start.c.parent_checkpoint_id.is_not(None),
         _start.c.depth < bindparam("depth", type_=Integer()),
     )
 )

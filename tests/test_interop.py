@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import math
 import operator
+import os
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from servers import Server
     from sqlalchemy import Engine
 
-names = (f"interop_{number}" for number in itertools.count())
+names = (f"interop_{os.getpid()}_{number}" for number in itertools.count())
 
 PAIRS = {
     "pg-psycopg and PostgresSaver": ("pg-psycopg", False),
@@ -395,7 +396,9 @@ def delta_chain(writer: Store, seed: Any) -> list[Any]:
     return configs
 
 
-@pytest.mark.parametrize("seed", [["a"], "text", "long" * 100, 7, 1.0, True, {"a": 1}], ids=repr)
+@pytest.mark.parametrize(
+    "seed", [["a"], "text", "long" * 100, 7, 1.0, True, {"a": 1}], ids=lambda seed: repr(seed)[:9]
+)
 def test_delta_history_is_read(both: tuple[Store, Store], seed: Any) -> None:
     writer, reader = both
     configs = delta_chain(writer, seed)

@@ -1,4 +1,7 @@
-"""An upgrade is killed before each of the changes that it makes: the next one completes it."""
+"""An upgrade is killed before each of the changes that it makes: the next one completes it.
+
+And many at once on tables of other packages, which take their time.
+"""
 
 from __future__ import annotations
 
@@ -150,3 +153,41 @@ def test_tables_of_the_mysql_saver_are_converted_to_the_end(bare_store: Store) -
         assert bare_store.found(thread("ü")).checkpoint["channel_values"]["small"] == "x"
 
     assert kill_everywhere(bare_store, prepare, check) >= 10
+
+
+EIGHT_UPGRADES = """
+import os, sys, traceback
+import alembic.command
+from checkpoint_sa import migrate
+
+def upgrade():
+    try:
+        migrate.upgrade(sys.argv[1])
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+children = [os.fork() or upgrade() for _ in range(8)]
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+"""
+
+
+@pytest.mark.parametrize(
+    "bare_store", ["pg-psycopg", "mariadb-pymysql", "mysql-pymysql"], indirect=True
+)
+def test_eight_processes_adopt_one_database(bare_store: Store) -> None:
+    if bare_store.kind.server == "postgresql":
+        make_peer_tables(bare_store, 3)
+    else:
+        make_mysql_tables(bare_store.engine, 21)
+        fill_mysql_tables(bare_store.engine)
+    result = subprocess.run(
+        [sys.executable, "-c", EIGHT_UPGRADES, bare_store.url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    migrate.verify(bare_store.engine)
+    assert bare_store.found(thread()).checkpoint["channel_values"]["small"] == "x"

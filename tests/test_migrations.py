@@ -321,8 +321,10 @@ def dump(connection: Connection) -> str:
         )
         return columns + "\n" + "".join(f"{row[0]}\n" for row in indexes)
     inspector = inspect(connection)
-    tables = [*sorted(inspector.get_table_names())]
-    shown = [connection.exec_driver_sql(f"SHOW CREATE TABLE {t}").one()[1] for t in tables]
+    shown = [
+        connection.exec_driver_sql(f"SHOW CREATE TABLE {table}").one()[1]
+        for table in sorted(inspector.get_table_names())
+    ]
     # The last line tells the server's defaults, which our tables don't depend on.
     return "".join(f"{sql.rpartition(chr(10))[0]}\n)\n\n" for sql in shown)
 

@@ -1,4 +1,4 @@
-"""What went wrong in other savers, tried on this one: every engine, a public thread beside each test.
+"""What went wrong in other savers, tried on this one: every engine, the public thread beside it.
 
 LG is langchain-ai/langgraph, JS is langchain-ai/langgraphjs, MY is tjni/langgraph-checkpoint-mysql.
 Where no number is given, the bug was seen by running langgraph-checkpoint-postgres 3.2.0,
@@ -11,24 +11,26 @@ import asyncio
 import json
 import logging
 import math
-import multiprocessing
 import operator
 import pickle
+import subprocess
 import sys
 import traceback
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
 
 import pytest
+from databases import bare_store
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
-from stores import KINDS, Store, id_of, thread
+from stores import KINDS, Store, thread
 
 from checkpoint_sa import (
     AsyncShallowSQLAlchemySaver,
@@ -45,10 +47,10 @@ from checkpoint_sa.migrate import VERSION_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from langgraph.graph.state import CompiledStateGraph
-    from servers import Server
+
+__all__ = ["bare_store"]
 
 HOSTILE_CHANNELS = [":", "a:b", ".", "a.b", 'a"b', "a'b", "$.a", "a[0]", "ü", "x" * 300, "%s", ""]
 
@@ -64,6 +66,10 @@ def exact(value: Any) -> Any:
 
 def values_of(store: Store, config: Any) -> dict[str, Any]:
     return store.found(config).checkpoint["channel_values"]
+
+
+def history(store: Store, config: Any, *channels: str) -> dict[str, Any]:
+    return {name: dict(found) for name, found in store.history(config, channels).items()}
 
 
 @contextmanager
@@ -104,7 +110,7 @@ def test_two_forks_of_one_checkpoint_keep_their_own_values(store: Store) -> None
         name: store.save(
             values={"a": [name]},
             parent=base,
-            versions={"a": store.saver.get_next_version(version, None)},  # type: ignore[arg-type]
+            versions={"a": store.saver.get_next_version(version, None)},
         )
         for name in ("left", "right")
     }
@@ -134,7 +140,6 @@ def test_equal_ids_in_two_namespaces_are_two_checkpoints(store: Store) -> None:
     for ns in ("", "child", "child|grandchild"):
         config = store.save(ns=ns, checkpoint_id="1", values={"a": [ns]}, versions={"a": "1"})
         store.put_writes(config, [("a", ns), ("__error__", ns)], "task")
-    store.history(thread(), ["a"])
     for ns in ("", "child", "child|grandchild"):
         found = store.found(thread("t", ns, checkpoint_id="1"))
         assert found.checkpoint["channel_values"] == {"a": [ns]}
@@ -184,7 +189,7 @@ def test_a_late_write_brings_no_deleted_thread_back(store: Store) -> None:
     assert store.get_tuple(thread()) is None
     assert store.get_tuple(config) is None
     assert store.list(None) == []
-    assert store.history(config, ["a"]) == {"a": {"writes": []}}
+    assert history(store, config, "a") == {"a": {"writes": []}}
     store.delete_thread("t")
     assert store.rows() == (0, 0, 0)
 
@@ -196,7 +201,7 @@ def test_a_late_write_is_not_seen_by_the_next_run_of_the_thread(store: Store) ->
     new = store.save(values={"a": [3]})
     assert store.found(thread()).config == new
     assert store.found(thread()).pending_writes == []
-    assert store.history(store.save(parent=new), ["a"])["a"] == {"seed": [3], "writes": []}
+    assert history(store, store.save(parent=new), "a")["a"] == {"seed": [3], "writes": []}
 
 
 # A cancelled run that finished late replaced newer state in a shallow saver (LG#8810)
@@ -308,8 +313,8 @@ def test_large_values_survive_concurrent_use(store: Store) -> None:
 
 
 def test_empty_values_are_values(store: Store) -> None:
-    values = {"none": None, "bytes": b"", "bytearray": bytearray(), "list": [], "dict": {}}
-    values |= {"text": "", "zero": 0, "false": False}
+    values: dict[str, Any] = {"none": None, "text": "", "zero": 0, "false": False}
+    values |= {"bytes": b"", "bytearray": bytearray(), "list": [], "dict": {}}
     config = store.save(values=values, versions={"no value": "1"}, new=["no value", *values])
     store.put_writes(config, list(values.items()), "task")
     found = store.found(config)
@@ -328,7 +333,7 @@ def test_channel_names_are_no_paths(store: Store) -> None:
     assert found.checkpoint["channel_values"] == values
     assert found.pending_writes == [("task", *item) for item in values.items()]
     child = store.save(parent=config)
-    assert store.history(child, HOSTILE_CHANNELS) == {
+    assert history(store, child, *HOSTILE_CHANNELS) == {
         name: {"seed": [name], "writes": [("task", name, [name])]} for name in HOSTILE_CHANNELS
     }
 
@@ -352,7 +357,7 @@ def test_a_checkpoint_without_channel_values_loads(store: Store) -> None:
     assert values_of(store, config) == {"a": [1]}
     assert [item.checkpoint["channel_values"] for item in store.list(None)] == [{"a": [1]}]
     child = store.save(parent=config)
-    assert store.history(child, ["a", "b"]) == {
+    assert history(store, child, "a", "b") == {
         "a": {"seed": [1], "writes": []},
         "b": {"writes": []},
     }
@@ -391,16 +396,20 @@ def test_pending_sends_before_version_4_are_carried_over(store: Store) -> None:
     store.put_writes(parent, [(TASKS, Send("a", 0))], "1")
     versions = store.found(parent).checkpoint["channel_versions"]
     child = store.save(v=3, parent=parent, versions=versions)
-    new = store.save(v=4, parent=parent, versions=versions)
     found = store.found(child).checkpoint
     assert found["channel_values"] == {"a": [1], TASKS: [Send("a", 0), Send("b", 1), Send("c", 2)]}
     assert found["channel_versions"] == {"a": versions["a"], TASKS: versions["a"]}
-    assert TASKS not in values_of(store, new)
-    assert [TASKS in i.checkpoint["channel_values"] for i in store.list(None)] == [
-        False,
-        True,
-        False,
-    ]
+    assert store.list(None) == [store.found(child), store.found(parent)]
+
+
+def test_pending_sends_are_not_carried_over_to_a_checkpoint_of_version_4(store: Store) -> None:
+    parent = store.save(v=3)
+    store.put_writes(parent, [(TASKS, Send("a", 1))], "task")
+    old = store.save(v=3, parent=parent)
+    new = store.save(v=4, parent=parent)
+    assert values_of(store, old) == {TASKS: [Send("a", 1)]}
+    assert values_of(store, new) == {}
+    assert store.list(None) == [store.found(config) for config in (new, old, parent)]
 
 
 # DeltaChannel
@@ -428,18 +437,27 @@ def delta_chain(store: Store, *values: Any) -> list[Any]:
 # Values from before that were invisible in one saver or the other (LG#8534)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [["plain"], "text", "long" * 100, 7, None, False, "", 1e308, _DeltaSnapshot([1])],
-    ids=repr,
-)
+SEEDS = {
+    "list": ["plain"],
+    "text": "text",
+    "long text": "long" * 100,
+    "number": 7,
+    "none": None,
+    "false": False,
+    "empty text": "",
+    "large float": 1e308,
+    "snapshot": _DeltaSnapshot([1]),
+}
+
+
+@pytest.mark.parametrize("value", SEEDS.values(), ids=SEEDS)
 def test_a_delta_starts_from_the_nearest_value_and_the_write_at_it(
     store: Store, value: Any
 ) -> None:
     configs = delta_chain(store, ["too old"], value, ..., ...)
-    history = store.history(configs[-1], ["delta"])["delta"]
-    assert exact(history["seed"]) == exact(value)
-    assert history["writes"] == [("task 1", "delta", "write 1"), ("task 2", "delta", "write 2")]
+    found = history(store, configs[-1], "delta")["delta"]
+    assert exact(found["seed"]) == exact(value)
+    assert found["writes"] == [("task 1", "delta", "write 1"), ("task 2", "delta", "write 2")]
 
 
 # A value without any write was read wrongly where the statement began with it (LG#8534)
@@ -448,8 +466,8 @@ def test_a_delta_starts_from_the_nearest_value_and_the_write_at_it(
 def test_a_delta_that_has_a_value_and_no_writes_is_read(store: Store) -> None:
     parent = store.save(values={"delta": ["value"], "other": "x"})
     child = store.save(parent=parent)
-    assert store.history(child, ["delta"]) == {"delta": {"seed": ["value"], "writes": []}}
-    assert store.history(child, ["none", "other", "delta"]) == {
+    assert history(store, child, "delta") == {"delta": {"seed": ["value"], "writes": []}}
+    assert history(store, child, "none", "other", "delta") == {
         "none": {"writes": []},
         "other": {"seed": "x", "writes": []},
         "delta": {"seed": ["value"], "writes": []},
@@ -461,11 +479,11 @@ def test_a_delta_has_nothing_of_another_branch(store: Store) -> None:
     fork = store.save(parent=base, versions={"delta": store.saver.get_next_version(None, None)})
     store.put_writes(fork, [("delta", "of the fork")], "fork")
     head = store.save(parent=fork)
-    assert store.history(head, ["delta"])["delta"] == {
+    assert history(store, head, "delta")["delta"] == {
         "seed": ["base"],
         "writes": [("task 0", "delta", "write 0"), ("fork", "delta", "of the fork")],
     }
-    assert store.history(old, ["delta"])["delta"]["writes"] == [("task 0", "delta", "write 0")]
+    assert history(store, old, "delta")["delta"]["writes"] == [("task 0", "delta", "write 0")]
 
 
 # A naive keep_latest destroyed the state of a DeltaChannel (LG#8531)
@@ -473,9 +491,9 @@ def test_a_delta_has_nothing_of_another_branch(store: Store) -> None:
 
 def test_keeping_the_latest_keeps_what_a_delta_is_rebuilt_from(store: Store) -> None:
     configs = delta_chain(store, ["old"], ..., _DeltaSnapshot(["snapshot"]), ..., ...)
-    before = store.history(thread(), ["delta"])
+    before = history(store, thread(), "delta")
     store.prune(["t"])
-    assert store.history(thread(), ["delta"]) == before
+    assert history(store, thread(), "delta") == before
     assert before["delta"]["writes"] == [
         ("task 2", "delta", "write 2"),
         ("task 3", "delta", "write 3"),
@@ -503,7 +521,7 @@ def test_a_checkpoint_with_a_smaller_id_than_its_parents_is_whole(store: Store) 
         store.put_writes(parents, [("delta", checkpoint_id)], "task")
     found = store.found(thread(checkpoint_id="1"))
     assert found.parent_config == thread(checkpoint_id="7")
-    assert store.history(found.config, ["delta"])["delta"] == {
+    assert history(store, found.config, "delta")["delta"] == {
         "seed": ["seed"],
         "writes": [("task", "delta", name) for name in ("5", "9", "7")],
     }
@@ -662,13 +680,12 @@ def test_a_planted_row_runs_no_code(store: Store, table: str, name: str) -> None
     RAN.clear()
     config = store.save(values={"a": [1]}, metadata={"exact": math.nan})
     store.put_writes(config, [("a", 1)], "task")
-    kind, blob = EXPLOITS[name]
-    column = "exact" if table == "checkpoints" else "blob"
-    store.sql(
-        f"UPDATE {table} SET type = :kind, {column} = :blob",
-        kind=kind.encode() if store.kind.server in ("mariadb", "mysql") else kind,
-        blob=blob,
+    kind, content = EXPLOITS[name]
+    column = store.engine.dialect.identifier_preparer.quote(
+        "exact" if table == "checkpoints" else "blob"
     )
+    tag = kind.encode() if store.kind.server in ("mariadb", "mysql") else kind
+    store.sql(f"UPDATE {table} SET type = :tag, {column} = :content", tag=tag, content=content)
     try:
         found = store.found(config)
     except CorruptDataError:
@@ -727,8 +744,9 @@ def test_a_key_of_a_filter_is_no_sql(store: Store, key: str) -> None:
     for value in (1, 1.0):
         found = store.list(None, filter={key: value})
         assert [item.config for item in found] == [own]
-    for filter in ({key: 2}, {key: key}, {key: None}, {key: {}}, {"x": key}, {"a": {key: 1}}):
-        assert store.list(None, filter=filter) == []
+    others: list[dict[str, Any]] = [{key: 2}, {key: key}, {key: None}, {key: {}}, {"x": key}]
+    for other in (*others, {"a": {key: 1}}):
+        assert store.list(None, filter=other) == []
 
 
 @pytest.mark.parametrize("value", INJECTIONS)
@@ -738,7 +756,7 @@ def test_a_value_is_no_sql(store: Store, value: str) -> None:
     store.put_writes(own, [(value, value)], value, value)
     assert [item.config for item in store.list(None, filter={"x": value})] == [own]
     assert [item.config for item in store.list(thread(value, value))] == [own]
-    assert store.history(store.save(parent=own), [value])[value]["seed"] == value
+    assert history(store, store.save(parent=own), value)[value]["seed"] == value
     store.copy_thread(value, "copy")
     assert len(store.list(thread("copy", value))) == 2
     store.delete_for_runs([value])
@@ -882,56 +900,43 @@ def test_a_string_of_20_mb_is_stored_or_refused_and_the_saver_goes_on(store: Sto
 
 # Eight processes that set up one database at once: duplicate keys
 
+EIGHT_PROCESSES = """
+import asyncio, os, sys, traceback
+import alembic.command
+from langgraph.checkpoint.base import empty_checkpoint
+from checkpoint_sa import AsyncSQLAlchemySaver
 
-def set_up(kind: str, url: str, start: Any, outcomes: Any) -> None:
-    """What each process does."""
+async def set_up():
+    async with AsyncSQLAlchemySaver.from_conn_string(sys.argv[1]) as saver:
+        await saver.setup()
+        config = {"configurable": {"thread_id": str(os.getpid()), "checkpoint_ns": ""}}
+        await saver.aput(config, empty_checkpoint(), {}, {})
+
+def child():
     try:
-        with closing(Store(KINDS[kind], url)) as store:
-            start.wait()
-            store.setup()
-            outcomes.put(id_of(store.save(str(multiprocessing.current_process().pid), {"a": [1]})))
-    except BaseException:  # noqa: BLE001 - all of it is the outcome
-        outcomes.put(traceback.format_exc())
+        asyncio.run(set_up())
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+children = [os.fork() or child() for _ in range(8)]
+sys.exit(sum(os.waitpid(pid, 0)[1] != 0 for pid in children))
+"""
 
 
-@contextmanager
-def empty_database(kind: str, start_server: Callable[[str], Server], folder: Path) -> Iterator[str]:
-    server, driver, _ = KINDS[kind]
-    if not server:
-        yield f"{driver}:///{folder / 'empty.db'}"
-        return
-    url = make_url(start_server(server).url(driver))
-    sync = {"postgresql": "postgresql+psycopg"}.get(server, f"{server}+pymysql")
-    admin = create_engine(url.set(drivername=sync), isolation_level="AUTOCOMMIT")
-    name = "set_up_at_once"
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-        yield url.set(database=name).render_as_string(hide_password=False)
-        force = " WITH (FORCE)" if server == "postgresql" else ""
-        connection.execute(text(f"DROP DATABASE {name}{force}"))
-    admin.dispose()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no fork server there")
-@pytest.mark.parametrize("kind", KINDS)
-def test_eight_processes_set_up_one_database_at_once(
-    kind: str, start_server: Callable[[str], Server], tmp_path: Path
-) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["stores", "alembic.command"])
-    with empty_database(kind, start_server, tmp_path) as url:
-        start, outcomes = processes.Barrier(8), processes.Queue()
-        running = [
-            processes.Process(target=set_up, args=(kind, url, start, outcomes)) for _ in range(8)
-        ]
-        for process in running:
-            process.start()
-        found = [outcomes.get(timeout=60) for _ in running]
-        for process in running:
-            process.join(60)
-            process.close()
-        outcomes.close()
-        outcomes.join_thread()
-        with closing(Store(KINDS[kind], url)) as store:
-            assert sorted(found) == sorted(id_of(item.config) for item in store.list(None))
-            assert store.sql(f"SELECT version_num FROM {VERSION_TABLE}") == [(migrate.HEAD,)]
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize(
+    "bare_store", [name for name, kind in KINDS.items() if kind.is_async], indirect=True
+)
+def test_eight_processes_set_up_one_database_at_once(bare_store: Store) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", EIGHT_PROCESSES, bare_store.url],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert result.returncode == 0, result.stderr
+    assert bare_store.sql(f"SELECT version_num FROM {VERSION_TABLE}") == [(migrate.HEAD,)]
+    assert len(bare_store.list(None)) == 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from langchain_core.messages import HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -34,7 +35,7 @@ def main() -> None:
     with Session(engine) as session, session.begin():
         session.add(Order(thread_id="1"))
     said = graph.invoke(
-        {"messages": [("user", "one, please")]}, {"configurable": {"thread_id": "1"}}
+        {"messages": [HumanMessage("one, please")]}, {"configurable": {"thread_id": "1"}}
     )
     with Session(engine) as session:
         count = session.scalar(select(func.count()).select_from(Order))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from langchain_core.messages import HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
 from sqlalchemy import ForeignKeyConstraint, Text, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -41,7 +42,7 @@ def main() -> None:
     builder.add_node("answer", lambda _: {"messages": [("ai", "42")]})
     builder.add_edge(START, "answer")
     graph = builder.compile(checkpointer=SQLAlchemySaver(engine))
-    graph.invoke({"messages": [("user", "?")]}, {"configurable": {"thread_id": "1"}})
+    graph.invoke({"messages": [HumanMessage("?")]}, {"configurable": {"thread_id": "1"}})
     place = graph.get_state({"configurable": {"thread_id": "1"}}).config["configurable"]
     with Session(engine) as session, session.begin():
         session.add(Bookmark(**place, note="good answer"))
