@@ -226,7 +226,7 @@ def _lock_tables(schema: str | None, tables: list[str]) -> None:
             with bind.begin_nested():
                 bind.execute(set_patience, {"patience": "500ms"})
                 bind.execute(sa.text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
-        except sa.exc.DBAPIError as error:  # noqa: PERF203 - it waits here
+        except sa.exc.DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != "55P03":  # lock_not_available
                 raise
             if time.monotonic() > deadline:
