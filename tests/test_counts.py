@@ -226,8 +226,8 @@ def test_list_with_a_limit_is_one_page(store: Store) -> None:
 
 
 def test_pages_of_list_grow(store: Store) -> None:
-    """Ten checkpoints first, then up to two hundred small ones at a time."""
-    line(store, 150, width=0, writes=0)
+    """Ten checkpoints first, then many small ones at a time."""
+    line(store, 100, width=0, writes=0)
     expected = Counts(sqlite=2, postgresql=2, mysql=4)
     assert count(store, lambda: store.list(thread())) == expected.on(store)
 

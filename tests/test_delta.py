@@ -433,7 +433,6 @@ def test_an_encrypting_serializer_has_the_same_histories(store: Store) -> None:
     }
 
 
-@on_postgresql
 def test_an_empty_value_of_langgraphs_own_saver_is_no_seed(store: Store) -> None:
     first = store.save(values={"log": ["seed"]})
     second = step(store, first, ("log", "a"))

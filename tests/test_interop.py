@@ -1,8 +1,8 @@
 """One PostgreSQL database for this package and langgraph-checkpoint-postgres: each reads the other.
 
 `ours` is a store on a saver of this package, `peer` one on the real PostgresSaver or
-AsyncPostgresSaver, both on a database of the test's own. What is asserted holds in the middle of a
-rolling deploy, where processes with either saver work on one thread.
+AsyncPostgresSaver, both on one empty database. What is asserted holds in the middle of a rolling
+deploy, where processes with either saver work on one thread.
 """
 
 from __future__ import annotations
@@ -626,8 +626,7 @@ def test_a_fork_of_the_others_checkpoint_leaves_its_branch_as_it_was(
 
 def schema_of(database: Database) -> dict[str, Any]:
     """Describe the tables, without the peer's ledger and ours."""
-    store = database.ours()
-    try:
+    with closing(database.ours()) as store:
         columns = store.sql(
             "SELECT table_name, column_name, data_type, is_nullable, column_default"
             " FROM information_schema.columns WHERE table_name LIKE 'checkpoint%'"
@@ -637,8 +636,6 @@ def schema_of(database: Database) -> dict[str, Any]:
             "SELECT indexname, indexdef FROM pg_indexes WHERE tablename LIKE 'checkpoint%'"
             " AND tablename NOT IN ('checkpoint_migrations', 'checkpoint_sa_version')"
         )
-    finally:
-        store.close()
     return {"columns": set(map(tuple, columns)), "indexes": dict(map(tuple, indexes))}
 
 
@@ -659,8 +656,7 @@ def revision(store: Store) -> str:
 
 
 def test_tables_of_the_peer_are_adopted_with_their_rows(empty: Database) -> None:
-    peer, ours = empty.peer(), empty.ours()
-    try:
+    with closing(empty.peer()) as peer, closing(empty.ours()) as ours:
         peer.setup()
         first = peer.save(values=VALUES, metadata={"run_id": "r"})
         second = peer.save(parent=first, values={"a": [2]})
@@ -674,16 +670,12 @@ def test_tables_of_the_peer_are_adopted_with_their_rows(empty: Database) -> None
         # And the peer goes on working.
         third = peer.save(parent=second, values={"a": [4]})
         assert seen(ours.found(third)) == seen(peer.found(third))
-    finally:
-        peer.close()
-        ours.close()
 
 
 @pytest.mark.parametrize("count", range(1, len(MIGRATIONS)))
 def test_tables_of_an_older_release_of_the_peer_are_completed(empty: Database, count: int) -> None:
     apply(empty, MIGRATIONS[:count])
-    ours, peer = empty.ours(), empty.peer()
-    try:
+    with closing(empty.ours()) as ours, closing(empty.peer()) as peer:
         if count > 3:
             ours.sql(
                 "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint, metadata) VALUES"
@@ -703,15 +695,11 @@ def test_tables_of_an_older_release_of_the_peer_are_completed(empty: Database, c
         config = peer.save(values=VALUES)
         peer.put_writes(config, [("a", 1)], "task", "path")
         assert seen(ours.found(config)) == seen(peer.found(config))
-    finally:
-        ours.close()
-        peer.close()
     assert schema_of(empty)["columns"] == adopted["columns"]
 
 
 def test_the_peers_setup_changes_nothing_in_our_tables(empty: Database) -> None:
-    ours, peer = empty.ours(), empty.peer()
-    try:
+    with closing(empty.ours()) as ours, closing(empty.peer()) as peer:
         ours.setup()
         config = ours.save(values=VALUES | BEYOND_THE_PEER, metadata={"x": math.nan})
         ours.put_writes(config, [("a", 1)], "task")
@@ -729,9 +717,6 @@ def test_the_peers_setup_changes_nothing_in_our_tables(empty: Database) -> None:
             store.setup()
         assert schema_of(empty) == after
         assert revision(ours) == migrate.HEAD
-    finally:
-        ours.close()
-        peer.close()
 
 
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
@@ -749,15 +734,27 @@ def test_both_orders_of_setting_up_end_alike(admin: Engine) -> None:
     assert len(schemas[0]["columns"]) == 24
 
 
+def test_both_work_in_a_schema_of_their_own(empty: Database) -> None:
+    in_schema = make_url(empty.url).update_query_dict({"options": "-csearch_path=app"})
+    url = in_schema.render_as_string(hide_password=False)
+    with closing(empty.ours()) as store, closing(empty._replace(url=url).peer()) as peer:
+        store.sql("CREATE SCHEMA app")
+        ours = store.using(store.make_saver(schema="app"))
+        ours.setup()
+        peer.setup()
+        for writer, reader in ((ours, peer), (peer, ours)):
+            config = writer.save(values=VALUES)
+            writer.put_writes(config, [("a", 1)], "task")
+            assert seen(reader.found(config)) == seen(writer.found(config))
+        assert store.count("app.checkpoints") == 2
+        assert store.sql("SELECT to_regclass('public.checkpoints')") == [(None,)]
+
+
 def test_a_database_that_only_the_peer_has_set_up_is_refused(empty: Database) -> None:
-    peer, ours = empty.peer(), empty.ours()
-    try:
+    with closing(empty.peer()) as peer, closing(empty.ours()) as ours:
         peer.setup()
         with pytest.raises(SchemaError, match=rf"{migrate.HEAD}.*setup\(\)"):
             ours.get_tuple(thread())
-    finally:
-        peer.close()
-        ours.close()
 
 
 # Deleting, copying and pruning what the other wrote

@@ -123,6 +123,7 @@ def test_tables_of_the_mysql_saver_in_a_schema_are_converted(
 ) -> None:
     from test_migration_adoption import fill_mysql_tables, make_mysql_tables  # noqa: PLC0415
 
+    pytest.importorskip("langgraph.checkpoint.mysql.base")
     one, _ = schemas
     there = Store(KINDS["mariadb-pymysql"], bare_store.url.replace("/bare", f"/{one}"))
     make_mysql_tables(there.engine, 21)
