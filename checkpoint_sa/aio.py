@@ -143,8 +143,8 @@ class AsyncSQLAlchemySaver(BaseSaver):
     async def setup(self) -> None:
         """Create the tables, or bring them to this release's revision, as `alembic upgrade head`.
 
-        Cheap when there is nothing to do; safe from several processes at once. On a connection with
-        a transaction, it is part of that one; on a connection without, it commits.
+        Cheap when there is nothing to do; safe from several processes at once. On a connection, it
+        is part of the caller's transaction.
 
         Raises:
             SchemaError: The tables are a later release's or another package's, or another session
@@ -154,6 +154,8 @@ class AsyncSQLAlchemySaver(BaseSaver):
         """
         self._enter_loop()
         async with self._lock:
+            if isinstance(self.bind, AsyncConnection) and not self.bind.in_transaction():
+                await self.bind.begin()  # the caller's to commit
             await migrate.aupgrade(self.bind, schema=self.schema)
 
     # Transactions

@@ -120,8 +120,8 @@ class SQLAlchemySaver(BaseSaver):
     def setup(self) -> None:
         """Create the tables, or bring them to this release's revision, as `alembic upgrade head`.
 
-        Cheap when there is nothing to do; safe from several processes at once. On a connection with
-        a transaction, it is part of that one; on a connection without, it commits.
+        Cheap when there is nothing to do; safe from several processes at once. On a connection, it
+        is part of the caller's transaction.
 
         Raises:
             SchemaError: The tables are a later release's or another package's, or another session
@@ -130,6 +130,8 @@ class SQLAlchemySaver(BaseSaver):
                 in one (MySQL, MariaDB).
         """
         with self._lock:
+            if isinstance(self.bind, Connection) and not self.bind.in_transaction():
+                self.bind.begin()  # the caller's to commit
             migrate.upgrade(self.bind, schema=self.schema)
 
     # Transactions

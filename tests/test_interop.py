@@ -828,6 +828,14 @@ def test_a_delta_thread_of_ours_is_refused_by_the_peer(ours: Store, peer: Peer) 
     assert len(ours.list(thread())) == len(configs)
 
 
+def test_a_snapshot_of_ours_is_all_that_the_peer_needs_to_refuse(ours: Store, peer: Peer) -> None:
+    # On a thread's first snapshot there are no counters yet.
+    ours.save(parent=ours.save(values={"delta": _DeltaSnapshot(["snapshot"])}))
+    with pytest.raises(NotImplementedError, match="DeltaChannel"):
+        peer.prune(["t"])
+    assert len(ours.list(thread())) == 2
+
+
 def test_a_thread_of_the_other_is_deleted_whole(ours: Store, both: tuple[Store, Store]) -> None:
     writer, deleter = both
     conversation(writer)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,13 @@ from databases import SYNC, bare_store, on_connection, sync_url
 from sqlalchemy import inspect
 from stores import KINDS, Store, thread
 
-from checkpoint_sa import SchemaError, migrate
+from checkpoint_sa import (
+    AsyncSQLAlchemySaver,
+    ConfigurationError,
+    SchemaError,
+    SQLAlchemySaver,
+    migrate,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -372,3 +379,26 @@ def test_a_stored_database_of_an_earlier_revision_upgrades(file: Path, tmp_path:
 def test_there_is_a_stored_database_of_each_revision() -> None:
     stored = {file.stem for file in SCHEMAS.glob("stored_*.sql")}
     assert stored == {f"stored_{revision.revision}" for revision in script().walk_revisions()}
+
+
+def test_setup_on_a_connection_is_the_callers_to_commit(bare_store: Store) -> None:
+    if bare_store.kind.server in ("mariadb", "mysql"):
+        expected: type[Exception] | None = ConfigurationError  # their DDL commits by itself
+    else:
+        expected = None
+
+    async def use_async() -> None:
+        assert bare_store.async_engine is not None
+        async with bare_store.async_engine.connect() as connection:
+            with pytest.raises(expected) if expected else nullcontext():
+                await AsyncSQLAlchemySaver(connection).setup()
+            await connection.rollback()
+
+    if bare_store.kind.is_async:
+        bare_store.run(use_async())
+    else:
+        with bare_store.engine.connect() as connection:
+            with pytest.raises(expected) if expected else nullcontext():
+                SQLAlchemySaver(connection).setup()
+            connection.rollback()
+    assert on_connection(bare_store, migrate.current) is None

@@ -788,7 +788,7 @@ def test_a_version_of_any_type_is_stored_exactly_or_refused(store: Store) -> Non
     numbers = itertools.count()
 
     @examples(40)
-    @given(st.integers() | st.floats() | keys)
+    @given(st.integers() | st.floats() | st.booleans() | keys)
     def check(version: Any) -> None:
         thread_id = str(next(numbers))
         with store.statements() as sent:
