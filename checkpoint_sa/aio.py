@@ -509,7 +509,8 @@ class AsyncShallowSQLAlchemySaver(AsyncSQLAlchemySaver):
     """A saver that keeps only the latest checkpoint of each namespace, and what it needs.
 
     On the same tables. There is no history to travel in, so storage doesn't grow with the number of
-    steps. A run that was cancelled and finishes late doesn't replace what is newer.
+    steps; each call of a subgraph is a namespace of its own and stays until `prune`. A run that was
+    cancelled and finishes late doesn't replace what is newer.
     """
 
     keeps_latest_only = True
