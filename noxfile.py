@@ -63,6 +63,34 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict")
+
+
+@nox.session(default=False)
+def benchmark(session: nox.Session) -> None:
+    """Measure beside LangGraph's savers into docs/benchmarks.md; arguments go to run.py."""
+    session.install("-e", ".[benchmark]")
+    session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Ask the vulnerability database about what an installation brings; needs the network."""
+    session.install(".[aiosqlite,psycopg,asyncpg,aiomysql,encryption]", "pip-audit")
+    session.run("pip-audit", "--local", "--skip-editable")
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Put load on each server, with faults: ten minutes in all; arguments go to the program."""
+    session.install("-e", ".[benchmark]")
+    session.run("python", "benchmarks/soak.py", *(session.posargs or ("--seconds", "200")))
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Build wheel and sdist; from each, in an environment with nothing else, deploy from `/`."""
     session.install("build", "twine")

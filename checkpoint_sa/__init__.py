@@ -8,34 +8,55 @@ with SQLAlchemySaver.from_conn_string("postgresql://app@localhost/app") as saver
 """
 
 from checkpoint_sa.aio import AsyncShallowSQLAlchemySaver, AsyncSQLAlchemySaver
+from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.errors import (
     CheckpointError,
     ConfigurationError,
     CorruptDataError,
     InvalidInputError,
     MissingDriverError,
+    ParentConflictError,
     SchemaError,
     ThreadExistsError,
+    TransferError,
     ValueTooLargeError,
 )
-from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointWrite, metadata
+from checkpoint_sa.models import (
+    Checkpoint,
+    CheckpointBlob,
+    CheckpointDelta,
+    CheckpointWrite,
+    metadata,
+)
+from checkpoint_sa.overview import ThreadSummary
+from checkpoint_sa.retention import Deleted
 from checkpoint_sa.saver import ShallowSQLAlchemySaver, SQLAlchemySaver
+from checkpoint_sa.transfer import CopySummary, acopy, copy
 
 __all__ = [
+    "AESGCMSerializer",
     "AsyncSQLAlchemySaver",
     "AsyncShallowSQLAlchemySaver",
     "Checkpoint",
     "CheckpointBlob",
+    "CheckpointDelta",
     "CheckpointError",
     "CheckpointWrite",
     "ConfigurationError",
+    "CopySummary",
     "CorruptDataError",
+    "Deleted",
     "InvalidInputError",
     "MissingDriverError",
+    "ParentConflictError",
     "SQLAlchemySaver",
     "SchemaError",
     "ShallowSQLAlchemySaver",
     "ThreadExistsError",
+    "ThreadSummary",
+    "TransferError",
     "ValueTooLargeError",
+    "acopy",
+    "copy",
     "metadata",
 ]

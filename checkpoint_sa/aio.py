@@ -1,34 +1,47 @@
 """The savers on an `AsyncEngine` or an `AsyncConnection`.
 
-The async twins of `saver`, in the same order and wording: the same functions of the repository run
-through `AsyncConnection.run_sync`.
+The async twins of `saver`, in the same order and wording: the same operations run in a greenlet, as
+SQLAlchemy's own `run_sync` does it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import codec, engines, migrate, repository
+from checkpoint_sa import chains, codec, engines, migrate, overview, repository
 from checkpoint_sa.base import (
-    RETRIES,
     BaseSaver,
+    Change,
     Paging,
-    prune_strategy,
+    ThreadPaging,
+    deleting_where,
+    pruning,
     size_of,
-    store_checkpoint,
-    store_only_checkpoint,
-    store_writes,
+    vacuuming,
 )
 from checkpoint_sa.errors import ConfigurationError
+from checkpoint_sa.retention import GRACE
+from checkpoint_sa.retry import RETRY_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Coroutine,
+        Generator,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
+    from datetime import datetime, timedelta
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import (
@@ -42,6 +55,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine import URL
     from typing_extensions import Self
+
+    from checkpoint_sa.overview import ThreadSummary
+    from checkpoint_sa.retention import Deleted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,42 +86,52 @@ class AsyncSQLAlchemySaver(BaseSaver):
         bind: An `AsyncEngine` or an `AsyncConnection`.
         serde: Serializer of state values; LangGraph's `JsonPlusSerializer` by default.
         schema: Schema of the tables; by default the connection's own.
+        incremental: Store of a value what changed since the version before, so that storage grows
+            with what is added. LangGraph's own savers can't read such values; all of this package
+            can. See docs/incremental.md.
+        retry_seconds: For how long an operation is tried again, after its first failure, when the
+            connection is lost, the server restarts, or another transaction is in the way; 0 is
+            never. A connection's transaction is never tried again: it is the caller's.
+        check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one, so that
+            of two writers that go on from one checkpoint only one is heard.
 
     Raises:
         ConfigurationError: The engine or connection can't work; the message says what can.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each setting
         self,
         bind: AsyncEngine | AsyncConnection,
         *,
         serde: SerializerProtocol | None = None,
         schema: str | None = None,
+        incremental: bool = False,
+        retry_seconds: float = RETRY_SECONDS,
+        check_parent: bool = False,
     ) -> None:
-        super().__init__(serde=serde, schema=schema)
-        if isinstance(bind, AsyncEngine):
-            engines.check_engine(bind.sync_engine)
-            engine = engines.in_schema(bind.sync_engine, schema)
-            self._once = AsyncEngine(engines.reading(engine))
-            self._transaction = AsyncEngine(engines.transactional(engine))
-            owner: Any = bind.sync_engine
-        elif isinstance(bind, AsyncConnection):
-            owner = bind.sync_connection
-            if owner is None:
-                raise ConfigurationError(
-                    "This AsyncConnection isn't open yet. Use `async with engine.connect() as"
-                    " connection`, or pass the engine."
-                )
-            engines.check_connection(owner)
-            self._joins = True
-        else:
+        if not isinstance(bind, AsyncEngine | AsyncConnection):
             raise ConfigurationError(
                 f"{type(self).__name__} takes an AsyncEngine or an AsyncConnection, this is"
                 f" {type(bind).__name__}. For a URL use {type(self).__name__}.from_conn_string(),"
                 " for an Engine SQLAlchemySaver."
             )
+        owner = bind.sync_engine if isinstance(bind, AsyncEngine) else bind.sync_connection
+        if owner is None:
+            raise ConfigurationError(
+                "This AsyncConnection isn't open yet. Use `async with engine.connect() as"
+                " connection`, or pass the engine."
+            )
+        super().__init__(
+            owner,
+            serde=serde,
+            schema=schema,
+            incremental=incremental,
+            retry_seconds=retry_seconds,
+            check_parent=check_parent,
+        )
         self.bind = bind
         self._lock = engines.lock_for(owner, asyncio.Lock) or nullcontext()
+        self._queue = engines.queue_for(owner, asyncio.Lock) or nullcontext()
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
@@ -113,12 +139,15 @@ class AsyncSQLAlchemySaver(BaseSaver):
 
     @classmethod
     @asynccontextmanager
-    async def from_conn_string(
+    async def from_conn_string(  # noqa: PLR0913 - one for each setting
         cls,
         conn_string: str | URL,
         *,
         serde: SerializerProtocol | None = None,
         schema: str | None = None,
+        incremental: bool = False,
+        retry_seconds: float = RETRY_SECONDS,
+        check_parent: bool = False,
         **engine_options: Any,
     ) -> AsyncIterator[Self]:
         """Open a saver on a database URL; its engine is disposed of at the end.
@@ -128,6 +157,9 @@ class AsyncSQLAlchemySaver(BaseSaver):
                 `postgres://`, `mysql://`, `mariadb://`, `sqlite://`.
             serde: Serializer of state values.
             schema: Schema of the tables.
+            incremental: Store of a value what changed since the version before.
+            retry_seconds: For how long an operation is tried again.
+            check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one.
             **engine_options: What `create_async_engine` takes, such as `pool_size`.
 
         Raises:
@@ -136,7 +168,17 @@ class AsyncSQLAlchemySaver(BaseSaver):
         """
         engine = engines.make_async_engine(conn_string, **engine_options)
         try:
-            yield cls(engine, serde=serde, schema=schema)
+            saver = cls(
+                engine,
+                serde=serde,
+                schema=schema,
+                incremental=incremental,
+                retry_seconds=retry_seconds,
+                check_parent=check_parent,
+            )
+            # As people expect an engine to be.
+            saver.bind = AsyncEngine(engines.transactional(engine.sync_engine))
+            yield saver
         finally:
             await engine.dispose()
 
@@ -158,49 +200,40 @@ class AsyncSQLAlchemySaver(BaseSaver):
                 await self.bind.begin()  # the caller's to commit
             await migrate.aupgrade(self.bind, schema=self.schema)
 
-    # Transactions
-
     async def _read(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         self._enter_loop()
-        async with self._lock, self._connected() as connection:
-            return await connection.run_sync(self._within, function, *args, **kwargs)
+        async with self._lock:
+            # All in one greenlet: AsyncEngine takes three, and a task, for each connection.
+            return await greenlet_spawn(partial(self._run_read, function, *args, **kwargs))
 
     async def _write(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         self._enter_loop()
-        for last in (False,) * RETRIES + (True,):
-            try:
-                async with self._lock, self._begun() as connection:
-                    return await connection.run_sync(self._within_write, function, *args, **kwargs)
-            except DBAPIError as error:
-                if last or self._joins or not engines.is_conflict(error):
-                    raise
-        raise AssertionError
+        async with self._lock, self._queue:
+            return await greenlet_spawn(partial(self._run_write, function, *args, **kwargs))
 
-    async def _write_at_once(
-        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Write by one statement, which needs no transaction around it."""
+    async def _put(self, rows: codec.CheckpointRows) -> None:
         self._enter_loop()
-        async with self._lock, self._connected() as connection:
-            return await connection.run_sync(self._within_write, function, *args, **kwargs)
+        async with self._lock, self._queue:
+            await greenlet_spawn(self._run_put, rows)
 
-    def _connected(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        return (
-            nullcontext(self.bind)
-            if isinstance(self.bind, AsyncConnection)
-            else self._once.connect()
-        )
+    async def _put_writes(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._enter_loop()
+        async with self._lock, self._queue:
+            await greenlet_spawn(self._run_put_writes, rows)
 
-    def _begun(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        return (
-            nullcontext(self.bind)
-            if isinstance(self.bind, AsyncConnection)
-            else self._transaction.begin()
-        )
+    async def _put_changes(self, changes: chains.Changes) -> None:
+        self._enter_loop()
+        async with self._lock, self._queue:
+            await greenlet_spawn(self._run_put_changes, changes)
+
+    async def _put_missing(self, changes: chains.Changes) -> None:
+        self._enter_loop()
+        async with self._lock, self._queue:
+            await greenlet_spawn(self._run_put_missing, changes)
 
     def _enter_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -232,10 +265,10 @@ class AsyncSQLAlchemySaver(BaseSaver):
             SchemaError: The tables aren't those of this release.
             CorruptDataError: A stored value can't be deserialized.
         """
-        stored = await self._read(repository.get, *codec.address(config))
+        stored = await self._read(repository.get, *codec.address(config), chains=self.incremental)
         if stored is None:
             return None
-        return await _aside(size_of(stored), codec.load_checkpoint, self.serde, stored)
+        return await _aside(size_of(stored), self._loaded, stored)
 
     async def alist(
         self,
@@ -288,7 +321,35 @@ class AsyncSQLAlchemySaver(BaseSaver):
         names = codec.channels(channels)
         found = await self._read(repository.delta_history, *codec.address(config), names)
         size = sum(len(write.blob) for history in found.values() for write in history.writes)
-        return await _aside(size, codec.load_history, self.serde, found)
+        return await _aside(size, codec.load_history, self.serde, config, found)
+
+    async def athreads(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[ThreadSummary]:
+        """Iterate over what there is of each thread, in the database's order of their ids.
+
+        They are read in pages; no connection is held in between, and no value is read.
+
+        Args:
+            where: Metadata that one of its checkpoints must have, as `filter` of `alist`.
+            after: Only threads behind this one, which needn't be there.
+            limit: How many at the most.
+
+        Raises:
+            InvalidInputError: An id can't be stored, or `where` isn't a dict.
+        """
+        paging = ThreadPaging(where, after, limit)
+        while paging.unfinished:
+            for item in await self._next_threads(paging):
+                yield item
+
+    async def _next_threads(self, paging: ThreadPaging) -> Sequence[ThreadSummary]:
+        found = paging.take(self.serde, await self._read(overview.page, paging.position))
+        return await self._read(overview.summaries, found) if found else []
 
     # Writing
 
@@ -314,6 +375,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
 
         Raises:
             InvalidInputError: An id or a version can't be stored.
+            ParentConflictError: With `check_parent`, another writer has gone on meanwhile.
             ValueTooLargeError: A value is larger than the server takes.
         """
         rows = await _aside(
@@ -325,13 +387,22 @@ class AsyncSQLAlchemySaver(BaseSaver):
             metadata,
             new_versions,
         )
-        if self.keeps_latest_only:
-            await self._write(store_only_checkpoint, rows)
-        elif repository.is_one_statement(self.bind.dialect, rows.blobs):
-            await self._write_at_once(store_checkpoint, rows)
+        if self.tails is not None and not codec.encrypts(self.serde):
+            await self._put_change(Change(self.tails, rows, checkpoint, new_versions))
         else:
-            await self._write(store_checkpoint, rows)
+            await self._put(rows)
         return rows.config
+
+    async def _put_change(self, change: Change) -> None:
+        address = change.unknown
+        parent = await self._read(repository.get, *address, chains=True) if address else None
+        changes = await _aside(change.size, change.find, parent)
+        try:
+            await self._put_changes(changes)
+        except (IntegrityError, chains.OutdatedError):
+            await self._put_missing(await _aside(change.size, change.afresh))
+        else:
+            change.stored(changes)
 
     async def aput_writes(
         self,
@@ -364,12 +435,9 @@ class AsyncSQLAlchemySaver(BaseSaver):
             task_id,
             task_path,
         )
-        if not rows:
-            return
-        if repository.is_one_statement(self.bind.dialect, rows):
-            await self._write_at_once(store_writes, rows)
-        else:
-            await self._write(store_writes, rows)
+        if rows:
+            size = sum(len(row["blob"]) for row in rows) if self.incremental else 0
+            await self._put_writes(await _aside(size, self._as_changes, rows))
 
     # Deleting and copying
 
@@ -392,25 +460,173 @@ class AsyncSQLAlchemySaver(BaseSaver):
 
         Raises:
             ThreadExistsError: The target has checkpoints already; nothing was copied.
+            InvalidInputError: The serializer binds values to their thread.
         """
-        source, target = codec.thread_id(source_thread_id), codec.thread_id(target_thread_id)
-        await self._write(repository.copy_thread, source, target)
+        source, target = codec.copied(self.serde, source_thread_id, target_thread_id)
+        await self._write(repository.copy_thread, source, target, set())
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    async def aprune(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: timedelta | datetime | None = None,
+        idle_for: timedelta | datetime | None = None,
+        keep: int | None = None,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> None:
         """Delete old checkpoints of some threads, each thread in a transaction of its own.
 
+        Without options it is LangGraph's `prune`: the threads are named, and `strategy` says what
+        stays. With one of `older_than`, `idle_for` and `keep`, a checkpoint stays where `keep` or
+        `older_than` says so; that one's values, writes and what a DeltaChannel is rebuilt from stay
+        with it. A kept checkpoint may have lost its parent. After an interruption, call it again.
+
         Args:
-            thread_ids: The threads.
+            thread_ids: The threads. None is all of them, and needs one of the options.
             strategy: "keep_latest" keeps of each namespace the latest checkpoint and what it needs:
                 values, writes, and for a DeltaChannel the ancestors back to its last stored value.
                 Subgraph calls go with the root checkpoint that made them. "delete" keeps nothing.
+            older_than: An age, or a time: checkpoints from before go, the latest of each namespace
+                stays. A checkpoint's time is its `ts`, else that of its id; one that has neither
+                is never old.
+            idle_for: An age, or a time: threads without a checkpoint since go as a whole.
+            keep: How many of the latest checkpoints of each namespace stay at the least.
+            report: Called after each thread with what went, as `Deleted`.
 
         Raises:
-            InvalidInputError: `strategy` is another one, or `thread_ids` is a single string.
+            InvalidInputError: `strategy` is another one, `thread_ids` is a single string, no thread
+                and no option is given, or an option isn't what it should be.
         """
-        prune = prune_strategy(strategy)
-        for thread_id in codec.thread_ids(thread_ids):
-            await self._write(prune, thread_id)
+        steps = pruning(
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            report=report,
+        )
+        await self._go(steps, self._write)
+
+    async def aprunable(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: timedelta | datetime | None = None,
+        idle_for: timedelta | datetime | None = None,
+        keep: int | None = None,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """Return what `prune` would delete now, with the same arguments; nothing is deleted.
+
+        Raises:
+            InvalidInputError: As from `prune`.
+        """
+        steps = pruning(
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            dry_run=True,
+            report=report,
+        )
+        return await self._go(steps, self._read)
+
+    async def adelete_where(
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        whole_threads: bool = True,
+        dry_run: bool = False,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """Delete the threads that have a checkpoint with this metadata, to erase a user.
+
+        All of such a thread goes, each in a transaction of its own: checkpoints of all namespaces,
+        with this metadata or without, their values and writes. Threads in which no checkpoint has
+        the metadata any more (it was pruned) aren't found.
+
+        Args:
+            metadata: What the checkpoint's metadata must have, as in the `filter` of `list`.
+            whole_threads: False deletes only the checkpoints that have the metadata, with their
+                writes and the values that only they used, as `delete_for_runs` does.
+            dry_run: Whether to count only.
+            report: Called after each thread with what went.
+
+        Returns:
+            What was deleted, or would be; `threads` is the number of threads.
+
+        Raises:
+            InvalidInputError: `metadata` is empty, or isn't a mapping.
+        """
+        steps = deleting_where(
+            self.serde, metadata, whole_threads=whole_threads, dry_run=dry_run, report=report
+        )
+        return await self._go(steps, self._read if dry_run else self._write)
+
+    async def avacuum_orphans(
+        self,
+        older_than: timedelta | datetime = GRACE,
+        *,
+        dry_run: bool = False,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """Delete writes and values that no checkpoint has: what late writers left behind.
+
+        Safe beside running applications, each thread in a transaction of its own. Writes go if
+        their checkpoint isn't there and its id is from before; LangGraph may store writes first, so
+        `older_than` should be longer than any run. An id that has no time keeps its writes. Values
+        that no checkpoint of their namespace names go if all of its checkpoints are from before.
+
+        Args:
+            older_than: An age, a day by default, or a time.
+            dry_run: Whether to count only.
+            report: Called after each thread with what went.
+
+        Returns:
+            What was deleted, or would be.
+
+        Raises:
+            InvalidInputError: `older_than` is neither an age nor a time with a zone.
+        """
+        steps = vacuuming(older_than, dry_run=dry_run, report=report)
+        return await self._go(steps, self._read if dry_run else self._write)
+
+    async def arewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
+        """Store values as what changed, or as whole values again; a store may hold both.
+
+        In transactions of about 4 MB, beside running applications. What is stored meanwhile is
+        stored as the savers do that store it.
+
+        Args:
+            thread_ids: The threads; all of them by default.
+            incremental: As what changed. False makes values that every PostgresSaver reads.
+
+        Returns:
+            How many values were rewritten.
+
+        Raises:
+            CorruptDataError: A value isn't what was stored; it and what follows stay as they are.
+        """
+        ids = None if thread_ids is None else codec.thread_ids(thread_ids)
+        return await self._go(chains.rewriting(ids, to_chains=incremental), self._write)
+
+    async def _go(
+        self,
+        steps: Generator[Callable[[Connection], Any], Any, T],
+        run: Callable[[Callable[[Connection], Any]], Coroutine[Any, Any, Any]],
+    ) -> T:
+        """Do the steps of an operation that has many, each in a transaction of its own."""
+        done = None
+        while True:
+            try:
+                step = steps.send(done)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            done = await run(step)
 
     # Sync twins, for other threads than the event loop's
 
@@ -436,6 +652,18 @@ class AsyncSQLAlchemySaver(BaseSaver):
     ) -> Mapping[str, DeltaChannelHistory]:
         """`aget_delta_channel_history`, from another thread."""
         return self._from_thread(self.aget_delta_channel_history, config=config, channels=channels)
+
+    def threads(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[ThreadSummary]:
+        """`athreads`, from another thread."""
+        paging = ThreadPaging(where, after, limit)
+        while paging.unfinished:
+            yield from self._from_thread(self._next_threads, paging)
 
     def put(
         self,
@@ -469,9 +697,83 @@ class AsyncSQLAlchemySaver(BaseSaver):
         """`acopy_thread`, from another thread."""
         self._from_thread(self.acopy_thread, source_thread_id, target_thread_id)
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    def prune(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: timedelta | datetime | None = None,
+        idle_for: timedelta | datetime | None = None,
+        keep: int | None = None,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> None:
         """`aprune`, from another thread."""
-        self._from_thread(self.aprune, thread_ids, strategy=strategy)
+        self._from_thread(
+            self.aprune,
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            report=report,
+        )
+
+    def prunable(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: timedelta | datetime | None = None,
+        idle_for: timedelta | datetime | None = None,
+        keep: int | None = None,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """`aprunable`, from another thread."""
+        return self._from_thread(
+            self.aprunable,
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            report=report,
+        )
+
+    def delete_where(
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        whole_threads: bool = True,
+        dry_run: bool = False,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """`adelete_where`, from another thread."""
+        return self._from_thread(
+            self.adelete_where,
+            metadata,
+            whole_threads=whole_threads,
+            dry_run=dry_run,
+            report=report,
+        )
+
+    def vacuum_orphans(
+        self,
+        older_than: timedelta | datetime = GRACE,
+        *,
+        dry_run: bool = False,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """`avacuum_orphans`, from another thread."""
+        return self._from_thread(
+            self.avacuum_orphans,
+            older_than,
+            dry_run=dry_run,
+            report=report,
+        )
+
+    def rewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
+        """`arewrite`, from another thread."""
+        return self._from_thread(self.arewrite, thread_ids, incremental=incremental)
 
     def _from_thread(
         self,
@@ -491,7 +793,11 @@ class AsyncSQLAlchemySaver(BaseSaver):
             running = None
         if running is not None and running in (self._loop, None if self._loop else running):
             name = method.__name__
-            call = "checkpointer.alist" if name == "_next_page" else f"await checkpointer.{name}"
+            iterated = {
+                "_next_page": "checkpointer.alist",
+                "_next_threads": "checkpointer.athreads",
+            }
+            call = iterated.get(name, f"await checkpointer.{name}")
             raise asyncio.InvalidStateError(
                 f"Synchronous calls to {type(self).__name__} are only allowed from a different"
                 " thread. From the main thread, use the async interface. For example, use"

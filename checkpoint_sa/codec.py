@@ -27,15 +27,20 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from checkpoint_sa import models
+from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.errors import CorruptDataError, InvalidInputError
-from checkpoint_sa.repository import Criteria
+from checkpoint_sa.incremental import Chained, Since
+from checkpoint_sa.repository import Criteria, Write, versions_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import ChannelVersions
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-    from checkpoint_sa.repository import History, Stored, Write
+    from checkpoint_sa.encryption import Row
+    from checkpoint_sa.repository import History, Stored
 
 KEY_BYTES = 2600
 """What the parts of one primary key may have together: PostgreSQL's btree ends at 2704."""
@@ -49,7 +54,7 @@ _JSON_DEPTH = 24
 _EXACT_JSON = "json"
 """Type tag of JSON that Python wrote: LangGraph's serializer reads it as well."""
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class CheckpointRows(NamedTuple):
@@ -76,6 +81,8 @@ def key(name: str, value: Any, limit: int) -> str:
             surrogate, which PostgreSQL's text can't hold.
     """
     text = value if isinstance(value, str) else str(value)
+    if text.isascii() and len(text) <= limit and "\0" not in text:
+        return text
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -99,6 +106,8 @@ def _shown(text: str) -> str:
 
 
 def _fits(**parts: str) -> None:
+    if sum(map(len, parts.values())) <= KEY_BYTES // 4:  # a character has four bytes at most
+        return
     size = sum(len(part.encode()) for part in parts.values())
     if size > KEY_BYTES:
         lengths = ", ".join(f"{name} {len(part.encode())}" for name, part in parts.items())
@@ -111,6 +120,20 @@ def _fits(**parts: str) -> None:
 def thread_id(value: Any) -> str:
     """Return the id of a thread as text."""
     return key("thread_id", value, models.THREAD_ID_BYTES)
+
+
+def copied(serde: SerializerProtocol, source: Any, target: Any) -> tuple[str, str]:
+    """Return source and target of a copy as text.
+
+    Raises:
+        InvalidInputError: The copies couldn't be read.
+    """
+    if isinstance(serde, AESGCMSerializer):
+        raise InvalidInputError(
+            "AESGCMSerializer binds values to their thread, so the database can't copy them."
+            " Read the state of one thread and store it in the other with graph.update_state()."
+        )
+    return thread_id(source), thread_id(target)
 
 
 def thread_ids(values: Sequence[Any]) -> list[str]:
@@ -208,16 +231,18 @@ def _says_all(serde: SerializerProtocol) -> bool:
     return type(serde).dumps_typed is JsonPlusSerializer.dumps_typed
 
 
-def dump(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
-    """Serialize a value as (type, bytes).
+def dump(serde: SerializerProtocol, value: Any, row: Row) -> tuple[str, bytes]:
+    """Serialize a value of a row as (type, bytes).
 
     LangGraph's serializer turns a lone surrogate into `?` and refuses integers beyond 64 bits.
     Text, integers, lists and dicts of that kind are written as JSON under its own `json` tag, which
     it reads. A serializer that extends it gets every value.
     """
-    if type(serde).dumps_typed is EncryptedSerializer.dumps_typed:
+    if isinstance(serde, AESGCMSerializer):
+        return serde.seal(*dump(serde.serde, value, row), row)
+    if encrypts(serde):
         encrypting = cast("EncryptedSerializer", serde)
-        kind, data = dump(encrypting.serde, value)
+        kind, data = dump(encrypting.serde, value, row)
         cipher, encrypted = encrypting.cipher.encrypt(data)
         return f"{kind}+{cipher}", encrypted
     if not _says_all(serde):
@@ -250,7 +275,7 @@ def _exact_json(value: Any) -> bytes | None:
     """Return a value as JSON that LangGraph's serializer reads back exactly; None without one."""
     if not _python_json_says(value):
         return None
-    raw = _encode(value).encode()
+    raw = encode_json(value).encode()
     return None if b'"lc":' in raw else raw  # it makes an object of such a dict
 
 
@@ -263,14 +288,14 @@ def _python_json_says(value: Any) -> bool:
     return kind in (str, int, float, bool, type(None))
 
 
-def load(serde: SerializerProtocol, kind: str | None, blob: bytes) -> Any:
+def load(serde: SerializerProtocol, kind: str | None, blob: bytes, row: Row) -> Any:
     """Deserialize what `dump` made."""
+    if isinstance(serde, AESGCMSerializer):
+        return load(serde.serde, *serde.unseal(kind or "", blob, row), row)
     return serde.loads_typed((cast("str", kind), blob))
 
 
 def _is_text(value: str) -> bool:
-    if value.isascii():
-        return True
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -280,6 +305,14 @@ def _is_text(value: str) -> bool:
 
 def _is_int64(value: int) -> bool:
     return -(2**63) <= value < 2**63
+
+
+def encrypts(serde: SerializerProtocol) -> bool:
+    """Whether two values have nothing in common once they are serialized."""
+    return (
+        isinstance(serde, AESGCMSerializer)
+        or type(serde).dumps_typed is EncryptedSerializer.dumps_typed
+    )
 
 
 # JSON
@@ -295,7 +328,7 @@ def _json_says(value: Any, depth: int = _JSON_DEPTH) -> bool:  # noqa: PLR0911 -
     """
     kind = type(value)
     if kind is str:
-        return "\0" not in value and _is_text(value)
+        return "\0" not in value and (value.isascii() or _is_text(value))
     if kind is bool or value is None:
         return True
     if kind is int:
@@ -303,12 +336,15 @@ def _json_says(value: Any, depth: int = _JSON_DEPTH) -> bool:  # noqa: PLR0911 -
     if kind is float:
         shown = repr(value)
         return shown != "-0.0" and shown.strip("-0123456789.") == ""
-    if kind is dict:
-        return depth > 0 and all(
-            _json_names(k) and _json_says(v, depth - 1) for k, v in value.items()
+    # Lists: generators take twice as long, at every put.
+    if depth > 0 and kind is dict:
+        return all(
+            [  # noqa: C419
+                _json_names(k) and _json_says(v, depth - 1) for k, v in value.items()
+            ]
         )
-    if kind is list or kind is tuple:
-        return depth > 0 and all(_json_says(item, depth - 1) for item in value)
+    if depth > 0 and (kind is list or kind is tuple):
+        return all([_json_says(item, depth - 1) for item in value])  # noqa: C419
     return False
 
 
@@ -318,7 +354,12 @@ _JSON_NAME = 65_535 // 4
 
 def _json_names(name: Any) -> bool:
     """Whether every engine's JSON takes this as the name of an entry."""
-    return type(name) is str and len(name) <= _JSON_NAME and _json_says(name)
+    return (
+        type(name) is str
+        and len(name) <= _JSON_NAME
+        and "\0" not in name
+        and (name.isascii() or _is_text(name))
+    )
 
 
 class _Unsayable(Exception):  # noqa: N818 - never leaves this module
@@ -369,7 +410,9 @@ def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
 _Parts = dict[str, dict[str, Any]]
 
 
-def _dump_exact(serde: SerializerProtocol, parts: _Parts) -> tuple[str | None, bytes | None]:
+def _dump_exact(
+    serde: SerializerProtocol, parts: _Parts, row: Row
+) -> tuple[str | None, bytes | None]:
     """Serialize what JSON documents couldn't say: as Python's own JSON, as far as that can."""
     if not any(parts.values()):
         return None, None
@@ -379,33 +422,52 @@ def _dump_exact(serde: SerializerProtocol, parts: _Parts) -> tuple[str | None, b
         plain[name] = {k: v for k, v in part.items() if _python_json_says({k: v})}
         others[name] = {k: v for k, v in part.items() if k not in plain[name]}
     if _says_all(serde) and plain == parts:
-        return _EXACT_JSON, _encode(plain).encode()
-    return serde.dumps_typed(others | {"json": _encode(plain)})
+        return _EXACT_JSON, encode_json(plain).encode()
+    said = others | {"json": encode_json(plain)}
+    if isinstance(serde, AESGCMSerializer):
+        return serde.seal(*serde.serde.dumps_typed(said), row)
+    return serde.dumps_typed(said)
+
+
+_CHECKPOINT_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
+
+_ALL_SAID: _Parts = {"checkpoint": {}, "metadata": {}}
 
 
 def _load_exact(serde: SerializerProtocol, stored: Stored) -> _Parts:
     if stored.exact is None:
-        return {"checkpoint": {}, "metadata": {}}
-    row = "checkpoints.exact: " + _where(stored)
+        return _ALL_SAID
     if stored.type == _EXACT_JSON and type(serde).loads_typed in _READERS_OF_JSON:
         serde = _PLAIN_JSON
-    parts = _loaded(serde, stored.type, stored.exact, row)
+    parts = _loaded(serde, stored.type, stored.exact, _exact_row(*stored.key), stored.key)
     if not isinstance(parts, dict) or not {"checkpoint", "metadata"} <= parts.keys():
-        raise CorruptDataError(f"What is stored isn't what checkpoint_sa wrote. Row: {row}.")
+        raise CorruptDataError(
+            "What is stored isn't what checkpoint_sa wrote. Row:"
+            f" checkpoints.exact: {_named(dict(zip(_CHECKPOINT_KEY, stored.key, strict=True)))}."
+        )
     plain = json.loads(parts.get("json", "{}"))
     return {name: parts[name] | plain.get(name, {}) for name in ("checkpoint", "metadata")}
 
 
-def _where(stored: Stored) -> str:
-    thread, namespace, checkpoint_id = stored.key
-    return f"thread_id={thread!r}, checkpoint_ns={namespace!r}, checkpoint_id={checkpoint_id!r}"
+def _exact_row(thread: str, namespace: str, checkpoint_id: str) -> Row:
+    return "checkpoints.exact", thread, namespace, checkpoint_id
+
+
+def _blob_of(thread: str, namespace: str, channel: str, version: str) -> Row:
+    return "checkpoint_blobs", thread, namespace, channel, version
+
+
+def _write_of(thread: str, namespace: str, write: Write) -> Row:
+    # Without the checkpoint, whose id is part of what LangGraph makes a task's id of.
+    row = (thread, namespace, write.task_id, f"{write.idx}", write.channel)
+    return "checkpoint_writes", *row
 
 
 class _PlainJson:
     """Reads JSON as JSON: LangGraph's serializer makes objects of some dicts."""
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-        return _EXACT_JSON, _encode(obj).encode()
+        return _EXACT_JSON, encode_json(obj).encode()
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         return json.loads(data[1])
@@ -456,7 +518,8 @@ def dump_checkpoint(
             inline[channel] = True  # LangGraph's marker; the blob is the value
         # A small value may so far stand in the JSON of older checkpoints only.
         if version is not None and (channel in new_versions or small):
-            blobs.append(_blob_row(thread, namespace, channel, version, dump(serde, value)))
+            row = _blob_of(thread, namespace, channel, str(version))
+            blobs.append(_blob_row(thread, namespace, channel, version, dump(serde, value, row)))
     blobs.sort(key=lambda row: (row["channel"], row["version"]))
 
     document = {k: v for k, v in checkpoint.items() if k != "channel_values"}
@@ -470,7 +533,9 @@ def dump_checkpoint(
     full_metadata = merge_metadata(config, metadata)
     said_metadata, inexact_metadata = _split(full_metadata)
     exact_type, exact = _dump_exact(
-        serde, {"checkpoint": hidden | inexact, "metadata": inexact_metadata}
+        serde,
+        {"checkpoint": hidden | inexact, "metadata": inexact_metadata},
+        _exact_row(thread, namespace, checkpoint_id),
     )
     run = full_metadata.get("run_id")
     return CheckpointRows(
@@ -480,8 +545,8 @@ def dump_checkpoint(
             "checkpoint_id": checkpoint_id,
             "parent_checkpoint_id": parent,
             "type": exact_type,
-            "checkpoint_json": _encode(said | {"channel_values": inline}),
-            "metadata_json": _encode(said_metadata),
+            "checkpoint_json": encode_json(said | {"channel_values": inline}),
+            "metadata_json": encode_json(said_metadata),
             "run_id": "" if run is None else run_id(run),
             "exact": exact,
         },
@@ -536,16 +601,18 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     document = dict(stored.checkpoint)
     exact = _load_exact(serde, stored)
     values = dict(document.get("channel_values") or {})
-    where = _where(stored)
+    _refuse_plain(serde, values.keys(), stored.blobs, stored.key)
+    named = versions_of(document)
     for channel, (kind, blob) in stored.blobs.items():
         if kind != "empty":
-            values[channel] = _loaded(serde, kind, blob, f"checkpoint_blobs: {where}, {channel=}")
+            row = _blob_of(thread, namespace, channel, named[channel])
+            values[channel] = _loaded(serde, kind, blob, row, stored.key, channel=channel)
     document |= exact["checkpoint"]
     document["channel_values"] = values
     if stored.sends:
         versions = dict(document.get("channel_versions") or {})
         values[TASKS] = [
-            _loaded(serde, send.type, send.blob, f"checkpoint_writes: {where}")
+            _loaded(serde, send.type, send.blob, _write_of(thread, namespace, send), stored.key)
             for send in stored.sends
         ]
         versions[TASKS] = max(versions.values(), default=next_version(None))
@@ -563,7 +630,10 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
                     serde,
                     write.type,
                     write.blob,
-                    f"checkpoint_writes: {where}, task_id={write.task_id!r}, idx={write.idx}",
+                    _write_of(thread, namespace, write),
+                    stored.key,
+                    task_id=write.task_id,
+                    idx=write.idx,
                 ),
             )
             for write in stored.writes
@@ -571,14 +641,51 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     )
 
 
-def _loaded(serde: SerializerProtocol, kind: str | None, blob: bytes, row: str) -> Any:
+def _refuse_plain(
+    serde: SerializerProtocol,
+    channels: Iterable[str],
+    blobs: Collection[str],
+    key: tuple[str, ...],
+) -> None:
+    if not isinstance(serde, AESGCMSerializer) or serde.allow_plain:
+        return
+    if plain := sorted(set(channels).difference(blobs)):
+        raise CorruptDataError(
+            f"Channels {plain} have values that aren't encrypted. Were they stored by another"
+            f" saver? Row: checkpoints: {_named(dict(zip(_CHECKPOINT_KEY, key, strict=False)))}."
+        )
+
+
+def _loaded(
+    serde: SerializerProtocol,
+    kind: str | None,
+    blob: bytes | Chained | Since,
+    row: Row,
+    key: tuple[str, ...],
+    **part: object,
+) -> Any:
+    where = {**dict(zip(_CHECKPOINT_KEY, key, strict=False)), **part}
+    if isinstance(blob, Chained):
+        blob = blob.whole()
+    elif isinstance(blob, Since):
+        try:
+            blob = blob.whole()
+        except CorruptDataError as error:
+            raise CorruptDataError(
+                f"A write can't be read: {error}. Row: {row[0]}: {_named(where)}."
+            ) from None
     try:
-        return load(serde, kind, blob)
+        return load(serde, kind, blob, row)
     except Exception as error:  # noqa: BLE001 - a serializer may raise anything
         raise CorruptDataError(
             f"A value of type {kind!r} and {len(blob)} bytes can't be read"
-            f" ({type(error).__name__}). Was it written with another serializer or key? Row: {row}."
+            f" ({type(error).__name__}). Was it changed, or written with another serializer or key?"
+            f" Row: {row[0]}: {_named(where)}."
         ) from None  # the cause may quote the value
+
+
+def _named(row: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in row.items())
 
 
 def next_version(current: str | float | None) -> str:
@@ -622,14 +729,15 @@ def dump_writes(
     rows: dict[int, dict[str, Any]] = {}
     for position, (channel, value) in enumerate(writes):
         idx = WRITES_IDX_MAP.get(channel, position)
-        kind, blob = dump(serde, value)
+        row = Write(path, task, idx, key("channel", channel, models.CHANNEL_BYTES), "", b"")
+        kind, blob = dump(serde, value, _write_of(thread, namespace, row))
         rows[idx] = {  # of several special writes of one kind, the last one counts
             "thread_id": thread,
             "checkpoint_ns": namespace,
             "checkpoint_id": checkpoint_id,
             "task_id": task,
             "idx": idx,
-            "channel": key("channel", channel, models.CHANNEL_BYTES),
+            "channel": row.channel,
             "type": key("type", kind, models.TYPE_BYTES),
             "blob": blob,
             "task_path": path,
@@ -638,27 +746,47 @@ def dump_writes(
 
 
 def load_history(
-    serde: SerializerProtocol, histories: Mapping[str, History]
+    serde: SerializerProtocol,
+    config: RunnableConfig,
+    histories: Mapping[str, History],
 ) -> dict[str, DeltaChannelHistory]:
     """Make LangGraph's per-channel histories of what was stored."""
-    return {channel: _history(serde, channel, found) for channel, found in histories.items()}
+    thread, namespace, _ = address(config)
+    return {
+        channel: _history(serde, thread, namespace, channel, found)
+        for channel, found in histories.items()
+    }
 
 
-def _history(serde: SerializerProtocol, channel: str, found: History) -> DeltaChannelHistory:
+def _history(
+    serde: SerializerProtocol, thread: str, namespace: str, channel: str, found: History
+) -> DeltaChannelHistory:
     history = DeltaChannelHistory(
-        writes=[(write.task_id, channel, _write_value(serde, write)) for write in found.writes]
+        writes=[
+            (
+                write.task_id,
+                channel,
+                _loaded(
+                    serde,
+                    write.type,
+                    write.blob,
+                    _write_of(thread, namespace, write),
+                    (thread, namespace),
+                    channel=channel,
+                    task_id=write.task_id,
+                ),
+            )
+            for write in found.writes
+        ]
     )
     if found.seed is not None:
-        kind, blob = found.seed
-        history["seed"] = _loaded(serde, kind, blob, f"checkpoint_blobs: {channel=}")
+        kind, blob, version = found.seed
+        row = _blob_of(thread, namespace, channel, version)
+        history["seed"] = _loaded(serde, kind, blob, row, row[1:3], channel=channel)
     elif found.inline is not None:
+        _refuse_plain(serde, found.inline, (), (thread, namespace))
         history["seed"] = found.inline[channel]
     return history
-
-
-def _write_value(serde: SerializerProtocol, write: Write) -> Any:
-    row = f"checkpoint_writes: channel={write.channel!r}, task_id={write.task_id!r}"
-    return _loaded(serde, write.type, write.blob, row)
 
 
 # Filters
@@ -690,7 +818,7 @@ def criteria(
         checkpoint_ns=given("checkpoint_ns", models.NAMESPACE_BYTES),
         checkpoint_id=given("checkpoint_id", models.CHECKPOINT_ID_BYTES) or None,
         before=key("before", earlier, models.CHECKPOINT_ID_BYTES) if earlier else None,
-        filter_json=_encode(said) if (said := _prefilter(filter or {})) else None,
+        filter_json=encode_json(said) if (said := _prefilter(filter or {})) else None,
     )
 
 

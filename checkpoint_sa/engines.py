@@ -9,16 +9,23 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 from urllib.parse import quote, urlencode
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, create_engine, event, func, select, text
+from sqlalchemy import Engine, Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import (
+    AsyncAdaptedQueuePool,
+    NullPool,
+    QueuePool,
+    SingletonThreadPool,
+    StaticPool,
+)
 from sqlalchemy.util import await_only
 
 from checkpoint_sa.errors import (
@@ -27,9 +34,10 @@ from checkpoint_sa.errors import (
     SchemaError,
     ValueTooLargeError,
 )
+from checkpoint_sa.types import MYSQL_FAMILY, POSTGRESQL_FAMILY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -79,11 +87,13 @@ _ASYNCPG_LACKS = frozenset(
 )
 """libpq's parameters that have no counterpart in asyncpg, which would send them to the server."""
 
-_FREE_AUTOCOMMIT = frozenset({"psycopg", "psycopg_async", "asyncpg"})
+_PSYCOPG = frozenset({"psycopg", "psycopg_async"})
+
+_FREE_AUTOCOMMIT = _PSYCOPG | {"asyncpg"}
 
 _BUSY_MILLISECONDS = 30_000
 
-_MYSQL_FAMILY = ("mysql", "mariadb")
+_OURS_ARE_AUTOCOMMIT = ("sqlite", "postgresql", *MYSQL_FAMILY)
 
 
 def parse_url(url: str | URL, colour: Colour) -> URL:
@@ -199,16 +209,17 @@ def _libpq_for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
 def _options(url: URL, pool: type[QueuePool], options: dict[str, Any]) -> dict[str, Any]:
     backend = url.get_backend_name()
     defaults: dict[str, Any] = {"hide_parameters": True}
+    connect_args: dict[str, Any] = {}
+    if backend in _OURS_ARE_AUTOCOMMIT:
+        # An operation of one statement is one round trip, then; others begin a transaction.
+        defaults |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     if backend == "sqlite":
-        defaults["connect_args"] = {"timeout": _BUSY_MILLISECONDS / 1000}
+        connect_args["timeout"] = _BUSY_MILLISECONDS / 1000
         if is_memory(url):
             # One database is one connection: each operation has it to itself.
             defaults |= {"poolclass": pool, "pool_size": 1, "max_overflow": 0, "pool_timeout": None}
-            defaults["connect_args"]["check_same_thread"] = False
-    elif backend in _MYSQL_FAMILY:
-        # Their default, REPEATABLE READ, takes gap locks: writers of other threads deadlock.
-        defaults["isolation_level"] = "READ COMMITTED"
-    connect_args = {**defaults.pop("connect_args", {}), **options.pop("connect_args", {})}
+            connect_args["check_same_thread"] = False
+    connect_args |= options.pop("connect_args", {})
     return {**defaults, **options, **({"connect_args": connect_args} if connect_args else {})}
 
 
@@ -221,22 +232,31 @@ def is_memory(url: URL) -> bool:
 
 
 def _listen(engine: Engine) -> None:
-    if engine.dialect.name == "sqlite" and engine.url.query.get("mode") != "ro":
-        event.listen(engine, "connect", _on_sqlite_connect)
+    name = engine.dialect.name
+    if name == "sqlite" and engine.url.query.get("mode") != "ro":
+        # Readers and a writer at the same time; no effect on a database in memory.
+        at_connect(engine, "PRAGMA journal_mode=WAL")
+    elif name in MYSQL_FAMILY:
+        # Their default, REPEATABLE READ, takes gap locks: writers of other threads deadlock.
+        at_connect(engine, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
 
-def _on_sqlite_connect(connection: Any, _: object) -> None:
-    cursor = connection.cursor()
-    # Readers and a writer at the same time; no effect on a database in memory.
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()
+def at_connect(engine: Engine, statement: str) -> None:
+    """Execute a statement on each new connection."""
+
+    def execute(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        cursor.close()
+
+    event.listen(engine, "connect", execute)
 
 
 # Engines and connections that users make
 
 
 def check_engine(engine: Engine) -> None:
-    """Refuse an engine that would lose checkpoints.
+    """Refuse an engine that would lose checkpoints, and mend one that would keep SQLite locked.
 
     Raises:
         ConfigurationError: An SQLite database in memory with a connection for each Python thread.
@@ -248,6 +268,18 @@ def check_engine(engine: Engine) -> None:
             " create_engine('sqlite://', poolclass=sqlalchemy.pool.StaticPool,"
             " connect_args={'check_same_thread': False})."
         )
+    if engine.dialect.name == "sqlite" and not event.contains(engine, "invalidate", _roll_back):
+        event.listen(engine, "invalidate", _roll_back)
+
+
+def _roll_back(connection: Any, _: object, __: object) -> None:
+    """Let go of SQLite's lock before a connection that was cancelled is closed.
+
+    Closed in the middle of a statement, it would keep its transaction until the garbage collector
+    finds the cursor.
+    """
+    with suppress(Exception, asyncio.CancelledError):  # the cancellation itself goes on
+        connection.rollback()
 
 
 def in_schema(engine: Engine, schema: str | None) -> Engine:
@@ -261,29 +293,84 @@ def _translation(owner: Engine | Connection, schema: str) -> dict[str | None, st
     return {**(owner.get_execution_options().get("schema_translate_map") or {}), None: schema}
 
 
-def reading(engine: Engine) -> Engine:
+def at_once(engine: Engine) -> Engine:
     """Return the engine for operations of one statement: without transactions where that is free.
 
     With psycopg and asyncpg AUTOCOMMIT is a flag in the driver, and saves two of three round trips.
     psycopg also forgets its prepared statements at each ROLLBACK. Elsewhere switching costs more
-    than it saves (seven round trips for three on the MySQL family).
+    than it saves (seven round trips for three on the MySQL family). An engine that was given an
+    isolation level keeps it: SERIALIZABLE counts for all, and behind a pooler in transaction mode
+    asyncpg's statements need a transaction around them.
     """
-    if engine.dialect.driver in _FREE_AUTOCOMMIT:
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    driver = engine.dialect.driver
+    if _isolation_level(engine) is None and driver in _FREE_AUTOCOMMIT and not begins(engine):
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    if driver in _PSYCOPG:
+        engine = engine.execution_options()  # the listener is for our statements only
+        event.listen(engine, "before_cursor_execute", _ask_for_binary)
     return engine
+
+
+def begins(engine: Engine) -> bool:
+    """Whether a listener of the user's has a say in how transactions begin: it may say BEGIN."""
+    return bool(engine.dispatch.begin)
+
+
+def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
+    """Have psycopg read results in binary form: as text, bytes are twice as long."""
+    cursor = getattr(cursor, "_cursor", cursor)
+    if not hasattr(cursor, "mogrify"):  # cursors that bind on the client know text only
+        cursor.format = 1
 
 
 def transactional(engine: Engine) -> Engine:
     """Return the engine, with transactions where it was made for AUTOCOMMIT."""
-    if _is_autocommit(engine) and engine.dialect.name != "sqlite":
-        return engine.execution_options(isolation_level="READ COMMITTED")
-    return engine
+    if not is_autocommit(engine):
+        return engine
+    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
+    return engine.execution_options(isolation_level=level)
 
 
-def _is_autocommit(owner: Engine | Connection) -> bool:
-    level = owner.get_execution_options().get("isolation_level")
+def writing(engine: Engine) -> Engine:
+    """Return the engine for `writes`: as it is where `BEGIN` costs less than leaving AUTOCOMMIT."""
+    if engine.dialect.name == "sqlite" or (
+        engine.dialect.name in MYSQL_FAMILY and engine.dialect.skip_autocommit_rollback
+    ):
+        return engine
+    return transactional(engine)
+
+
+@contextmanager
+def writes(connection: Connection) -> Iterator[None]:
+    """Run a transaction of ours that is going to write."""
+    transaction = connection.begin()
+    try:
+        begin_write(connection)
+        yield
+        transaction.commit()
+    except BaseException:
+        if is_autocommit(connection) and not connection.invalidated:
+            # A transaction that SQLAlchemy doesn't know of, so it wouldn't end it.
+            try:
+                connection.connection.rollback()
+            except connection.dialect.loaded_dbapi.Error:
+                connection.invalidate()
+        with suppress(DBAPIError):  # the connection is lost, and the transaction with it
+            transaction.rollback()  # close() alone leaves one whose commit was interrupted
+        raise
+
+
+def _isolation_level(owner: Engine | Connection) -> str | None:
+    """Return what an engine or a connection was given, None where it is the server's default."""
+    level: str | None = owner.get_execution_options().get("isolation_level")
     # SQLAlchemy has no public name for what create_engine(isolation_level=...) was given.
-    return (level or getattr(owner.dialect, "_on_connect_isolation_level", None)) == "AUTOCOMMIT"
+    level = level or getattr(owner.dialect, "_on_connect_isolation_level", None)
+    return level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
+
+
+def is_autocommit(owner: Engine | Connection) -> bool:
+    """Whether each statement commits by itself."""
+    return _isolation_level(owner) == "AUTOCOMMIT"
 
 
 def check_connection(connection: Connection) -> None:
@@ -292,7 +379,7 @@ def check_connection(connection: Connection) -> None:
     Raises:
         ConfigurationError: It is in AUTOCOMMIT mode.
     """
-    if _is_autocommit(connection):
+    if is_autocommit(connection):
         raise ConfigurationError(
             "This connection is in AUTOCOMMIT mode, so a checkpoint couldn't be stored as a whole."
             " Pass the engine, or a connection with transactions."
@@ -314,16 +401,25 @@ def joined(connection: Connection, *, schema: str | None) -> Iterator[None]:
 
 
 def begin_write(connection: Connection) -> None:
-    """Take SQLite's write lock at the start of a transaction that is going to write.
+    """Begin a transaction that is going to write, where the driver doesn't.
 
-    By itself SQLite takes it at the first change, and a transaction that has read before can't wait
-    for another writer then: it fails with "database is locked" at once.
+    On SQLite with its write lock. By itself SQLite takes it at the first change, and a transaction
+    that has read before can't wait for another writer then: it fails with "database is locked" at
+    once.
     """
-    if connection.dialect.name != "sqlite":
-        return
+    if connection.dialect.name == "sqlite":
+        driver_connection: Any = connection.connection.driver_connection
+        if not driver_connection.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif is_autocommit(connection) or _driver_commits(connection):
+        connection.exec_driver_sql("BEGIN")
+
+
+def _driver_commits(connection: Connection) -> bool:
+    """Whether a MySQL connection was opened with `autocommit`, without SQLAlchemy's knowledge."""
     driver_connection: Any = connection.connection.driver_connection
-    if not driver_connection.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    asked = getattr(driver_connection, "get_autocommit", None)
+    return connection.dialect.name in MYSQL_FAMILY and asked is not None and bool(asked())
 
 
 _locks: WeakKeyDictionary[object, Any] = WeakKeyDictionary()
@@ -339,17 +435,70 @@ def lock_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock 
     return cast("Lock", _locks.setdefault(owner, make_lock()))
 
 
-# Conflicts
+def queue_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock | None:
+    """Return the lock in which an SQLite engine's writers wait for each other; None elsewhere.
 
-_CONFLICTS = frozenset({"40001", "40P01", 1213})
-"""SQLSTATE of serialization failure and deadlock; MySQL's number of a deadlock."""
+    SQLite has one writer at a time, and lets others sleep for milliseconds before they ask again:
+    7.6 ms of a graph's turn, in which `put` and `put_writes` come from two threads at once.
+    """
+    if not isinstance(owner, Engine) or owner.dialect.name != "sqlite":
+        return None
+    # A NullPool serves several event loops, a lock of asyncio's one.
+    if isinstance(owner.pool, StaticPool | NullPool):
+        return None
+    return cast("Lock", _locks.setdefault(owner, make_lock()))
 
 
-def is_conflict(error: DBAPIError) -> bool:
-    """Whether the database ended a transaction for the sake of another one: again, it may pass."""
-    original: Any = error.orig
-    number = original.args[0] if original is not None and original.args else None
-    return getattr(original, "sqlstate", None) in _CONFLICTS or number in _CONFLICTS
+# Faults
+
+
+class Fault(Enum):
+    """What has gone wrong where the same operation may work when it is tried again."""
+
+    LOST = "the connection was lost"
+    CONFLICT = "the database ended the transaction for another one's sake"
+    UNREACHABLE = "the server can't be reached"
+
+
+_FAULTS: dict[object, Fault] = {
+    # SQLSTATEs: serialization failure, deadlock, lock_timeout
+    **dict.fromkeys(("40001", "40P01", "55P03"), Fault.CONFLICT),
+    # MySQL's numbers: record changed since the snapshot, lock wait timeout, deadlock
+    **dict.fromkeys((1020, 1205, 1213), Fault.CONFLICT),
+    # backend terminated, server crashed, idle timeouts; connection exceptions
+    **dict.fromkeys(("57P01", "57P02", "57P05", "25P03"), Fault.LOST),
+    **dict.fromkeys(("08000", "08003", "08006", "08007", "08P01"), Fault.LOST),
+    # shutdown, interrupted (MySQL's answer to KILL and KILL QUERY alike, not to a time limit),
+    # killed, gone away, lost, idle timeout
+    **dict.fromkeys((1053, 1317, 1927, 2006, 2013, 2055, 4031), Fault.LOST),
+    # starting up or shutting down, too many connections, can't connect
+    **dict.fromkeys(("57P03", "53300", "08001", "08004"), Fault.UNREACHABLE),
+    **dict.fromkeys((1040, 1203, 2002, 2003), Fault.UNREACHABLE),
+}
+
+
+def code(error: Exception) -> object:
+    """Return a SQLSTATE, or MySQL's number, else the name of the error's class."""
+    original: Any = getattr(error, "orig", None) or error
+    state = getattr(original, "sqlstate", None)
+    number = original.args[0] if original.args else None
+    return state or (number if isinstance(number, int) else type(original).__name__)
+
+
+def fault(error: Exception) -> Fault | None:
+    """Return what may have passed when an operation is tried again; None for any other error."""
+    if known := _FAULTS.get(code(error)):
+        return known
+    if not isinstance(error, DBAPIError):
+        # asyncpg's own, and the operating system's through it, when it connects
+        return Fault.UNREACHABLE if isinstance(error, OSError | asyncio.TimeoutError) else None
+    if error.connection_invalidated:
+        return Fault.LOST
+    # psycopg gives no SQLSTATE when it can't connect. SQLite has waited already.
+    is_bare = isinstance(error, OperationalError) and isinstance(code(error), str)
+    if is_bare and error.statement is None and getattr(error.orig, "sqlstate", "") is None:
+        return Fault.UNREACHABLE
+    return None
 
 
 # Sizes
@@ -370,7 +519,7 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
     Raises:
         ValueTooLargeError: It doesn't fit into max_allowed_packet (MySQL, MariaDB).
     """
-    if connection.dialect.name not in _MYSQL_FAMILY:
+    if connection.dialect.name not in MYSQL_FAMILY:
         return
     limit = None
     for row in rows:
@@ -434,7 +583,7 @@ def migration_lock(connection: Connection, *, seconds: float = LOCK_SECONDS) -> 
         # for whose end the holder's CREATE INDEX CONCURRENTLY would wait in turn.
         _poll(connection, func.pg_try_advisory_lock(_LOCK_NUMBER), seconds, end=True)
         release = select(func.pg_advisory_unlock(_LOCK_NUMBER))
-    elif family in _MYSQL_FAMILY:
+    elif family in MYSQL_FAMILY:
         # Names are the server's, not a database's.
         name = func.concat(_LOCK_NAME, func.left(func.sha2(func.database(), 256), 32))
         if connection.scalar(select(func.get_lock(name, seconds))) != 1:
@@ -464,7 +613,7 @@ def join_migration(connection: Connection, *, seconds: float = LOCK_SECONDS) -> 
         begin_write(connection)
     elif family == "postgresql":
         _poll(connection, func.pg_try_advisory_xact_lock(_LOCK_NUMBER), seconds, end=False)
-    elif family in _MYSQL_FAMILY:
+    elif family in MYSQL_FAMILY:
         raise ConfigurationError(
             "This connection has a transaction open, which the server would commit at the first"
             " change of a table. Pass the engine, or commit first."
@@ -526,12 +675,46 @@ def _poll(connection: Connection, lock: ColumnElement[bool], seconds: float, *, 
         pause(connection, _PAUSE)
 
 
-def pause(connection: Connection, seconds: float) -> None:
+def pause(owner: Engine | Connection, seconds: float) -> None:
     """Sleep, and let the event loop of an async driver go on meanwhile."""
-    if connection.dialect.is_async:
+    if owner.dialect.is_async:
         await_only(asyncio.sleep(seconds))
     else:
         time.sleep(seconds)
+
+
+def sizes_on_disk(
+    connection: Connection, tables: Sequence[str], schema: str | None
+) -> dict[str, int]:
+    """Return the bytes that tables take with their indexes, as far as the engine tells.
+
+    Of an SQLite file only the whole, as `total`.
+    """
+    dialect = connection.dialect
+    if dialect.name == "sqlite":
+        whole = text(
+            "SELECT page_count * page_size FROM pragma_page_count(:file), pragma_page_size(:file)"
+        )
+        return {"total": int(connection.scalar(whole, {"file": schema or "main"}) or 0)}
+    if dialect.name in POSTGRESQL_FAMILY:
+        quoted = dialect.identifier_preparer.quote
+        names = {table: f"{quoted(schema)}.{table}" if schema else table for table in tables}
+        size = func.pg_total_relation_size(func.to_regclass(bindparam("name", type_=Text())))
+        return {
+            table: int(connection.scalar(select(size), {"name": name}) or 0)
+            for table, name in names.items()
+        }
+    if dialect.name in MYSQL_FAMILY:
+        found = connection.execute(
+            text(
+                "SELECT table_name AS name, data_length + index_length AS bytes"
+                " FROM information_schema.tables"
+                " WHERE table_schema = COALESCE(:schema, DATABASE()) AND table_name IN :tables"
+            ).bindparams(bindparam("tables", expanding=True)),
+            {"schema": schema, "tables": list(tables)},
+        )
+        return {row.name: int(row.bytes or 0) for row in found}
+    return {}
 
 
 def _postgresql_holder(connection: Connection) -> str:
@@ -555,10 +738,9 @@ def _postgresql_holder(connection: Connection) -> str:
 
 def _mysql_holder(connection: Connection, name: ColumnElement[str]) -> str:
     holder = connection.scalar(select(func.is_used_lock(name)))
-    row = connection.execute(
-        text("SELECT user, host FROM information_schema.processlist WHERE id = :id"), {"id": holder}
-    ).first()
-    who = f" (user {row[0]}, from {row[1]})" if row else ""
+    # MySQL's information_schema.processlist fails while any session's statement is not valid UTF-8.
+    rows = connection.execute(text("SHOW PROCESSLIST"))
+    who = next((f" (user {row[1]}, from {row[2]})" for row in rows if row[0] == holder), "")
     return f"connection {holder}{who}; KILL {holder} ends it"
 
 

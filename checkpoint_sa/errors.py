@@ -6,7 +6,9 @@ CheckpointError
  +-- ConfigurationError (ValueError)       a URL, an engine or a connection that can't work
  |    +-- MissingDriverError (ImportError) the driver that a URL asks for isn't installed
  +-- SchemaError (RuntimeError)            the tables are missing, behind, ahead or unstamped
- +-- ThreadExistsError                     copy_thread would mix two histories
+ +-- ThreadExistsError                     copy_thread or copy would mix two histories
+ +-- TransferError                         a thread isn't in the target as it is in the source
+ +-- ParentConflictError                   another writer has gone on from the same checkpoint
  +-- CorruptDataError                      a stored row that can't be read
 
 What SQLAlchemy and the serializer raise passes through unchanged, unless there is something to add.
@@ -21,8 +23,10 @@ __all__ = [
     "CorruptDataError",
     "InvalidInputError",
     "MissingDriverError",
+    "ParentConflictError",
     "SchemaError",
     "ThreadExistsError",
+    "TransferError",
     "ValueTooLargeError",
 ]
 
@@ -52,7 +56,15 @@ class SchemaError(CheckpointError, RuntimeError):
 
 
 class ThreadExistsError(CheckpointError):
-    """The target of `copy_thread` already has checkpoints; nothing was copied."""
+    """The target of `copy_thread`, or of `copy`, has other checkpoints; nothing was copied."""
+
+
+class TransferError(CheckpointError):
+    """What was copied to another database isn't what the source has, or the source lacks it."""
+
+
+class ParentConflictError(CheckpointError):
+    """The parent of a checkpoint isn't the latest one any more; nothing was stored."""
 
 
 class CorruptDataError(CheckpointError):

@@ -55,7 +55,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-HEAD = "checkpoint_sa_0003"
+HEAD = "checkpoint_sa_0005"
 """The revision that this release works with. Revisions sort by name."""
 
 VERSION_TABLE = "checkpoint_sa_version"
@@ -445,8 +445,8 @@ def on_connection(
                 f" `await migrate.a{name}(...)`."
             )
         return asyncio.run(_acall(name, bind, function))
-    with engines.make_engine(_url(name, bind), poolclass=NullPool).connect() as connection:
-        return function(connection)
+    engine = engines.make_engine(_url(name, bind), poolclass=NullPool)
+    return on_connection(name, engine, function)
 
 
 async def _acall(
@@ -467,8 +467,7 @@ async def _acall(
     if not engines.is_async(bind):
         return await asyncio.to_thread(on_connection, name, bind, function)
     engine = engines.make_async_engine(_url(name, bind), poolclass=NullPool)
-    async with engine.connect() as connection:
-        return await connection.run_sync(function)
+    return await _acall(name, engine, function)
 
 
 def _url(name: str, bind: URL | str) -> URL:

@@ -1,6 +1,7 @@
 """The ORM models: what is stored, for people's own queries and for Alembic.
 
-On PostgreSQL the tables are those of langgraph-checkpoint-postgres, with two nullable columns more.
+On PostgreSQL the tables are those of langgraph-checkpoint-postgres, with two nullable columns more
+each in `checkpoints` and `checkpoint_blobs`, and a table of our own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ VERSION_BYTES = 128
 TASK_ID_BYTES = 255
 RUN_ID_BYTES = 255
 TYPE_BYTES = 255
+CHAIN_BYTES = 16
 
 
 class Base(DeclarativeBase):
@@ -67,6 +69,9 @@ class CheckpointBlob(Base):
         version: As in the `channel_versions` of the checkpoints that use it, as text.
         type: The serializer's tag; `empty` where a channel has no value.
         blob: What the serializer made of the value.
+        chain: Where the value is in `CheckpointDelta`; `type` has a suffix then, and `blob` is a
+            reference, as `incremental.py` describes. NULL where `blob` is the value.
+        position: Where in the chain.
     """
 
     __tablename__ = "checkpoint_blobs"
@@ -77,6 +82,27 @@ class CheckpointBlob(Base):
     version: Mapped[str] = mapped_column(key(VERSION_BYTES), primary_key=True)
     type: Mapped[str] = mapped_column(key(TYPE_BYTES))
     blob: Mapped[bytes | None] = mapped_column(Blob)
+    chain: Mapped[str | None] = mapped_column(key(CHAIN_BYTES))
+    position: Mapped[int | None] = mapped_column(Integer)
+
+
+class CheckpointDelta(Base):
+    """A value of a channel, or what makes a next one out of it; never changed once written.
+
+    Attributes:
+        chain: Names the value and the changes that followed it.
+        position: 0 for the value; the change at p makes the value at p out of that at p - 1.
+        data: The value's bytes, or the change, as `incremental.py` describes.
+    """
+
+    __tablename__ = "checkpoint_deltas"
+
+    thread_id: Mapped[str] = mapped_column(key(THREAD_ID_BYTES), primary_key=True)
+    checkpoint_ns: Mapped[str] = mapped_column(key(NAMESPACE_BYTES), primary_key=True)
+    channel: Mapped[str] = mapped_column(key(CHANNEL_BYTES), primary_key=True)
+    chain: Mapped[str] = mapped_column(key(CHAIN_BYTES), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    data: Mapped[bytes] = mapped_column(Blob)
 
 
 class CheckpointWrite(Base):

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from checkpoint_sa import statements as sql
 from checkpoint_sa import types
-from checkpoint_sa.errors import CheckpointError, ThreadExistsError
-from checkpoint_sa.upsert import nests
+from checkpoint_sa.errors import CheckpointError, ParentConflictError, ThreadExistsError
+from checkpoint_sa.incremental import SINCE, SUFFIX, Chained, ChainKey, Chains, Since
+from checkpoint_sa.upsert import nests, rewrites, selects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,9 +40,11 @@ _TUPLES = 1_000
 _SINGLES = 10_000
 
 _ATTEMPTS = 10
+_ATTEMPTS_AT_CHAINS = 2
+"""A row may have been deleted or rewritten between two statements; else it is missing for good."""
 
-# MySQL ends a recursion at 1,000 steps, so a chain is read in parts; short ones in one small part.
-_CHAIN_DEPTHS = (64, 512, 999)
+# A chain of parents is mostly short; a long one is read in few parts.
+_OLDER_ROWS = (64, 4_096)
 
 
 class Write(NamedTuple):
@@ -52,7 +55,7 @@ class Write(NamedTuple):
     idx: int
     channel: str
     type: str
-    blob: bytes
+    blob: bytes | Since
 
 
 class Stored(NamedTuple):
@@ -64,7 +67,7 @@ class Stored(NamedTuple):
     metadata: dict[str, Any]
     type: str | None
     exact: bytes | None
-    blobs: dict[str, tuple[str, bytes]]
+    blobs: dict[str, tuple[str, bytes | Chained]]
     """Channel -> (type, bytes), for the channels that have a blob."""
     writes: list[Write]
     """In the order of `writes_sort_key`."""
@@ -87,8 +90,8 @@ class History(NamedTuple):
 
     writes: list[Write]
     """Oldest first."""
-    seed: tuple[str, bytes] | None = None
-    """(type, bytes) of the value to start from."""
+    seed: tuple[str, bytes | Chained, str] | None = None
+    """(type, bytes, version) of the value to start from."""
     inline: dict[str, Any] | None = None
     """{channel: value} where the value to start from is part of a checkpoint's JSON."""
 
@@ -97,25 +100,131 @@ class History(NamedTuple):
 
 
 def get(
-    connection: Connection, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
+    connection: Connection,
+    thread_id: str,
+    checkpoint_ns: str,
+    checkpoint_id: str | None,
+    *,
+    chains: bool = False,
 ) -> Stored | None:
-    """Read one checkpoint, or the latest of its namespace: one statement, or two."""
+    """Read one checkpoint, or the latest of its namespace: one statement, or two.
+
+    Values that stand in chains cost one statement more, unless `chains` says that there may be
+    some.
+    """
+    reach = types.reach(connection.dialect)
     parameters = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
     if checkpoint_id is not None:
         parameters["checkpoint_id"] = checkpoint_id
-    statements = sql.GET_LATEST if checkpoint_id is None else sql.GET_ONE
-    reach = types.reach(connection.dialect)
-    for _ in range(_ATTEMPTS):
-        found = _Found(connection.execute(statements[reach], parameters))
-        if not found.checkpoints:
+    if reach is not types.Reach.NONE:
+        statements = sql.GET_LATEST if checkpoint_id is None else sql.GET_ONE
+        for _ in range(_ATTEMPTS_AT_CHAINS):
+            found = _Found(connection.execute(statements[reach, chains], parameters).all())
+            if not found.checkpoints:
+                return None
+            if not found.is_whole(reach):
+                break
+            if complete_chains(connection, found.chains):
+                return found.stored()[0]
+        else:
+            return found.stored()[0]  # a row is missing for good: who reads the value is told
+    return _get_in_two(connection, parameters, chains=chains)
+
+
+def _get_in_two(
+    connection: Connection, parameters: dict[str, str], *, chains: bool
+) -> Stored | None:
+    """Read a checkpoint and then its parts, which the second statement has in one snapshot."""
+    statement = sql.GET_HEAD if "checkpoint_id" in parameters else sql.GET_LATEST_HEAD
+    for attempt in range(_ATTEMPTS):
+        head = connection.execute(statement, parameters).first()
+        if head is None:
             return None
-        if found.is_whole(reach) or found.complete(connection):
-            return found.stored()[0]
-        # It was deleted between the two statements: look again.
+        found = Chains()
+        stored = _complete(connection, parameters, head, found, chains=chains)
+        if stored is None:
+            continue  # it was deleted between the two statements: look again
+        if complete_chains(connection, found) or attempt + 1 >= _ATTEMPTS_AT_CHAINS:
+            return stored
     raise CheckpointError(
         f"The checkpoint was deleted and stored again {_ATTEMPTS} times while it was being read:"
-        f" thread_id={thread_id!r}, checkpoint_ns={checkpoint_ns!r}. Try again."
+        f" {parameters!r}. Try again."
     )
+
+
+def _complete(
+    connection: Connection,
+    namespace: Mapping[str, str],
+    head: AnyRow,
+    found: Chains,
+    *,
+    chains: bool,
+) -> Stored | None:
+    """Read the parts of a checkpoint; None if it is gone."""
+    checkpoint_id, parent_id, checkpoint, metadata, type_, exact = head
+    thread_id, checkpoint_ns = namespace["thread_id"], namespace["checkpoint_ns"]
+    document = json.loads(checkpoint)
+    wanted = {
+        "thread_id": thread_id,
+        "checkpoint_ns": checkpoint_ns,
+        "checkpoint_id": checkpoint_id,
+        "writes_of": checkpoint_id,
+        "sends_of": (parent_id or "") if _is_old(document) else "",
+    }
+    versions = versions_of(document)
+    writes: dict[int, list[Write]] = {sql.WRITE: [], sql.SEND: []}
+    blobs: dict[str, tuple[str, bytes | Chained]] = {}
+    for chunk in _chunks(list(versions.items()), _TUPLES) or [[]]:
+        rows = _parts(connection, wanted, chunk, chains=chains)
+        wanted |= {"writes_of": "", "sends_of": ""}
+        # What counts is what the last statement still sees.
+        if all(row.kind != sql.CHECKPOINT for row in rows):
+            return None
+        for kind, channel, version, task_id, idx, part_type, blob in rows:
+            if kind == sql.BLOB:  # its chain and position are where a write has its task
+                key = (thread_id, checkpoint_ns, channel)
+                place = (task_id, idx)
+                blobs[channel] = _value(found, key, version, place, part_type, blob)
+            elif kind == sql.DELTA:
+                found.add((thread_id, checkpoint_ns, channel, task_id), idx, _bytes(blob))
+            elif kind != sql.CHECKPOINT:
+                writes[kind].append(Write(version, task_id, idx, channel, part_type, _bytes(blob)))
+    return Stored(
+        key=(thread_id, checkpoint_ns, checkpoint_id),
+        parent_id=parent_id or None,
+        checkpoint=document,
+        metadata=json.loads(metadata),
+        type=type_,
+        exact=None if exact is None else bytes(exact),
+        blobs=blobs,
+        writes=_in_order(writes[sql.WRITE], blobs),
+        sends=sorted(writes[sql.SEND]),
+    )
+
+
+def _parts(
+    connection: Connection,
+    wanted: Mapping[str, str],
+    versions: Sequence[tuple[str, str]],
+    *,
+    chains: bool,
+) -> Sequence[AnyRow]:
+    """Read the parts of a checkpoint with these (channel, version)."""
+    if len(versions) > sql.FEW:
+        return connection.execute(
+            sql.parts(None, chains=chains), {**wanted, "versions": versions}
+        ).all()
+    # A statement for each power of two: the last value is looked up again.
+    count = 1 << max(0, len(versions) - 1).bit_length()
+    padded = [*versions, *[versions[-1] if versions else ("", "")] * (count - len(versions))]
+    names = {f"wanted_channel_{i}": channel for i, (channel, _) in enumerate(padded)}
+    names |= {f"wanted_version_{i}": version for i, (_, version) in enumerate(padded)}
+    return connection.execute(sql.parts(count, chains=chains), {**wanted, **names}).all()
+
+
+def _is_old(document: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's pending sends are kept with its parent."""
+    return (document.get("v") or 1) < sql.FIRST_WITHOUT_SENDS
 
 
 def page(
@@ -144,22 +253,60 @@ def page(
         parameters["after_id"] = last[2]
         if thread_id is None or checkpoint_ns is None:
             parameters |= {"after_thread": last[0], "after_ns": last[1]}
-    found = _Found(connection.execute(statement, {**parameters, "size": size}))
-    after = found.last if len(found.checkpoints) == size else None
-    if not found.is_whole(reach):
-        found.complete(connection)
+    for _ in range(_ATTEMPTS_AT_CHAINS):
+        found = _Found(connection.execute(statement, {**parameters, "size": size}).all())
+        after = found.last if len(found.checkpoints) == size else None
+        if not found.is_whole(reach):
+            found.complete(connection)
+        if complete_chains(connection, found.chains):
+            break
     return found.stored(), after
+
+
+def complete_chains(connection: Connection, chains: Chains) -> bool:
+    """Read the rows of chains that are missing; return whether none is any more."""
+    statement = sql.GET_DELTAS[types.reach(connection.dialect)]
+    for chunk in _chunks(chains.lacking(), _TUPLES):
+        for row in connection.execute(statement, {"blob_keys": chunk}):
+            _take_delta(chains, row)
+    return not chains.lacking()
+
+
+def _take_delta(chains: Chains, row: AnyRow) -> None:
+    chains.add((row[1], row[2], row[4], row[7]), row[8], bytes(row[10]))
+
+
+def _blob(chains: Chains, row: AnyRow) -> tuple[str, bytes | Chained]:
+    _, thread_id, namespace, _, channel, version, _, chain, position, type_, blob = row
+    return _value(chains, (thread_id, namespace, channel), version, (chain, position), type_, blob)
+
+
+def _value(  # noqa: PLR0913, PLR0917 - what there is of a value
+    chains: Chains,
+    channel: tuple[str, str, str],
+    version: str,
+    place: tuple[str | None, int],
+    type_: str,
+    blob: Any,
+) -> tuple[str, bytes | Chained]:
+    """Return the serializer's tag, and the bytes of a value or what they are put together from."""
+    chain, position = place
+    if chain is None:
+        return type_, _bytes(blob)
+    key = (*channel, chain)
+    return type_.removesuffix(SUFFIX), chains.name(key, position, version, _bytes(blob))
 
 
 class _Found:
     """Checkpoints out of the database, and the parts of them that came along."""
 
-    def __init__(self, rows: Iterable[AnyRow]) -> None:
+    def __init__(self, rows: Sequence[AnyRow]) -> None:
         self.checkpoints: dict[CheckpointKey, AnyRow] = {}
         self.documents: dict[CheckpointKey, dict[str, Any]] = {}
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
         self._sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
-        self._blobs: dict[BlobKey, tuple[str, bytes]] = {}
+        self._blobs: dict[BlobKey, tuple[str, bytes | Chained]] = {}
+        self.chains = Chains()
         for row in self._take(rows):
             self.checkpoints[row[1:4]] = row
             self.documents[row[1:4]] = json.loads(row.channel)
@@ -180,21 +327,19 @@ class _Found:
             for version in (document.get("channel_versions") or {}).values()
         )
 
-    def _is_old(self, key: CheckpointKey) -> bool:
-        return (self.documents[key].get("v") or 1) < sql.FIRST_WITHOUT_SENDS
-
-    def _take(self, rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
+    def _take(self, rows: Sequence[AnyRow]) -> Iterator[AnyRow]:
         """Sort parts into place; yield the rows of checkpoints."""
         for row in rows:
-            kind = row[0]
+            kind, thread_id, namespace, checkpoint_id, channel, version, *_ = row
             if kind == sql.BLOB:
-                _, thread_id, namespace, _, channel, version, *_, type_, blob = row
-                self._blobs[thread_id, namespace, channel, version] = (type_, bytes(blob or b""))
+                self._blobs[thread_id, namespace, channel, version] = _blob(self.chains, row)
             elif kind == sql.CHECKPOINT:
                 yield row
+            elif kind == sql.DELTA:
+                _take_delta(self.chains, row)
             else:
                 into = self._writes if kind == sql.WRITE else self._sends
-                into[row[1:4]].append(_write(row))
+                into[thread_id, namespace, checkpoint_id].append(_write(row))
 
     def complete(self, connection: Connection) -> bool:
         """Read the parts with a statement of their own; drop checkpoints deleted meanwhile.
@@ -210,7 +355,7 @@ class _Found:
         send_keys = [
             (*key[:2], row.version)
             for key, row in self.checkpoints.items()
-            if row.version and self._is_old(key)
+            if row.version and _is_old(self.documents[key])
         ]
         self._writes.clear()  # they may have come along
         self._sends.clear()
@@ -218,12 +363,19 @@ class _Found:
         for chunk in _chunks(list(blob_keys), _TUPLES) or [[]]:
             parts = connection.execute(
                 sql.GET_PARTS, {**wanted, "blob_keys": chunk, "present_keys": keys}
-            )
+            ).all()
             # What counts is what the last statement still sees.
             present = {row[1:4] for row in self._take(parts)}
             wanted = {"checkpoint_keys": [], "send_keys": []}
         self.checkpoints = {key: row for key, row in self.checkpoints.items() if key in present}
         return bool(self.checkpoints)
+
+    def _blobs_of(self, key: CheckpointKey) -> dict[str, tuple[str, bytes | Chained]]:
+        return {
+            channel: blob
+            for channel, version in versions_of(self.documents[key]).items()
+            if (blob := self._blobs.get((*key[:2], channel, version)))
+        }
 
     def stored(self) -> list[Stored]:
         """Put everything together, in the order of the statement."""
@@ -235,13 +387,11 @@ class _Found:
                 metadata=json.loads(row.task_path),
                 type=row.type,
                 exact=None if row.blob is None else bytes(row.blob),
-                blobs={
-                    channel: blob
-                    for channel, version in versions_of(self.documents[key]).items()
-                    if (blob := self._blobs.get((*key[:2], channel, version)))
-                },
-                writes=sorted(self._writes[key]),
-                sends=sorted(self._sends[(*key[:2], row.version)]) if self._is_old(key) else [],
+                blobs=(blobs := self._blobs_of(key)),
+                writes=_in_order(self._writes[key], blobs),
+                sends=sorted(self._sends[(*key[:2], row.version)])
+                if _is_old(self.documents[key])
+                else [],
             )
             for key, row in sorted(self.checkpoints.items(), key=lambda item: item[1].idx)
         ]
@@ -249,7 +399,26 @@ class _Found:
 
 def _write(row: AnyRow) -> Write:
     *_, channel, _, task_path, task_id, idx, type_, blob = row
-    return Write(task_path, task_id, idx, channel, type_, bytes(blob or b""))
+    return Write(task_path, task_id, idx, channel, type_, _bytes(blob))
+
+
+def _in_order(
+    writes: Iterable[Write], blobs: Mapping[str, tuple[str, bytes | Chained]]
+) -> list[Write]:
+    """Sort the writes of a checkpoint; those stored as what changed get its values to build on."""
+    return sorted(
+        write._replace(
+            type=write.type.removesuffix(SINCE),
+            blob=Since(blobs.get(write.channel, ("", b""))[1], cast("bytes", write.blob)),
+        )
+        if (write.type or "").endswith(SINCE)
+        else write
+        for write in writes
+    )
+
+
+def _bytes(blob: Any) -> bytes:
+    return blob if type(blob) is bytes else bytes(blob or b"")
 
 
 def versions_of(document: Mapping[str, Any]) -> dict[str, str]:
@@ -264,13 +433,18 @@ def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 # Writing
 
 
-def is_one_statement(dialect: Dialect, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether one statement stores these blobs with their checkpoint, or these writes.
+def puts_at_once(dialect: Dialect, blobs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one statement stores a checkpoint with these blobs: it needs no transaction, then."""
+    return not blobs or (nests(dialect) and len(blobs) <= sql.AT_ONCE)
 
-    It needs no transaction around it, then.
-    """
-    kinds = {row.get("idx", 0) < 0 for row in rows}
-    return nests(dialect) and len(rows) <= sql.AT_ONCE and len(kinds) <= 1
+
+def puts_writes_at_once(dialect: Dialect, writes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one statement stores these writes."""
+    return len(writes) == 1 or (
+        len(writes) <= sql.AT_ONCE
+        and len({write["idx"] < 0 for write in writes}) == 1
+        and (selects(dialect) or rewrites(dialect, sum(len(write["blob"]) for write in writes)))
+    )
 
 
 def put(
@@ -279,8 +453,9 @@ def put(
     """Store a checkpoint and the values it brings: one statement, or two."""
     if not blobs:
         connection.execute(sql.PUT_CHECKPOINT, checkpoint)
-    elif is_one_statement(connection.dialect, blobs):
-        connection.execute(sql.put_at_once(len(blobs)), checkpoint | sql.numbered(blobs))
+    elif puts_at_once(connection.dialect, blobs):
+        parameters = checkpoint | sql.several(blobs, sql.OF_ALL_BLOBS)
+        connection.execute(sql.put_at_once(len(blobs)), parameters)
     else:
         connection.execute(sql.PUT_BLOBS, blobs)
         connection.execute(sql.PUT_CHECKPOINT, checkpoint)
@@ -298,6 +473,32 @@ def put_only(
     keep_latest(connection, checkpoint["thread_id"], checkpoint["checkpoint_ns"])
 
 
+TURN_CHANNEL = "__checkpoint_sa_turn__"
+_TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty", "blob": b""}
+"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it."""
+
+
+def expect_latest(connection: Connection, checkpoint: Mapping[str, Any]) -> None:
+    """Wait for other writers of a namespace, and check that a checkpoint continues the latest.
+
+    Two statements more for a put. Only writers that check take turns.
+
+    Raises:
+        ParentConflictError: It doesn't.
+    """
+    namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
+    connection.execute(sql.TAKE_TURN, namespace | _TURN)
+    latest = connection.scalar(sql.GET_LATEST_ID, namespace)
+    parent = checkpoint["parent_checkpoint_id"]
+    if latest not in (parent, checkpoint["checkpoint_id"]):
+        raise ParentConflictError(
+            f"Checkpoint {checkpoint['checkpoint_id']!r} was made from {parent!r}, but the latest"
+            f" one is {latest!r} (thread_id={namespace['thread_id']!r},"
+            f" checkpoint_ns={namespace['checkpoint_ns']!r}). Another writer has gone on: read the"
+            " thread again, or use a saver without check_parent to fork it."
+        )
+
+
 def put_writes(connection: Connection, writes: Sequence[dict[str, Any]]) -> None:
     """Store a task's writes: special ones replace, ordinary ones stay as first written.
 
@@ -305,9 +506,9 @@ def put_writes(connection: Connection, writes: Sequence[dict[str, Any]]) -> None
     """
     for special in (False, True):
         rows = [write for write in writes if (write["idx"] < 0) is special]
-        if rows and is_one_statement(connection.dialect, rows):
+        if 1 < len(rows) <= sql.AT_ONCE and selects(connection.dialect):
             statement = sql.put_writes_at_once(len(rows), special=special)
-            connection.execute(statement, sql.numbered(rows))
+            connection.execute(statement, sql.several(rows, sql.OF_ALL_WRITES))
         elif rows:
             connection.execute(sql.REPLACE_WRITES if special else sql.PUT_WRITES, rows)
 
@@ -326,8 +527,8 @@ def _link(row: AnyRow) -> _Link:
     return _Link(
         row.checkpoint_id,
         row.parent_checkpoint_id or None,
-        versions_of({"channel_versions": _said(row.versions)}),
-        _said(row.inline) or {},
+        {channel: str(version) for channel, version in (said(row.versions) or {}).items()},
+        said(row.inline) or {},
     )
 
 
@@ -365,7 +566,7 @@ def delta_history(
 ) -> dict[str, History]:
     """Collect each channel's writes since its nearest stored value among the ancestors.
 
-    Statements: two for each part of the chain (64 ancestors, 512 more, then 999 at a time), and two
+    Statements: two for each part of the chain (64 checkpoints, 512, then 4,096 at a time), and two
     at the end.
     """
     namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
@@ -375,18 +576,28 @@ def delta_history(
         return {channel: History([]) for channel in channels}
     walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
 
-    seeds: dict[str, tuple[str, bytes]] = {}
+    seeds: dict[str, tuple[str, bytes | Chained, str]] = {}
     if walk.seed:
+        chains = Chains()
         keys = [(thread_id, checkpoint_ns, *item) for item in walk.seed.items()]
         for row in connection.execute(sql.GET_BLOBS, {"blob_keys": keys}):
-            seeds[row.channel] = (row.type, bytes(row.blob or b""))
+            seeds[row.channel] = (*_blob(chains, row), row.version)
+        complete_chains(connection, chains)
 
     collected: dict[tuple[str, str], list[Write]] = defaultdict(list)
     ancestors = list(dict.fromkeys(i for path in walk.path.values() for i in path))
     for ids in _chunks(ancestors, _SINGLES):
         wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
-        for row in connection.execute(sql.GET_CHANNEL_WRITES, wanted):
-            collected[row.checkpoint_id, row.channel].append(_write(row))
+        rows = connection.execute(sql.GET_CHANNEL_WRITES, wanted).all()
+        for ancestor, channel, path, task_id, idx, type_, blob in rows:
+            write = Write(path, task_id, idx, channel, type_, _bytes(blob))
+            collected[ancestor, channel].append(write)
+    # A channel that has such writes has a value at most of its checkpoints, so these are few.
+    for (ancestor, channel), writes in collected.items():
+        if any((write.type or "").endswith(SINCE) for write in writes):
+            stored = get(connection, thread_id, checkpoint_ns, ancestor, chains=True)
+            if stored is not None:
+                writes[:] = [write for write in stored.writes if write.channel == channel]
 
     return {
         channel: History(
@@ -412,7 +623,11 @@ def _walk(
     """Follow the parents of a checkpoint until every channel has met a stored value."""
     namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
     walk = _Walk(channels)
+    start = True
     for links in _ancestors(connection, namespace, checkpoint_id):
+        if start:
+            del links[0]  # its own writes and values aren't part of its history
+            start = False
         versions = {
             link.versions[channel]
             for link in links
@@ -437,35 +652,37 @@ def _walk(
 def _ancestors(
     connection: Connection, namespace: Mapping[str, str], checkpoint_id: str
 ) -> Iterator[list[_Link]]:
-    """Yield the ancestors of a checkpoint, nearest first, in parts."""
-    seen = {checkpoint_id}
-    start = checkpoint_id
-    depths = iter(_CHAIN_DEPTHS)
-    depth = next(depths)
-    while True:
+    """Yield a checkpoint and its ancestors, nearest first, in parts.
+
+    A part is found among the rows that come before its first one in the order of ids. That is
+    nearly all of them where ids follow time; where they don't, a part ends early and the next one
+    begins at the parent.
+    """
+    seen: set[str] = set()
+    at: str | None = checkpoint_id
+    size = _OLDER_ROWS[0]
+    while at is not None:
         rows = connection.execute(
-            sql.GET_CHAIN, {**namespace, "checkpoint_id": start, "depth": depth}
+            sql.GET_OLDER, {**namespace, "checkpoint_id": at, "size": size}
         ).all()
-        links = [
-            _link(row)
-            for row in rows[1:]  # the first is where this part starts: already seen
-            if row.checkpoint_id not in seen
-        ]
+        by_id = {row.checkpoint_id: row for row in rows}
+        links: list[_Link] = []
+        while at is not None and at in by_id and at not in seen:
+            seen.add(at)
+            links.append(_link(by_id[at]))
+            at = links[-1].parent_id
         if not links:
             return
         yield links
-        if links[-1].parent_id is None:
-            return
-        seen.update(link.checkpoint_id for link in links)
-        start = links[-1].checkpoint_id
-        depth = next(depths, depth)
+        is_dense = len(links) * 2 > len(rows)
+        size = min(_OLDER_ROWS[1], size * 8) if is_dense else _OLDER_ROWS[0]
 
 
 # Deleting
 
 
 def delete_threads(connection: Connection, thread_ids: Sequence[str]) -> None:
-    """Delete all of some threads: three statements."""
+    """Delete all of some threads: five statements."""
     for chunk in _chunks(sorted(thread_ids), _SINGLES):
         for statement in sql.DELETE_THREADS:
             connection.execute(statement, {"thread_ids": chunk})
@@ -492,23 +709,30 @@ def delete_runs(
     for chunk in _chunks(sorted({key[:2] for key in doomed}), _TUPLES):
         for row in connection.execute(sql.GET_USE, {"namespace_keys": chunk}):
             key = row[:3]
-            (freed if key in doomed else kept).update(_used(row))
+            (freed if key in doomed else kept).update(used(row))
             if key not in doomed and (*key[:2], row.parent_checkpoint_id) in doomed:
                 orphans.append(key)
-    _apply(connection, sql.DELETE_BLOBS, freed - kept)
-    _apply(connection, sql.DELETE_CHECKPOINTS, doomed)
-    _apply(connection, sql.DELETE_WRITES, doomed)
-    _apply(connection, sql.FORGET_PARENTS, orphans)
+    chains: set[ChainKey] = set()
+    for chunk in _chunks(sorted(freed - kept), _TUPLES):
+        chains.update(row[:4] for row in connection.execute(sql.GET_CHAINS, {"blob_keys": chunk}))
+    lock_chains(connection, chains)
+    apply(connection, sql.DELETE_BLOBS, freed - kept)
+    free_chains(connection, chains)
+    apply(connection, sql.DELETE_CHECKPOINTS, doomed)
+    apply(connection, sql.DELETE_WRITES, doomed)
+    apply(connection, sql.FORGET_PARENTS, orphans)
 
 
-def _used(row: AnyRow) -> Iterator[BlobKey]:
-    for channel, version in (_said(row.versions) or {}).items():
+def used(row: AnyRow) -> Iterator[BlobKey]:
+    """Yield the keys of the values that a row of `uses` names."""
+    for channel, version in (said(row.versions) or {}).items():
         yield row.thread_id, row.checkpoint_ns, channel, str(version)
 
 
-def _apply(
+def apply(
     connection: Connection, statement: Delete | Update, keys: Iterable[tuple[str, ...]]
 ) -> None:
+    """Execute a statement for some keys, a thousand at a time."""
     for chunk in _chunks(sorted(keys), _TUPLES):
         # MariaDB reads and locks the whole table to delete or update by a list of one tuple; the
         # same tuple twice is looked up in the index.
@@ -527,15 +751,18 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     """
     one = checkpoint_ns is not None
     scope = {"thread_id": thread_id, **({"checkpoint_ns": checkpoint_ns} if one else {})}
-    blobs: dict[BlobKey, str] = {
-        (thread_id, row.checkpoint_ns, row.channel, row.version): row.type
-        for row in connection.execute(sql.blob_keys(namespace=one), scope)
-    }
+    blobs: dict[BlobKey, str] = {}
+    positions: dict[ChainKey, dict[BlobKey, int]] = defaultdict(dict)
+    for row in connection.execute(sql.blob_keys(namespace=one), scope):
+        key = (thread_id, row.checkpoint_ns, row.channel, row.version)
+        blobs[key] = row.type
+        if row.chain is not None:
+            positions[(*key[:3], row.chain)][key] = row.position
     # In the database's order of ids, by which a latest one is read as well.
-    family: _Family = defaultdict(dict)
+    family: Family = defaultdict(dict)
     for row in connection.execute(sql.family(namespace=one), scope):
         family[row.checkpoint_ns][row.checkpoint_id] = row
-    kept = _kept(connection, thread_id, family, blobs)
+    kept = kept_of(connection, thread_id, family, blobs, latest_of(family))
     doomed = [
         (thread_id, namespace, checkpoint_id)
         for namespace, rows in family.items()
@@ -543,9 +770,9 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     ]
     if not doomed:
         return
-    _apply(connection, sql.DELETE_CHECKPOINTS, doomed)
+    apply(connection, sql.DELETE_CHECKPOINTS, doomed)
     if checkpoint_ns is None:
-        _apply(connection, sql.DELETE_WRITES, doomed)
+        apply(connection, sql.DELETE_WRITES, doomed)
     else:  # with those of late writers, whose checkpoints went at an earlier put
         ids = family[checkpoint_ns]
         oldest = {"checkpoint_id": next(i for i in ids if i in kept[checkpoint_ns])}
@@ -556,32 +783,75 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
         for checkpoint_id in ids
         if family[namespace][checkpoint_id].parent_checkpoint_id in family[namespace].keys() - ids
     ]
-    _apply(connection, sql.FORGET_PARENTS, orphans)
-    used = {key for row in _uses(connection, thread_id, family) for key in _used(row)}
-    _apply(connection, sql.DELETE_BLOBS, {key for key in blobs.keys() - used if key[1] in family})
+    apply(connection, sql.FORGET_PARENTS, orphans)
+    needed = {key for row in uses(connection, thread_id, family) for key in used(row)}
+    unused = {key for key in blobs.keys() - needed if key[1] in family}
+    # A chain has rows to free where its last value goes.
+    chains = {
+        chain
+        for chain, values in positions.items()
+        if max(values, key=values.__getitem__) in unused
+    }
+    lock_chains(connection, chains)
+    apply(connection, sql.DELETE_BLOBS, unused)
+    free_chains(connection, chains)
 
 
-_Family = dict[str, dict[str, "AnyRow"]]
+def lock_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
+    """Let nobody append to some chains until the end of the transaction."""
+    for chunk in _chunks(sorted(chains), _TUPLES):
+        connection.execute(sql.LOCK_CHAINS, {"chain_keys": chunk}).all()
+
+
+def free_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
+    """Delete the rows of chains, which are locked, behind the last values that are still there."""
+    for chunk in _chunks(sorted(chains), _TUPLES):
+        ends: dict[ChainKey, int] = {}
+        for row in connection.execute(
+            sql.GET_CHAINED,
+            {
+                "channel_keys": sorted({key[:3] for key in chunk}),
+                "chains": sorted({key[3] for key in chunk}),
+            },
+        ):
+            ends[row[:4]] = max(row.position, ends.get(row[:4], 0))
+        apply(connection, sql.DELETE_CHAINS, [key for key in chunk if key not in ends])
+        names = ("thread_id", "checkpoint_ns", "channel", "chain", "position")
+        if tails := [dict(zip(names, (*key, end), strict=True)) for key, end in ends.items()]:
+            connection.execute(sql.DELETE_TAIL, tails)
+
+
+Family = dict[str, dict[str, "AnyRow"]]
 """Namespace -> checkpoint id -> row of `statements.family`, oldest first."""
 
 
-def _uses(connection: Connection, thread_id: str, namespaces: Iterable[str]) -> Iterator[AnyRow]:
+def uses(connection: Connection, thread_id: str, namespaces: Iterable[str]) -> Iterator[AnyRow]:
+    """Yield what the checkpoints of some namespaces use."""
     for chunk in _chunks([(thread_id, namespace) for namespace in sorted(namespaces)], _TUPLES):
         yield from connection.execute(sql.GET_USE, {"namespace_keys": chunk})
 
 
-def _kept(
-    connection: Connection, thread_id: str, family: _Family, blobs: Mapping[BlobKey, str]
+def latest_of(family: Family) -> dict[str, set[str]]:
+    """Return the id of the latest checkpoint of each namespace."""
+    return {namespace: {next(reversed(rows))} for namespace, rows in family.items()}
+
+
+def kept_of(
+    connection: Connection,
+    thread_id: str,
+    family: Family,
+    blobs: Mapping[BlobKey, str],
+    wanted: Mapping[str, Collection[str]],
 ) -> dict[str, set[str]]:
-    """Decide which checkpoints `keep_latest` keeps, by namespace."""
-    heads = {namespace: next(reversed(rows.values())) for namespace, rows in family.items()}
-    kept = {namespace: {head.checkpoint_id} for namespace, head in heads.items()}
+    """Return the checkpoints that stay, by namespace: those that are wanted and what they need."""
+    kept = {namespace: set(ids) for namespace, ids in wanted.items()}
 
     with_sends = [
-        (thread_id, namespace, head.parent_checkpoint_id)
-        for namespace, head in heads.items()
-        if (_said(head.v) or 1) < sql.FIRST_WITHOUT_SENDS
-        and head.parent_checkpoint_id in family[namespace]
+        (thread_id, namespace, row.parent_checkpoint_id)
+        for namespace, ids in wanted.items()
+        for row in map(family[namespace].__getitem__, ids)
+        if (said(row.v) or 1) < sql.FIRST_WITHOUT_SENDS
+        and row.parent_checkpoint_id in family[namespace].keys() - kept[namespace]
     ]
     for chunk in _chunks(with_sends, _TUPLES):
         for row in connection.execute(sql.GET_SENDERS, {"keys": chunk}):
@@ -590,36 +860,36 @@ def _kept(
     # LangGraph counts each DeltaChannel's updates in metadata. LangGraph.js only marks the thread:
     # there, every channel with a version and no value may be one.
     deltas = {
-        namespace: {channel for row in rows.values() for channel in _said(row.counters) or ()}
+        namespace: {channel for row in rows.values() for channel in said(row.counters) or ()}
         for namespace, rows in family.items()
-        if any(_said(row.counters) or _said(row.delta) for row in rows.values())
+        if any(said(row.counters) or said(row.delta) for row in rows.values())
     }
     links: dict[str, dict[str, _Link]] = defaultdict(dict)
-    for row in _uses(connection, thread_id, deltas):
+    for row in uses(connection, thread_id, deltas):
         links[row.checkpoint_ns][row.checkpoint_id] = _link(row)
     for namespace, channels in deltas.items():
-        head_link = links[namespace].get(heads[namespace].checkpoint_id)
-        if head_link is not None:
-            if any(_said(row.delta) for row in family[namespace].values()):
-                channels.update(head_link.versions)
-            stored = {
-                key[2:] for key, kind in blobs.items() if key[1] == namespace and kind != "empty"
-            }
-            kept[namespace].update(_needed(head_link, links[namespace], channels, stored))
+        stored = {key[2:] for key, kind in blobs.items() if key[1] == namespace and kind != "empty"}
+        of_javascript = any(said(row.delta) for row in family[namespace].values())
+        ids = wanted[namespace]
+        for link in [link for link in map(links[namespace].get, ids) if link is not None]:
+            if link.parent_id not in ids:  # else the parent needs all that this one does
+                names = channels | link.versions.keys() if of_javascript else channels
+                kept[namespace].update(_needed(link, links[namespace], names, stored))
 
     # A call's namespace ends in its task id, after a colon; a subgraph with a checkpointer of its
     # own has none, and its state outlives each call. A call can be stored before the root
     # checkpoint it started from: it goes only when that one is there and goes.
     gone = family.get("", {}).keys() - kept.get("", set())
-    for namespace, head in heads.items():
-        if ":" in namespace and (_said(head.parents) or {}).get("") in gone:
+    for namespace, rows in family.items():
+        latest = next(reversed(rows.values()))
+        if ":" in namespace and (said(latest.parents) or {}).get("") in gone:
             kept[namespace] = set()
     return {namespace: ids & family[namespace].keys() for namespace, ids in kept.items()}
 
 
-def _said(text: str | None) -> Any:
+def said(text: str | None) -> Any:
     """Return a part of a document; None where it is missing, which SQLite says as null."""
-    return json.loads(text) if text else None
+    return json.loads(text) if text and text != "{}" else None
 
 
 def _needed(
@@ -641,16 +911,35 @@ def _needed(
     return set().union(*walk.path.values())
 
 
-def copy_thread(connection: Connection, source: str, target: str) -> None:
-    """Copy all of a thread inside the database: four statements.
+def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:
+    """Copy all of a thread inside the database: five statements.
+
+    Args:
+        connection: Where to run.
+        source: The thread to copy.
+        target: The thread to make.
+        empty: Gets the target once it was seen without rows. When the operation is tried again, a
+            copy that is there now is its own: the answer to a commit was lost.
 
     Raises:
         ThreadExistsError: The target has rows already.
     """
     if connection.execute(sql.THREAD_EXISTS, {"thread_id": target}).first():
+        if target in empty and _is_copy(connection, source, target):
+            return
         raise ThreadExistsError(
             f"Thread {target!r} already has checkpoints, so {source!r} was not copied to it."
             " Copy to a thread_id that is not in use, or delete_thread() the target first."
         )
+    empty.add(target)
     for statement in sql.COPY_THREAD:
         connection.execute(statement, {"source": source, "target": target})
+
+
+def _is_copy(connection: Connection, source: str, target: str) -> bool:
+    """Whether one thread has all checkpoints of the other: either may have gone on meanwhile."""
+    ids: dict[str, set[tuple[str, str]]] = {}
+    for thread_id in (source, target):
+        rows = connection.execute(sql.family(namespace=False), {"thread_id": thread_id})
+        ids[thread_id] = {(row.checkpoint_ns, row.checkpoint_id) for row in rows}
+    return ids[source] <= ids[target] or ids[target] <= ids[source]

@@ -11,23 +11,25 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import IntegrityError
 
-from checkpoint_sa import codec, engines, migrate, repository
+from checkpoint_sa import chains, codec, engines, migrate, overview, repository
 from checkpoint_sa.base import (
-    RETRIES,
     BaseSaver,
+    Change,
     Paging,
-    prune_strategy,
-    store_checkpoint,
-    store_only_checkpoint,
-    store_writes,
+    ThreadPaging,
+    deleting_where,
+    pruning,
+    vacuuming,
 )
 from checkpoint_sa.errors import ConfigurationError
+from checkpoint_sa.retention import GRACE
+from checkpoint_sa.retry import RETRY_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import (
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from sqlalchemy.engine import URL
     from typing_extensions import Self
+
+    from checkpoint_sa.overview import ThreadSummary
+    from checkpoint_sa.retention import Deleted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,44 +63,58 @@ class SQLAlchemySaver(BaseSaver):
         bind: An `Engine` or a `Connection`.
         serde: Serializer of state values; LangGraph's `JsonPlusSerializer` by default.
         schema: Schema of the tables; by default the connection's own.
+        incremental: Store of a value what changed since the version before, so that storage grows
+            with what is added. LangGraph's own savers can't read such values; all of this package
+            can. See docs/incremental.md.
+        retry_seconds: For how long an operation is tried again, after its first failure, when the
+            connection is lost, the server restarts, or another transaction is in the way; 0 is
+            never. A connection's transaction is never tried again: it is the caller's.
+        check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one, so that
+            of two writers that go on from one checkpoint only one is heard.
 
     Raises:
         ConfigurationError: The engine or connection can't work; the message says what can.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each setting
         self,
         bind: Engine | Connection,
         *,
         serde: SerializerProtocol | None = None,
         schema: str | None = None,
+        incremental: bool = False,
+        retry_seconds: float = RETRY_SECONDS,
+        check_parent: bool = False,
     ) -> None:
-        super().__init__(serde=serde, schema=schema)
-        if isinstance(bind, Engine):
-            engines.check_engine(bind)
-            engine = engines.in_schema(bind, schema)
-            self._once = engines.reading(engine)
-            self._transaction = engines.transactional(engine)
-        elif isinstance(bind, Connection):
-            engines.check_connection(bind)
-            self._joins = True
-        else:
+        if not isinstance(bind, Engine | Connection):
             raise ConfigurationError(
                 f"{type(self).__name__} takes an Engine or a Connection, this is"
                 f" {type(bind).__name__}. For a URL use {type(self).__name__}.from_conn_string(),"
                 " for an AsyncEngine AsyncSQLAlchemySaver."
             )
+        super().__init__(
+            bind,
+            serde=serde,
+            schema=schema,
+            incremental=incremental,
+            retry_seconds=retry_seconds,
+            check_parent=check_parent,
+        )
         self.bind = bind
         self._lock = engines.lock_for(bind, threading.RLock) or nullcontext()
+        self._queue = engines.queue_for(bind, threading.Lock) or nullcontext()
 
     @classmethod
     @contextmanager
-    def from_conn_string(
+    def from_conn_string(  # noqa: PLR0913 - one for each setting
         cls,
         conn_string: str | URL,
         *,
         serde: SerializerProtocol | None = None,
         schema: str | None = None,
+        incremental: bool = False,
+        retry_seconds: float = RETRY_SECONDS,
+        check_parent: bool = False,
         **engine_options: Any,
     ) -> Iterator[Self]:
         """Open a saver on a database URL; its engine is disposed of at the end.
@@ -105,6 +124,9 @@ class SQLAlchemySaver(BaseSaver):
                 `postgres://`, `mysql://`, `mariadb://`, `sqlite://`.
             serde: Serializer of state values.
             schema: Schema of the tables.
+            incremental: Store of a value what changed since the version before.
+            retry_seconds: For how long an operation is tried again.
+            check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one.
             **engine_options: What `sqlalchemy.create_engine` takes, such as `pool_size`.
 
         Raises:
@@ -113,7 +135,16 @@ class SQLAlchemySaver(BaseSaver):
         """
         engine = engines.make_engine(conn_string, **engine_options)
         try:
-            yield cls(engine, serde=serde, schema=schema)
+            saver = cls(
+                engine,
+                serde=serde,
+                schema=schema,
+                incremental=incremental,
+                retry_seconds=retry_seconds,
+                check_parent=check_parent,
+            )
+            saver.bind = engines.transactional(engine)  # as people expect an engine to be
+            yield saver
         finally:
             engine.dispose()
 
@@ -134,42 +165,33 @@ class SQLAlchemySaver(BaseSaver):
                 self.bind.begin()  # the caller's to commit
             migrate.upgrade(self.bind, schema=self.schema)
 
-    # Transactions
-
     def _read(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self._lock, self._connected() as connection:
-            return self._within(connection, function, *args, **kwargs)
+        with self._lock:
+            return self._run_read(function, *args, **kwargs)
 
     def _write(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        for last in (False,) * RETRIES + (True,):
-            try:
-                with self._lock, self._begun() as connection:
-                    return self._within_write(connection, function, *args, **kwargs)
-            except DBAPIError as error:
-                if last or self._joins or not engines.is_conflict(error):
-                    raise
-        raise AssertionError
+        with self._lock, self._queue:
+            return self._run_write(function, *args, **kwargs)
 
-    def _write_at_once(
-        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Write by one statement, which needs no transaction around it."""
-        with self._lock, self._connected() as connection:
-            return self._within_write(connection, function, *args, **kwargs)
+    def _put(self, rows: codec.CheckpointRows) -> None:
+        with self._lock, self._queue:
+            self._run_put(rows)
 
-    def _connected(self) -> AbstractContextManager[Connection]:
-        return nullcontext(self.bind) if isinstance(self.bind, Connection) else self._once.connect()
+    def _put_writes(self, rows: Sequence[dict[str, Any]]) -> None:
+        with self._lock, self._queue:
+            self._run_put_writes(rows)
 
-    def _begun(self) -> AbstractContextManager[Connection]:
-        return (
-            nullcontext(self.bind)
-            if isinstance(self.bind, Connection)
-            else self._transaction.begin()
-        )
+    def _put_changes(self, changes: chains.Changes) -> None:
+        with self._lock, self._queue:
+            self._run_put_changes(changes)
+
+    def _put_missing(self, changes: chains.Changes) -> None:
+        with self._lock, self._queue:
+            self._run_put_missing(changes)
 
     # Reading
 
@@ -188,8 +210,8 @@ class SQLAlchemySaver(BaseSaver):
             SchemaError: The tables aren't those of this release.
             CorruptDataError: A stored value can't be deserialized.
         """
-        stored = self._read(repository.get, *codec.address(config))
-        return None if stored is None else codec.load_checkpoint(self.serde, stored)
+        stored = self._read(repository.get, *codec.address(config), chains=self.incremental)
+        return None if stored is None else self._loaded(stored)
 
     def list(
         self,
@@ -241,7 +263,36 @@ class SQLAlchemySaver(BaseSaver):
             return {}
         names = codec.channels(channels)
         found = self._read(repository.delta_history, *codec.address(config), names)
-        return codec.load_history(self.serde, found)
+        return codec.load_history(self.serde, config, found)
+
+    def threads(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[ThreadSummary]:
+        """Iterate over what there is of each thread, in the database's order of their ids.
+
+        They are read in pages; no connection is held in between, and no value is read.
+
+        Args:
+            where: Metadata that one of its checkpoints must have, as `filter` of `list`.
+            after: Only threads behind this one, which needn't be there.
+            limit: How many at the most.
+
+        Raises:
+            InvalidInputError: An id can't be stored, or `where` isn't a dict.
+        """
+        return self._iterate_threads(ThreadPaging(where, after, limit))
+
+    def _iterate_threads(self, paging: ThreadPaging) -> Iterator[ThreadSummary]:
+        while paging.unfinished:
+            yield from self._next_threads(paging)
+
+    def _next_threads(self, paging: ThreadPaging) -> Sequence[ThreadSummary]:
+        found = paging.take(self.serde, self._read(overview.page, paging.position))
+        return self._read(overview.summaries, found) if found else []
 
     # Writing
 
@@ -267,16 +318,26 @@ class SQLAlchemySaver(BaseSaver):
 
         Raises:
             InvalidInputError: An id or a version can't be stored.
+            ParentConflictError: With `check_parent`, another writer has gone on meanwhile.
             ValueTooLargeError: A value is larger than the server takes.
         """
         rows = codec.dump_checkpoint(self.serde, config, checkpoint, metadata, new_versions)
-        if self.keeps_latest_only:
-            self._write(store_only_checkpoint, rows)
-        elif repository.is_one_statement(self.bind.dialect, rows.blobs):
-            self._write_at_once(store_checkpoint, rows)
+        if self.tails is not None and not codec.encrypts(self.serde):
+            self._put_change(Change(self.tails, rows, checkpoint, new_versions))
         else:
-            self._write(store_checkpoint, rows)
+            self._put(rows)
         return rows.config
+
+    def _put_change(self, change: Change) -> None:
+        address = change.unknown
+        parent = self._read(repository.get, *address, chains=True) if address else None
+        changes = change.find(parent)
+        try:
+            self._put_changes(changes)
+        except (IntegrityError, chains.OutdatedError):
+            self._put_missing(change.afresh())
+        else:
+            change.stored(changes)
 
     def put_writes(
         self,
@@ -301,12 +362,8 @@ class SQLAlchemySaver(BaseSaver):
             ValueTooLargeError: A value is larger than the server takes.
         """
         rows = codec.dump_writes(self.serde, config, writes, task_id, task_path)
-        if not rows:
-            return
-        if repository.is_one_statement(self.bind.dialect, rows):
-            self._write_at_once(store_writes, rows)
-        else:
-            self._write(store_writes, rows)
+        if rows:
+            self._put_writes(self._as_changes(rows))
 
     # Deleting and copying
 
@@ -329,25 +386,173 @@ class SQLAlchemySaver(BaseSaver):
 
         Raises:
             ThreadExistsError: The target has checkpoints already; nothing was copied.
+            InvalidInputError: The serializer binds values to their thread.
         """
-        source, target = codec.thread_id(source_thread_id), codec.thread_id(target_thread_id)
-        self._write(repository.copy_thread, source, target)
+        source, target = codec.copied(self.serde, source_thread_id, target_thread_id)
+        self._write(repository.copy_thread, source, target, set())
 
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    def prune(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: timedelta | datetime | None = None,
+        idle_for: timedelta | datetime | None = None,
+        keep: int | None = None,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> None:
         """Delete old checkpoints of some threads, each thread in a transaction of its own.
 
+        Without options it is LangGraph's `prune`: the threads are named, and `strategy` says what
+        stays. With one of `older_than`, `idle_for` and `keep`, a checkpoint stays where `keep` or
+        `older_than` says so; that one's values, writes and what a DeltaChannel is rebuilt from stay
+        with it. A kept checkpoint may have lost its parent. After an interruption, call it again.
+
         Args:
-            thread_ids: The threads.
+            thread_ids: The threads. None is all of them, and needs one of the options.
             strategy: "keep_latest" keeps of each namespace the latest checkpoint and what it needs:
                 values, writes, and for a DeltaChannel the ancestors back to its last stored value.
                 Subgraph calls go with the root checkpoint that made them. "delete" keeps nothing.
+            older_than: An age, or a time: checkpoints from before go, the latest of each namespace
+                stays. A checkpoint's time is its `ts`, else that of its id; one that has neither
+                is never old.
+            idle_for: An age, or a time: threads without a checkpoint since go as a whole.
+            keep: How many of the latest checkpoints of each namespace stay at the least.
+            report: Called after each thread with what went, as `Deleted`.
 
         Raises:
-            InvalidInputError: `strategy` is another one, or `thread_ids` is a single string.
+            InvalidInputError: `strategy` is another one, `thread_ids` is a single string, no thread
+                and no option is given, or an option isn't what it should be.
         """
-        prune = prune_strategy(strategy)
-        for thread_id in codec.thread_ids(thread_ids):
-            self._write(prune, thread_id)
+        steps = pruning(
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            report=report,
+        )
+        self._go(steps, self._write)
+
+    def prunable(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: timedelta | datetime | None = None,
+        idle_for: timedelta | datetime | None = None,
+        keep: int | None = None,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """Return what `prune` would delete now, with the same arguments; nothing is deleted.
+
+        Raises:
+            InvalidInputError: As from `prune`.
+        """
+        steps = pruning(
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            dry_run=True,
+            report=report,
+        )
+        return self._go(steps, self._read)
+
+    def delete_where(
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        whole_threads: bool = True,
+        dry_run: bool = False,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """Delete the threads that have a checkpoint with this metadata, to erase a user.
+
+        All of such a thread goes, each in a transaction of its own: checkpoints of all namespaces,
+        with this metadata or without, their values and writes. Threads in which no checkpoint has
+        the metadata any more (it was pruned) aren't found.
+
+        Args:
+            metadata: What the checkpoint's metadata must have, as in the `filter` of `list`.
+            whole_threads: False deletes only the checkpoints that have the metadata, with their
+                writes and the values that only they used, as `delete_for_runs` does.
+            dry_run: Whether to count only.
+            report: Called after each thread with what went.
+
+        Returns:
+            What was deleted, or would be; `threads` is the number of threads.
+
+        Raises:
+            InvalidInputError: `metadata` is empty, or isn't a mapping.
+        """
+        steps = deleting_where(
+            self.serde, metadata, whole_threads=whole_threads, dry_run=dry_run, report=report
+        )
+        return self._go(steps, self._read if dry_run else self._write)
+
+    def vacuum_orphans(
+        self,
+        older_than: timedelta | datetime = GRACE,
+        *,
+        dry_run: bool = False,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """Delete writes and values that no checkpoint has: what late writers left behind.
+
+        Safe beside running applications, each thread in a transaction of its own. Writes go if
+        their checkpoint isn't there and its id is from before; LangGraph may store writes first, so
+        `older_than` should be longer than any run. An id that has no time keeps its writes. Values
+        that no checkpoint of their namespace names go if all of its checkpoints are from before.
+
+        Args:
+            older_than: An age, a day by default, or a time.
+            dry_run: Whether to count only.
+            report: Called after each thread with what went.
+
+        Returns:
+            What was deleted, or would be.
+
+        Raises:
+            InvalidInputError: `older_than` is neither an age nor a time with a zone.
+        """
+        steps = vacuuming(older_than, dry_run=dry_run, report=report)
+        return self._go(steps, self._read if dry_run else self._write)
+
+    def rewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
+        """Store values as what changed, or as whole values again; a store may hold both.
+
+        In transactions of about 4 MB, beside running applications. What is stored meanwhile is
+        stored as the savers do that store it.
+
+        Args:
+            thread_ids: The threads; all of them by default.
+            incremental: As what changed. False makes values that every PostgresSaver reads.
+
+        Returns:
+            How many values were rewritten.
+
+        Raises:
+            CorruptDataError: A value isn't what was stored; it and what follows stay as they are.
+        """
+        ids = None if thread_ids is None else codec.thread_ids(thread_ids)
+        return self._go(chains.rewriting(ids, to_chains=incremental), self._write)
+
+    def _go(
+        self,
+        steps: Generator[Callable[[Connection], Any], Any, T],
+        run: Callable[[Callable[[Connection], Any]], Any],
+    ) -> T:
+        """Do the steps of an operation that has many, each in a transaction of its own."""
+        done = None
+        while True:
+            try:
+                step = steps.send(done)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            done = run(step)
 
     # Async twins, in threads
 
@@ -376,6 +581,19 @@ class SQLAlchemySaver(BaseSaver):
         return await asyncio.to_thread(
             self.get_delta_channel_history, config=config, channels=channels
         )
+
+    async def athreads(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[ThreadSummary]:
+        """`threads`, each page in a thread."""
+        paging = ThreadPaging(where, after, limit)
+        while paging.unfinished:
+            for item in await asyncio.to_thread(self._next_threads, paging):
+                yield item
 
     async def aput(
         self,
@@ -409,9 +627,83 @@ class SQLAlchemySaver(BaseSaver):
         """`copy_thread` in a thread."""
         await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
 
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+    async def aprune(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: timedelta | datetime | None = None,
+        idle_for: timedelta | datetime | None = None,
+        keep: int | None = None,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> None:
         """`prune` in a thread."""
-        await asyncio.to_thread(self.prune, thread_ids, strategy=strategy)
+        await asyncio.to_thread(
+            self.prune,
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            report=report,
+        )
+
+    async def aprunable(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: timedelta | datetime | None = None,
+        idle_for: timedelta | datetime | None = None,
+        keep: int | None = None,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """`prunable` in a thread."""
+        return await asyncio.to_thread(
+            self.prunable,
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            report=report,
+        )
+
+    async def adelete_where(
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        whole_threads: bool = True,
+        dry_run: bool = False,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """`delete_where` in a thread."""
+        return await asyncio.to_thread(
+            self.delete_where,
+            metadata,
+            whole_threads=whole_threads,
+            dry_run=dry_run,
+            report=report,
+        )
+
+    async def avacuum_orphans(
+        self,
+        older_than: timedelta | datetime = GRACE,
+        *,
+        dry_run: bool = False,
+        report: Callable[[Deleted], object] | None = None,
+    ) -> Deleted:
+        """`vacuum_orphans` in a thread."""
+        return await asyncio.to_thread(
+            self.vacuum_orphans,
+            older_than,
+            dry_run=dry_run,
+            report=report,
+        )
+
+    async def arewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
+        """`rewrite` in a thread."""
+        return await asyncio.to_thread(self.rewrite, thread_ids, incremental=incremental)
 
 
 class ShallowSQLAlchemySaver(SQLAlchemySaver):

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     delete,
     func,
@@ -24,20 +25,25 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
+    union,
     union_all,
     update,
 )
 
-from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointWrite
+from checkpoint_sa.incremental import ROWS
+from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointDelta, CheckpointWrite
 from checkpoint_sa.types import (
     Reach,
+    byte_length,
     channel_versions,
     json_text,
     key,
     metadata_contains,
     no_key,
+    one_of,
     peer_run_id,
     to_json,
+    typed,
 )
 from checkpoint_sa.upsert import Upsert
 
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import (
+        CTE,
         BindParameter,
         Column,
         ColumnElement,
@@ -58,6 +65,7 @@ if TYPE_CHECKING:
 checkpoints: Table = Checkpoint.__table__  # type: ignore[assignment]
 blobs: Table = CheckpointBlob.__table__  # type: ignore[assignment]
 writes: Table = CheckpointWrite.__table__  # type: ignore[assignment]
+deltas: Table = CheckpointDelta.__table__  # type: ignore[assignment]
 
 TASKS = "__pregel_tasks"
 """The channel of LangGraph's pending sends."""
@@ -70,13 +78,30 @@ def _bind(name: str) -> BindParameter[str]:
     return bindparam(name, type_=key())
 
 
-def _many(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)
-
-
 def _in_namespace(table: FromClause) -> ColumnElement[bool]:
     return and_(
         table.c.thread_id == _bind("thread_id"), table.c.checkpoint_ns == _bind("checkpoint_ns")
+    )
+
+
+def _checkpoint_in(name: str, table: FromClause) -> ColumnElement[bool]:
+    return one_of(name, table.c.thread_id, table.c.checkpoint_ns, table.c.checkpoint_id)
+
+
+BLOB_KEY = ("thread_id", "checkpoint_ns", "channel", "version")
+
+
+def _blob_in(name: str) -> ColumnElement[bool]:
+    return one_of(name, *(blobs.c[column] for column in BLOB_KEY))
+
+
+def _same_namespace(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    return and_(one.c.thread_id == other.c.thread_id, one.c.checkpoint_ns == other.c.checkpoint_ns)
+
+
+def _same_chain(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    return and_(
+        _same_namespace(one, other), one.c.channel == other.c.channel, one.c.chain == other.c.chain
     )
 
 
@@ -87,6 +112,7 @@ def _part(document: Column[Any], name: str) -> ColumnElement[str]:
 # Writing. Blobs are never changed: a version names one value.
 
 PUT_BLOBS = Upsert(blobs)
+TAKE_TURN = Upsert(blobs, update=("type",))
 PUT_CHECKPOINT = Upsert(
     checkpoints, update=("type", "checkpoint", "metadata", "run_id", "exact")
 ).values(
@@ -97,35 +123,123 @@ PUT_WRITES = Upsert(writes)
 REPLACE_WRITES = Upsert(writes, update=("channel", "type", "blob", "task_path"))
 
 AT_ONCE = 16
-"""Rows that one statement stores where INSERTs nest; a statement for each number of rows."""
+"""Rows that one statement stores; there is a statement for each number of rows."""
+
+OF_ALL_BLOBS = frozenset({"thread_id", "checkpoint_ns"})
+OF_ALL_WRITES = OF_ALL_BLOBS | {"checkpoint_id", "task_id", "task_path"}
+"""What the rows that one statement stores have in common: sent once."""
 
 
-def numbered(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the parameters of several rows under the names that `at_once` statements have."""
-    return {f"{name}_{i}": value for i, row in enumerate(rows) for name, value in row.items()}
+def _name(column: str, i: int, common: frozenset[str], prefix: str) -> str:
+    return f"all_{column}" if column in common else f"{prefix}{column}_{i}"
 
 
-def _rows(table: Table, count: int) -> Select[Any] | CompoundSelect[Any]:
-    rows = [
-        select(*(cast(bindparam(f"{c.name}_{i}", type_=c.type), c.type) for c in table.c))
-        for i in range(count)
-    ]
+def several(
+    rows: Sequence[Mapping[str, Any]], common: frozenset[str], prefix: str = ""
+) -> dict[str, Any]:
+    """Return the parameters of several rows for an `at_once` statement."""
+    return {
+        _name(column, i, common, prefix): value
+        for i, row in enumerate(rows)
+        for column, value in row.items()
+    }
+
+
+def _value(
+    column: Column[Any], i: int, common: frozenset[str], prefix: str = ""
+) -> ColumnElement[Any]:
+    return typed(bindparam(_name(column.name, i, common, prefix), type_=column.type))
+
+
+def _rows(
+    columns: Sequence[Column[Any]], count: int, common: frozenset[str], prefix: str = ""
+) -> Select[Any] | CompoundSelect[Any]:
+    rows = [select(*(_value(c, i, common, prefix) for c in columns)) for i in range(count)]
     return rows[0] if count == 1 else union_all(*rows)
+
+
+_PLAIN = [column for column in blobs.c if column.name not in ("chain", "position")]
+"""The columns of a value that stands in no chain."""
 
 
 @cache
 def put_at_once(count: int) -> Insert:
-    """Return the statement that stores a checkpoint and `count` blobs."""
-    stored = Upsert(blobs).from_select([c.name for c in blobs.c], _rows(blobs, count))
-    return PUT_CHECKPOINT.add_cte(stored.cte("stored_blobs"))
+    """Return the statement that stores a checkpoint and `count` blobs, where INSERTs nest."""
+    return PUT_CHECKPOINT.add_cte(_plain_at_once(count))
+
+
+def _plain_at_once(count: int) -> CTE:
+    rows = _rows(_PLAIN, count, OF_ALL_BLOBS)
+    return Upsert(blobs).from_select([c.name for c in _PLAIN], rows).cte("stored_blobs")
 
 
 @cache
 def put_writes_at_once(count: int, *, special: bool) -> Insert:
-    """Return the statement that stores `count` writes of one kind."""
+    """Return the statement that stores `count` writes of one task and of one kind."""
     names = [c.name for c in writes.c]
     update = REPLACE_WRITES.update if special else ()
-    return Upsert(writes, update=update).from_select(names, _rows(writes, count))
+    rows = _rows([*writes.c], count, OF_ALL_WRITES)
+    return Upsert(writes, update=update).from_select(names, rows)
+
+
+# Writing values into chains, for `chains`.
+#
+# A change is appended only while the value that it changes is there. That one's row and the first
+# one of its chain, which those who delete lock first as well, are locked until the commit. Who
+# appends to the same value at the same time meets the primary key, and so does a version that is
+# there already.
+
+_base = blobs.alias("base")
+_head = deltas.alias("head")
+_zero = literal_column("0", Integer)
+_locked = (
+    select(_head.c.channel, _base.c.version, _base.c.blob)
+    .select_from(_head.join(_base, _same_chain(_base, _head)))
+    .where(_head.c.position == _zero)
+    .with_for_update(read=True)
+)
+LOCK_BASES = _locked.where(
+    _in_namespace(_head),
+    one_of("channels", _head.c.channel),
+    one_of("chains", _head.c.chain),
+    one_of("versions", _base.c.version),
+)
+PUT_DELTAS = insert(deltas)
+PUT_CHAINED = insert(blobs)
+GET_EXISTING = select(blobs.c.channel, blobs.c.version).where(_blob_in("blob_keys"))
+
+
+@cache
+def put_changes_at_once(plain: int, chained: int) -> Insert:
+    """Return the statement that stores a checkpoint, `plain` blobs and `chained` ones with changes.
+
+    It fails on the position of a change, which is NULL, if the value that it changes is gone.
+    """
+    changes = []
+    for i in range(chained):
+        row = {c.name: _value(c, i, OF_ALL_BLOBS, "chained_") for c in (*blobs.c, deltas.c.data)}
+        position = (
+            _locked.with_only_columns(_base.c.position + literal_column("1", Integer))
+            .where(
+                _head.c.thread_id == row["thread_id"],
+                _head.c.checkpoint_ns == row["checkpoint_ns"],
+                _head.c.channel == row["channel"],
+                _head.c.chain == row["chain"],
+                _base.c.version == bindparam(f"chained_base_version_{i}", type_=key()),
+                _base.c.blob == bindparam(f"chained_base_blob_{i}", type_=blobs.c.blob.type),
+            )
+            .scalar_subquery()
+        )
+        row["position"] = case((row["position"] == _zero, _zero), else_=position)
+        changes.append(select(*(row[column.name] for column in deltas.c)))
+    stored = PUT_DELTAS.from_select(
+        [c.name for c in deltas.c], changes[0] if chained == 1 else union_all(*changes)
+    ).cte("stored_deltas")
+    named = PUT_CHAINED.from_select(
+        [c.name for c in blobs.c], _rows([*blobs.c], chained, OF_ALL_BLOBS, "chained_")
+    ).cte("stored_chained")
+    statement = PUT_CHECKPOINT.add_cte(stored, named)
+    return statement.add_cte(_plain_at_once(plain)) if plain else statement
 
 
 # Reading checkpoints, with what belongs to them.
@@ -137,7 +251,7 @@ def put_writes_at_once(count: int, *, special: bool) -> Insert:
 # The rows of both have one shape. `kind` says what a row is; a checkpoint has its parent, its
 # documents and its rank in the columns that are named for other kinds.
 
-WRITE, SEND, BLOB, CHECKPOINT = range(4)
+WRITE, SEND, BLOB, CHECKPOINT, DELTA = range(5)
 
 _COLUMNS = (
     checkpoints.c.thread_id,
@@ -173,7 +287,7 @@ def _row(  # noqa: PLR0913 - one for each column
         (no_key() if task_path is None else task_path).label("task_path"),
         (no_key() if task_id is None else task_id).label("task_id"),
         (literal_column("0", Integer) if idx is None else idx).label("idx"),
-        (no_key() if blob is None else source.c.type).label("type"),
+        (no_key() if blob is None else source.c.get("type", no_key())).label("type"),
         (null() if blob is None else blob).label("blob"),
     )
 
@@ -194,19 +308,37 @@ def _write_row(kind: int) -> Select[Any]:
 
 def _blob_row(source: FromClause = blobs) -> Select[Any]:
     columns = source.c
-    return _row(BLOB, source, channel=columns.channel, version=columns.version, blob=columns.blob)
+    return _row(
+        BLOB,
+        source,
+        channel=columns.channel,
+        version=columns.version,
+        task_id=columns.chain,
+        idx=columns.position,
+        blob=columns.blob,
+    )
 
 
-def _checkpoint_key(table: FromClause) -> ColumnElement[Any]:
-    return tuple_(table.c.thread_id, table.c.checkpoint_ns, table.c.checkpoint_id)
+def _delta_row(source: FromClause = deltas) -> Select[Any]:
+    columns = source.c
+    return _row(
+        DELTA,
+        source,
+        channel=columns.channel,
+        task_id=columns.chain,
+        idx=columns.position,
+        blob=columns.data,
+    )
 
 
-def _blob_key() -> ColumnElement[Any]:
-    return tuple_(blobs.c.thread_id, blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.version)
+def _up_to(value: FromClause) -> ColumnElement[bool]:
+    """Whether a row of `deltas` is one of those that a value is put together from."""
+    return and_(_same_chain(deltas, value), deltas.c.position <= value.c.position)
 
 
-def _same_namespace(one: FromClause, other: FromClause) -> ColumnElement[bool]:
-    return and_(one.c.thread_id == other.c.thread_id, one.c.checkpoint_ns == other.c.checkpoint_ns)
+def _first_deltas(value: FromClause) -> FromClause:
+    limit = literal_column(str(ROWS), Integer)
+    return select(deltas).where(_up_to(value)).limit(limit).lateral("rows")
 
 
 def _checkpoint_row(found: FromClause) -> Select[Any]:
@@ -222,14 +354,19 @@ def _checkpoint_row(found: FromClause) -> Select[Any]:
     )
 
 
-def _with_parts(found: Select[Any], reach: Reach) -> Select[Any] | CompoundSelect[Any]:
-    """Return the statement that reads checkpoints and, as far as it reaches, their parts."""
+def _with_parts(
+    found: Select[Any], reach: Reach, *, chains: bool = False
+) -> Select[Any] | CompoundSelect[Any]:
+    """Return the statement that reads checkpoints and, as far as it reaches, their parts.
+
+    With `chains`, those that their values stand in as well.
+    """
     if reach is Reach.NONE:
         return _checkpoint_row(found.subquery("found"))
     found_ = found.cte("found")
     versions = channel_versions(found_.c.checkpoint).table_valued("key", "value")
     # Distinct: checkpoints of a page share most of their values.
-    used = (
+    used_ = (
         select(
             found_.c.thread_id,
             found_.c.checkpoint_ns,
@@ -239,8 +376,8 @@ def _with_parts(found: Select[Any], reach: Reach) -> Select[Any] | CompoundSelec
         )
         .select_from(found_.join(versions, true()))
         .distinct()
-        .subquery("used")
     )
+    used: FromClause = used_.cte("used") if chains else used_.subquery("used")
     is_used = and_(
         _same_namespace(blobs, used),
         blobs.c.channel == used.c.channel,
@@ -248,9 +385,15 @@ def _with_parts(found: Select[Any], reach: Reach) -> Select[Any] | CompoundSelec
     )
     if reach is Reach.LATERAL:
         one = select(blobs).where(is_used).limit(literal_column("1", Integer)).lateral("one")
-        values = _blob_row(one).select_from(used.join(one, true()))
+        values = [_blob_row(one).select_from(used.join(one, true()))]
+        if chains:
+            rows = _first_deltas(one)
+            values.append(_delta_row(rows).select_from(used.join(one, true()).join(rows, true())))
     else:
-        values = _blob_row(blobs).join(used, is_used)
+        values = [_blob_row(blobs).join(used, is_used)]
+        if chains:
+            joined = used.join(blobs, is_used).join(deltas, _up_to(blobs))
+            values.append(_delta_row().select_from(joined))
     return union_all(
         _write_row(WRITE).join(
             found_,
@@ -272,30 +415,133 @@ def _with_parts(found: Select[Any], reach: Reach) -> Select[Any] | CompoundSelec
             func.coalesce(found_.c.checkpoint["v"].as_integer(), 1)
             < literal_column(str(FIRST_WITHOUT_SENDS), Integer),
         ),
-        values,
+        *values,
         _checkpoint_row(found_),
     )
 
 
+_newest_first = checkpoints.c.checkpoint_id.desc()
+# Spelled out: a bound LIMIT makes PostgreSQL's generic plan prefer a sort.
+_only_one = literal_column("1", Integer)
+
+
+def _latest(*columns: Any) -> Select[Any]:
+    latest = select(*columns).where(_in_namespace(checkpoints))
+    return latest.order_by(_newest_first).limit(_only_one)
+
+
+def _one(*columns: Any) -> Select[Any]:
+    return select(*columns).where(
+        _in_namespace(checkpoints), checkpoints.c.checkpoint_id == _bind("checkpoint_id")
+    )
+
+
 _first = literal_column("0", Integer).label("rank")
-_latest = (
-    select(*_COLUMNS, _first)
-    .where(_in_namespace(checkpoints))
-    .order_by(checkpoints.c.checkpoint_id.desc())
-    # Spelled out: a bound LIMIT makes PostgreSQL's generic plan prefer a sort.
-    .limit(literal_column("1", Integer))
+_WAYS = [(reach, chains) for reach in (Reach.JOIN, Reach.LATERAL) for chains in (False, True)]
+GET_LATEST = {way: _with_parts(_latest(*_COLUMNS, _first), way[0], chains=way[1]) for way in _WAYS}
+GET_ONE = {way: _with_parts(_one(*_COLUMNS, _first), way[0], chains=way[1]) for way in _WAYS}
+GET_LATEST_ID = _latest(checkpoints.c.checkpoint_id)
+
+# In two statements. Their rows are narrow: PyMySQL takes 20 us for a column's description.
+
+_HEAD = (
+    checkpoints.c.checkpoint_id,
+    checkpoints.c.parent_checkpoint_id,
+    json_text(checkpoints.c.checkpoint).label("checkpoint"),
+    json_text(checkpoints.c.metadata).label("metadata"),
+    checkpoints.c.type,
+    checkpoints.c.exact,
 )
-_one = select(*_COLUMNS, _first).where(
-    _in_namespace(checkpoints), checkpoints.c.checkpoint_id == _bind("checkpoint_id")
-)
-GET_LATEST = {reach: _with_parts(_latest, reach) for reach in Reach}
-GET_ONE = {reach: _with_parts(_one, reach) for reach in Reach}
-GET_LATEST_ID = (
-    select(checkpoints.c.checkpoint_id)
-    .where(_in_namespace(checkpoints))
-    .order_by(checkpoints.c.checkpoint_id.desc())
-    .limit(literal_column("1", Integer))
-)
+GET_LATEST_HEAD = _latest(*_HEAD)
+GET_HEAD = _one(*_HEAD)
+
+FEW = 16
+"""Up to so many values are looked up without an expanding IN, which is written at each call."""
+
+
+_empty = no_key()
+_nothing = null()
+
+
+@cache
+def parts(count: int | None, *, chains: bool) -> CompoundSelect[Any]:
+    """Return the statement for the parts of one checkpoint, with `count` or any number of values.
+
+    With `chains`, those that the values stand in as well.
+
+    Its last arm says whether the checkpoint is still there. `sends_of` names the parent, or is ''
+    where its pending sends aren't wanted.
+    """
+
+    def write_row(kind: int) -> Select[Any]:
+        return select(
+            literal_column(str(kind), Integer).label("kind"),
+            writes.c.channel,
+            writes.c.task_path.label("version"),
+            writes.c.task_id,
+            writes.c.idx,
+            writes.c.type,
+            writes.c.blob,
+        ).where(_in_namespace(writes))
+
+    def other_row(  # noqa: PLR0913 - one for each column
+        kind: int,
+        *,
+        channel: Any = _empty,
+        version: Any = _empty,
+        chain: Any = _empty,
+        position: Any = _zero,
+        type_: Any = _empty,
+        blob: Any = _nothing,
+    ) -> Select[Any]:
+        kind_ = literal_column(str(kind), Integer)
+        return select(kind_, channel, version, chain, position, type_, blob)
+
+    wanted: ColumnElement[bool]
+    if count is None:
+        wanted = one_of("versions", blobs.c.channel, blobs.c.version)
+    else:
+        wanted = or_(
+            *(
+                and_(
+                    blobs.c.channel == _bind(f"wanted_channel_{i}"),
+                    blobs.c.version == _bind(f"wanted_version_{i}"),
+                )
+                for i in range(count)
+            )
+        )
+    value, change = blobs.c, deltas.c
+    arms = [
+        write_row(WRITE).where(writes.c.checkpoint_id == _bind("writes_of")),
+        write_row(SEND).where(
+            writes.c.checkpoint_id == _bind("sends_of"), writes.c.channel == TASKS
+        ),
+        other_row(
+            BLOB,
+            channel=value.channel,
+            version=value.version,
+            chain=value.chain,
+            position=value.position,
+            type_=value.type,
+            blob=value.blob,
+        ).where(_in_namespace(blobs), wanted),
+        other_row(CHECKPOINT)
+        .select_from(checkpoints)
+        .where(_in_namespace(checkpoints), checkpoints.c.checkpoint_id == _bind("checkpoint_id")),
+    ]
+    if chains:
+        arms.append(
+            other_row(
+                DELTA,
+                channel=change.channel,
+                chain=change.chain,
+                position=change.position,
+                blob=change.data,
+            )
+            .select_from(deltas.join(blobs, _up_to(blobs)))
+            .where(_in_namespace(blobs), wanted)
+        )
+    return union_all(*arms)
 
 
 @cache
@@ -333,115 +579,176 @@ def page(  # noqa: PLR0913 - one for each criterion
     if after:
         last = [_bind("after_id"), _bind("after_thread"), _bind("after_ns")][: len(order)]
         criteria.append(order[0] < last[0] if len(order) == 1 else tuple_(*order) < tuple_(*last))
-    # Numbered after the LIMIT: numbering first, the MySQL family reads and sorts the whole thread.
+    # Keys alone are sorted where the index doesn't have the order; filters read the rows anyway.
+    sorts = len(order) > 1 and not filtered
     newest = (
-        select(*_COLUMNS)
+        select(*(checkpoints.primary_key if sorts else _COLUMNS))
         .where(*criteria)
         .order_by(*(column.desc() for column in order))
         .limit(bindparam("size", type_=Integer(), literal_execute=True))
         .subquery("newest")
     )
+    # Numbered after the LIMIT: numbering first, the MySQL family reads and sorts the whole thread.
     newest_first = [newest.c[column.name].desc() for column in order]
-    found = select(*newest.c, func.row_number().over(order_by=newest_first).label("rank"))
+    rank = func.row_number().over(order_by=newest_first).label("rank")
+    if sorts:
+        same = and_(*(newest.c[column.name] == column for column in checkpoints.primary_key))
+        found = select(*_COLUMNS, rank).select_from(newest.join(checkpoints, same))
+    else:
+        found = select(*newest.c, rank)
     return _with_parts(found, reach)
 
 
 GET_PARTS = union_all(
-    _write_row(WRITE).where(_checkpoint_key(writes).in_(_many("checkpoint_keys"))),
-    _write_row(SEND).where(
-        _checkpoint_key(writes).in_(_many("send_keys")), writes.c.channel == TASKS
-    ),
-    _blob_row().where(_blob_key().in_(_many("blob_keys"))),
+    _write_row(WRITE).where(_checkpoint_in("checkpoint_keys", writes)),
+    _write_row(SEND).where(_checkpoint_in("send_keys", writes), writes.c.channel == TASKS),
+    _blob_row().where(_blob_in("blob_keys")),
     _row(CHECKPOINT, checkpoints, checkpoint_id=checkpoints.c.checkpoint_id).where(
-        _checkpoint_key(checkpoints).in_(_many("present_keys"))
+        _checkpoint_in("present_keys", checkpoints)
     ),
 )
+_named = select(blobs).where(_blob_in("blob_keys")).subquery("named")
+_of_named = _first_deltas(_named)
+_joined_deltas = _delta_row().join(blobs, _up_to(blobs)).where(_blob_in("blob_keys"))
+GET_DELTAS = {
+    Reach.NONE: _joined_deltas,
+    Reach.JOIN: _joined_deltas,
+    Reach.LATERAL: _delta_row(_of_named).select_from(_named.join(_of_named, true())),
+}
 
 
-# The chain of parents, for DeltaChannel: followed in the database, so that only ancestors are read
-# and no order of ids is assumed.
+# The chain of parents, for DeltaChannel.
 
-_start = (
-    select(
-        checkpoints.c.checkpoint_id,
-        checkpoints.c.parent_checkpoint_id,
-        literal_column("0", Integer).label("depth"),
-    )
-    .where(_in_namespace(checkpoints), checkpoints.c.checkpoint_id == _bind("checkpoint_id"))
-    .cte("chain", recursive=True)
-)
-_parent = checkpoints.alias("parent")
-_chain = _start.union_all(
-    # A look-up for each step: joined, PostgreSQL reads the whole thread at each one where its
-    # statistics know only small threads. A missing ancestor drops out below.
-    select(
-        _start.c.parent_checkpoint_id,
-        select(_parent.c.parent_checkpoint_id)
-        .where(_in_namespace(_parent), _parent.c.checkpoint_id == _start.c.parent_checkpoint_id)
-        .correlate(_start)
-        .scalar_subquery(),
-        _start.c.depth + 1,
-    ).where(
-        _start.c.parent_checkpoint_id.is_not(None),
-        _start.c.depth < bindparam("depth", type_=Integer()),
-    )
-)
-GET_CHAIN = (
+GET_OLDER = (
     select(
         checkpoints.c.checkpoint_id,
         checkpoints.c.parent_checkpoint_id,
         _part(checkpoints.c.checkpoint, "channel_versions").label("versions"),
         _part(checkpoints.c.checkpoint, "channel_values").label("inline"),
     )
-    .where(_in_namespace(checkpoints), checkpoints.c.checkpoint_id == _chain.c.checkpoint_id)
-    .order_by(_chain.c.depth)
+    .where(_in_namespace(checkpoints), checkpoints.c.checkpoint_id <= _bind("checkpoint_id"))
+    .order_by(_newest_first)
+    .limit(bindparam("size", type_=Integer(), literal_execute=True))
 )
 GET_BLOB_VERSIONS = select(blobs.c.channel, blobs.c.version).where(
     _in_namespace(blobs),
-    blobs.c.channel.in_(_many("channels")),
-    blobs.c.version.in_(_many("versions")),
+    one_of("channels", blobs.c.channel),
+    one_of("versions", blobs.c.version),
     blobs.c.type != "empty",
 )
-GET_CHANNEL_WRITES = _write_row(WRITE).where(
+GET_CHANNEL_WRITES = select(
+    writes.c.checkpoint_id,
+    writes.c.channel,
+    writes.c.task_path,
+    writes.c.task_id,
+    writes.c.idx,
+    writes.c.type,
+    writes.c.blob,
+).where(
     _in_namespace(writes),
-    writes.c.checkpoint_id.in_(_many("checkpoint_ids")),
-    writes.c.channel.in_(_many("channels")),
+    one_of("checkpoint_ids", writes.c.checkpoint_id),
+    one_of("channels", writes.c.channel),
 )
-GET_BLOBS = _blob_row().where(_blob_key().in_(_many("blob_keys")))
+GET_BLOBS = _blob_row().where(_blob_in("blob_keys"))
 
 
 # Deleting and copying.
 
-DELETE_THREADS = tuple(
-    delete(table).where(table.c.thread_id.in_(_many("thread_ids")))
-    for table in (blobs, checkpoints, writes)
-)
-DELETE_BLOBS = delete(blobs).where(_blob_key().in_(_many("keys")))
-DELETE_CHECKPOINTS = delete(checkpoints).where(_checkpoint_key(checkpoints).in_(_many("keys")))
-DELETE_WRITES = delete(writes).where(_checkpoint_key(writes).in_(_many("keys")))
+_delete_threads = {
+    table: delete(table).where(one_of("thread_ids", table.c.thread_id))
+    for table in (deltas, blobs, checkpoints, writes)
+}
+# Twice: with the first rows nobody appends to a chain any more, then all that there is goes.
+DELETE_THREADS = (_delete_threads[deltas], *_delete_threads.values())
+DELETE_BLOBS = delete(blobs).where(_blob_in("keys"))
+DELETE_CHECKPOINTS = delete(checkpoints).where(_checkpoint_in("keys", checkpoints))
+DELETE_WRITES = delete(writes).where(_checkpoint_in("keys", writes))
 DELETE_OLDER_WRITES = delete(writes).where(
     _in_namespace(writes), writes.c.checkpoint_id < _bind("checkpoint_id")
 )
 FORGET_PARENTS = (
-    update(checkpoints)
-    .where(_checkpoint_key(checkpoints).in_(_many("keys")))
-    .values(parent_checkpoint_id=None)
+    update(checkpoints).where(_checkpoint_in("keys", checkpoints)).values(parent_checkpoint_id=None)
+)
+
+GET_THREADS = (
+    select(blobs.c.thread_id)
+    .where(blobs.c.thread_id > _bind("after"))
+    .distinct()
+    .order_by(blobs.c.thread_id)
+    .limit(bindparam("size", type_=Integer(), literal_execute=True))
+)
+GET_VALUES = select(
+    *(blobs.c[name] for name in (*BLOB_KEY, "type", "chain", "position")),
+    func.length(blobs.c.blob).label("size"),
+    case((blobs.c.chain.is_not(None), blobs.c.blob)).label("reference"),
+).where(blobs.c.thread_id == _bind("thread_id"))
+LOCK_VALUES = (
+    select(*(blobs.c[name] for name in BLOB_KEY), *(c for c in blobs.c if c.name not in BLOB_KEY))
+    .where(_blob_in("blob_keys"))
+    .order_by(*(blobs.c[name] for name in BLOB_KEY))
+    .with_for_update()
+)
+REWRITE_VALUE = update(blobs).where(*(blobs.c[name] == _bind(f"key_{name}") for name in BLOB_KEY))
+
+GET_CHANGED_WRITES = (
+    select(writes.c.checkpoint_ns, writes.c.checkpoint_id)
+    .where(writes.c.thread_id == _bind("thread_id"), writes.c.type.like(_bind("pattern")))
+    .distinct()
+)
+REWRITE_WRITE = update(writes).where(
+    *(
+        column == bindparam(f"key_{column.name}", type_=column.type)
+        for column in writes.primary_key.columns
+    )
+)
+
+_chain_key = (deltas.c.thread_id, deltas.c.checkpoint_ns, deltas.c.channel, deltas.c.chain)
+
+GET_CHAINS = (
+    select(blobs.c.thread_id, blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.chain)
+    .where(_blob_in("blob_keys"), blobs.c.chain.is_not(None))
+    .distinct()
+)
+LOCK_CHAINS = (
+    select(deltas.c.thread_id, deltas.c.checkpoint_ns, deltas.c.channel, deltas.c.chain)
+    .where(one_of("chain_keys", *_chain_key), deltas.c.position == _zero)
+    .order_by(*_chain_key)
+    .with_for_update()
+)
+# Locked, so that it is the newest also in a transaction that reads as of its beginning.
+GET_CHAINED = (
+    select(
+        blobs.c.thread_id, blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.chain, blobs.c.position
+    )
+    .where(
+        one_of("channel_keys", blobs.c.thread_id, blobs.c.checkpoint_ns, blobs.c.channel),
+        one_of("chains", blobs.c.chain),
+    )
+    .with_for_update(read=True)
+)
+DELETE_CHAINS = delete(deltas).where(one_of("keys", *_chain_key))
+DELETE_TAIL = delete(deltas).where(
+    deltas.c.thread_id == _bind("thread_id"),
+    deltas.c.checkpoint_ns == _bind("checkpoint_ns"),
+    deltas.c.channel == _bind("channel"),
+    deltas.c.chain == _bind("chain"),
+    deltas.c.position > bindparam("position", type_=Integer()),
 )
 
 GET_RUNS = select(
     checkpoints.c.thread_id, checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id
 ).where(
     or_(
-        checkpoints.c.run_id.in_(_many("run_ids")),
+        one_of("run_ids", checkpoints.c.run_id),
         and_(
             checkpoints.c.run_id.is_(None),
-            peer_run_id(checkpoints.c.metadata).in_(_many("peer_run_ids")),
+            one_of("peer_run_ids", peer_run_id(checkpoints.c.metadata)),
         ),
     )
 )
 GET_SENDERS = (
     select(writes.c.checkpoint_ns, writes.c.checkpoint_id)
-    .where(_checkpoint_key(writes).in_(_many("keys")), writes.c.channel == TASKS)
+    .where(_checkpoint_in("keys", writes), writes.c.channel == TASKS)
     .distinct()
 )
 GET_USE = select(
@@ -451,7 +758,7 @@ GET_USE = select(
     checkpoints.c.parent_checkpoint_id,
     _part(checkpoints.c.checkpoint, "channel_versions").label("versions"),
     _part(checkpoints.c.checkpoint, "channel_values").label("inline"),
-).where(tuple_(checkpoints.c.thread_id, checkpoints.c.checkpoint_ns).in_(_many("namespace_keys")))
+).where(one_of("namespace_keys", checkpoints.c.thread_id, checkpoints.c.checkpoint_ns))
 
 
 def _scope(table: Table, *, namespace: bool) -> ColumnElement[bool]:
@@ -459,8 +766,12 @@ def _scope(table: Table, *, namespace: bool) -> ColumnElement[bool]:
 
 
 @cache
-def family(*, namespace: bool) -> Select[Any]:
-    """Return the statement for what decides which checkpoints of a thread stay."""
+def family(*, namespace: bool, times: bool = False) -> Select[Any]:
+    """Return the statement for what decides which checkpoints of a thread stay.
+
+    With `times`, when each was made as well.
+    """
+    made = (_part(checkpoints.c.checkpoint, "ts").label("ts"),) if times else ()
     return (
         select(
             checkpoints.c.checkpoint_ns,
@@ -470,6 +781,7 @@ def family(*, namespace: bool) -> Select[Any]:
             _part(checkpoints.c.metadata, "counters_since_delta_snapshot").label("counters"),
             _part(checkpoints.c.metadata, "delta_writes_versioned").label("delta"),
             _part(checkpoints.c.metadata, "parents").label("parents"),
+            *made,
         )
         .where(_scope(checkpoints, namespace=namespace))
         .order_by(checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id)
@@ -479,9 +791,76 @@ def family(*, namespace: bool) -> Select[Any]:
 @cache
 def blob_keys(*, namespace: bool) -> Select[Any]:
     """Return the statement for the keys of a thread's blobs."""
-    return select(blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.version, blobs.c.type).where(
-        _scope(blobs, namespace=namespace)
+    columns = (c for c in blobs.c if c.name not in ("thread_id", "blob"))
+    return select(*columns).where(_scope(blobs, namespace=namespace))
+
+
+# What is old, for `retention`.
+
+
+def _page_of_threads(*tables: Table) -> Select[Any]:
+    size = bindparam("size", type_=Integer(), literal_execute=True)
+    pages = []
+    for table in tables:
+        threads = select(table.c.thread_id).where(table.c.thread_id > _bind("after")).distinct()
+        pages.append(select(threads.order_by(table.c.thread_id).limit(size).subquery()))
+    found = pages[0].subquery() if len(pages) == 1 else union(*pages).subquery()
+    return select(found.c.thread_id).order_by(found.c.thread_id).limit(size)
+
+
+GET_THREADS_WITH_CHECKPOINTS = _page_of_threads(checkpoints)
+GET_THREADS_OF_RUNS = (
+    GET_RUNS.with_only_columns(checkpoints.c.thread_id)
+    .where(checkpoints.c.thread_id > _bind("after"))
+    .distinct()
+    .order_by(checkpoints.c.thread_id)
+    .limit(bindparam("size", type_=Integer(), literal_execute=True))
+)
+GET_ALL_THREADS = _page_of_threads(checkpoints, blobs, writes, deltas)
+GET_SIZES = select(
+    blobs.c.checkpoint_ns,
+    blobs.c.channel,
+    blobs.c.version,
+    blobs.c.type,
+    blobs.c.chain,
+    blobs.c.position,
+    func.length(blobs.c.blob).label("size"),
+).where(blobs.c.thread_id == _bind("thread_id"))
+GET_DELTA_SIZES = select(
+    deltas.c.checkpoint_ns,
+    deltas.c.channel,
+    deltas.c.chain,
+    deltas.c.position,
+    func.length(deltas.c.data).label("size"),
+).where(deltas.c.thread_id == _bind("thread_id"))
+GET_WRITE_SIZES = (
+    select(
+        writes.c.checkpoint_ns,
+        writes.c.checkpoint_id,
+        func.count().label("rows"),
+        func.sum(func.length(writes.c.blob)).label("bytes"),
     )
+    .where(writes.c.thread_id == _bind("thread_id"))
+    .group_by(writes.c.checkpoint_ns, writes.c.checkpoint_id)
+)
+
+
+@cache
+def metadata_of(*, filtered: bool) -> Select[Any]:
+    """Return the statement for the metadata of some threads' checkpoints."""
+    columns = checkpoints.c
+    found = select(
+        columns.thread_id,
+        columns.checkpoint_ns,
+        columns.checkpoint_id,
+        json_text(columns.metadata).label("metadata"),
+        columns.type,
+        columns.exact,
+    ).where(one_of("thread_ids", columns.thread_id))
+    if filtered:
+        wanted = bindparam("filter_json", type_=Text())
+        found = found.where(metadata_contains(columns.metadata, wanted))
+    return found
 
 
 THREAD_EXISTS = union_all(
@@ -504,4 +883,161 @@ def _copy(table: Table) -> Insert:
     )
 
 
-COPY_THREAD = tuple(_copy(table) for table in (blobs, checkpoints, writes))
+COPY_THREAD = tuple(_copy(table) for table in (deltas, blobs, checkpoints, writes))
+
+
+# Looking at what is stored. Sizes are those of serialized values and of documents as text; nothing
+# of a value is read.
+
+_size = bindparam("size", type_=Integer(), literal_execute=True)
+_document_bytes = (
+    byte_length(json_text(checkpoints.c.checkpoint))
+    + byte_length(json_text(checkpoints.c.metadata))
+    + func.coalesce(byte_length(checkpoints.c.exact), _zero)
+)
+_BYTES: dict[Table, ColumnElement[int]] = {
+    checkpoints: _document_bytes,
+    blobs: byte_length(blobs.c.blob),
+    deltas: byte_length(deltas.c.data),
+    writes: byte_length(writes.c.blob),
+}
+_said_time = func.nullif(checkpoints.c.checkpoint["ts"].as_string(), "")
+
+
+@cache
+def thread_ids(*, after: bool) -> Select[Any]:
+    """Return the statement for a page of threads, `after` one of them."""
+    thread = checkpoints.c.thread_id
+    page = select(thread).distinct().order_by(thread).limit(_size)
+    return page.where(thread > _bind("after")) if after else page
+
+
+@cache
+def candidates(*, filtered: bool, after: bool, inside: bool) -> Select[Any]:
+    """Return the statement for a page of checkpoints whose metadata is looked at, by thread.
+
+    `after` a thread; or `inside` it, after one of its checkpoints.
+    """
+    columns = checkpoints.c
+    page = (
+        select(*checkpoints.primary_key, *_HEAD[3:]).order_by(*checkpoints.primary_key).limit(_size)
+    )
+    if filtered:
+        wanted = bindparam("filter_json", type_=Text())
+        page = page.where(metadata_contains(columns.metadata, wanted))
+    if inside:
+        last = (_bind("after"), _bind("after_ns"), _bind("after_id"))
+        # The MySQL family looks up one column in the index, of a tuple none.
+        page = page.where(
+            columns.thread_id >= last[0], tuple_(*checkpoints.primary_key) > tuple_(*last)
+        )
+    elif after:
+        page = page.where(columns.thread_id > _bind("after"))
+    return page
+
+
+def _of_threads(table: Table, *more: ColumnElement[Any]) -> Select[Any]:
+    return (
+        select(
+            table.c.thread_id,
+            func.count().label("rows"),
+            func.sum(_BYTES[table]).label("bytes"),
+            *more,
+        )
+        .where(one_of("thread_ids", table.c.thread_id))
+        .group_by(table.c.thread_id)
+    )
+
+
+SUMMARIZE_CHECKPOINTS = _of_threads(
+    checkpoints,
+    func.count(checkpoints.c.checkpoint_ns.distinct()).label("namespaces"),
+    func.min(_said_time).label("first_time"),
+    func.max(_said_time).label("last_time"),
+    func.min(checkpoints.c.checkpoint_id).label("first_id"),
+    func.max(checkpoints.c.checkpoint_id).label("last_id"),
+)
+SUMMARIZE_OTHERS = {table: _of_threads(table) for table in (blobs, deltas, writes)}
+
+GET_STEPS = (
+    select(checkpoints.c.checkpoint_ns, *_HEAD[:4], _document_bytes.label("bytes"))
+    .where(checkpoints.c.thread_id == _bind("thread_id"))
+    .order_by(checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id)
+)
+GET_CHANGE_SIZES = select(
+    deltas.c.checkpoint_ns,
+    deltas.c.channel,
+    deltas.c.chain,
+    deltas.c.position,
+    _BYTES[deltas].label("bytes"),
+).where(deltas.c.thread_id == _bind("thread_id"))
+GET_TABLE_SIZES = {
+    table.name: select(func.count().label("rows"), func.sum(size).label("bytes")).select_from(table)
+    for table, size in _BYTES.items()
+}
+_of_channels = union_all(
+    *(
+        select(table.c.channel, _BYTES[table].label("bytes")).select_from(table)
+        for table in (blobs, deltas)
+    )
+).subquery("stored")
+GET_CHANNEL_SIZES = (
+    select(
+        _of_channels.c.channel,
+        func.count().label("rows"),
+        func.sum(_of_channels.c.bytes).label("bytes"),
+    )
+    .group_by(_of_channels.c.channel)
+    .order_by(func.sum(_of_channels.c.bytes).desc(), _of_channels.c.channel)
+    .limit(_size)
+)
+
+
+# Rows as they are stored, on their way to another database
+
+TABLES = (deltas, blobs, writes, checkpoints)
+"""A checkpoint comes after all that it refers to."""
+
+_DOCUMENTS = {"checkpoint": "checkpoint_json", "metadata": "metadata_json"}
+
+STORE_ROWS: dict[Table, Upsert] = {
+    **{table: Upsert(table) for table in (deltas, blobs, writes)},
+    checkpoints: Upsert(checkpoints).values(
+        {
+            name: to_json(bindparam(parameter, type_=Text()))
+            for name, parameter in _DOCUMENTS.items()
+        }
+    ),
+}
+GET_CHECKPOINT_KEYS = select(*checkpoints.primary_key).where(
+    checkpoints.c.thread_id == _bind("thread_id")
+)
+
+
+@cache
+def stored_sizes(table: Table, *, after: bool) -> Select[Any]:
+    """Return the statement for the sizes of a page of a thread's rows, `after` one of them."""
+    return _page_of_thread(select(_BYTES[table].label("bytes")), table, after=after)
+
+
+@cache
+def stored_rows(table: Table, *, after: bool) -> Select[Any]:
+    """Return the statement for a page of a thread's rows, `after` one of them.
+
+    Documents are text, under the names of `STORE_ROWS`' parameters.
+    """
+    columns = (
+        json_text(column).label(_DOCUMENTS[column.name]) if column.name in _DOCUMENTS else column
+        for column in table.c
+    )
+    return _page_of_thread(select(*columns), table, after=after)
+
+
+def _page_of_thread(page: Select[Any], table: Table, *, after: bool) -> Select[Any]:
+    thread, *rest = table.primary_key
+    page = page.where(thread == _bind("thread_id")).order_by(thread, *rest).limit(_size)
+    if not after:
+        return page
+    last = [bindparam(f"after_{column.name}", type_=column.type) for column in rest]
+    # The MySQL family looks up one column in the index, of a tuple none.
+    return page.where(rest[0] >= last[0], tuple_(*rest) > tuple_(*last))

@@ -5,10 +5,24 @@ Another dialect joins by SQLAlchemy's own means: `@compiles` on a construct, a v
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import JSON, VARBINARY, LargeBinary, String, Text, literal_column
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    VARBINARY,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    literal_column,
+    tuple_,
+)
 from sqlalchemy.dialects import mssql
 from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB
 from sqlalchemy.dialects.postgresql import JSONB
@@ -17,6 +31,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import ColumnElement
@@ -76,11 +92,45 @@ Blob = (
 """Bytes of any length: `LargeBinary` alone ends at 65,535 bytes on the MySQL family."""
 
 
+class _JsonList(TypeDecorator[Any]):
+    """A list as JSON text, whatever serializer the engine was given for its JSON columns."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str:  # noqa: ARG002
+        """Encode."""
+        return json.dumps(value)
+
+
 class to_json(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function that it is
     """JSON text, as the codec wrote it, on its way into a `Document` column."""
 
     inherit_cache = True
     type = JSON()
+
+
+class typed(FunctionElement[Any]):  # noqa: N801
+    """A parameter, with the type of its column where a SELECT alone wouldn't tell."""
+
+    inherit_cache = True
+
+    def __init__(self, clause: ColumnElement[Any]) -> None:
+        super().__init__(clause)
+        self.type = clause.type
+
+
+class one_of(FunctionElement[bool]):  # noqa: N801
+    """Whether a column, or some columns as a tuple, are in a list that is a parameter.
+
+    `IN` with a parameter for each value, which takes longer to write, send and plan than to execute
+    (half of the time for 5,000 values); one array or JSON text where the engine can look into it.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, name: str, *columns: ColumnElement[Any]) -> None:
+        super().__init__(bindparam(name, expanding=True), *columns)
 
 
 class json_text(FunctionElement[str]):  # noqa: N801
@@ -117,8 +167,19 @@ class peer_run_id(FunctionElement[str]):  # noqa: N801
     type = Text()
 
 
+class byte_length(FunctionElement[int]):  # noqa: N801
+    """How many bytes a text has in UTF-8, or how many bytes there are; no dialect agrees on a name.
+
+    PostgreSQL tells it of a compressed value without unpacking it.
+    """
+
+    inherit_cache = True
+    type = Integer()
+
+
 @compiles(to_json)
 @compiles(json_text)
+@compiles(typed)
 def _as_it_is(element: FunctionElement[Any], compiler: SQLCompiler, **kw: Any) -> str:
     return compiler.process(next(iter(element.clauses)), **kw)
 
@@ -129,6 +190,56 @@ def _postgresql_to_json(element: to_json, compiler: SQLCompiler, **kw: Any) -> s
 
 def _postgresql_json_text(element: json_text, compiler: SQLCompiler, **kw: Any) -> str:
     return f"CAST({compiler.process(next(iter(element.clauses)), **kw)} AS TEXT)"
+
+
+def _postgresql_typed(element: typed, compiler: SQLCompiler, **kw: Any) -> str:
+    (clause,) = element.clauses
+    return compiler.process(cast(clause, clause.type), **kw)
+
+
+@compiles(byte_length)
+def _octet_length(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"OCTET_LENGTH({compiler.process(next(iter(element.clauses)), **kw)})"
+
+
+@compiles(byte_length, "sqlite")
+def _sqlite_byte_length(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"LENGTH(CAST({compiler.process(next(iter(element.clauses)), **kw)} AS BLOB))"
+
+
+@compiles(one_of)
+def _in(element: one_of, compiler: SQLCompiler, **kw: Any) -> str:
+    wanted, *columns = element.clauses
+    found = columns[0] if len(columns) == 1 else tuple_(*columns)
+    return compiler.process(found.in_(wanted), **kw)
+
+
+def _postgresql_in(element: one_of, compiler: SQLCompiler, **kw: Any) -> str:
+    wanted, *columns = element.clauses
+    if len(columns) == 1:
+        array = bindparam(wanted.key, type_=ARRAY(Text()))
+        return compiler.process(columns[0] == any_(array), **kw)
+    found, parts, items = _json_columns(str(wanted.key), "item ->> {}", columns, compiler, **kw)
+    # The parts are our columns' names and the placeholder.
+    return f"({found}) IN (SELECT {parts} FROM json_array_elements(CAST({items} AS JSON)) AS item)"  # noqa: S608
+
+
+@compiles(one_of, "sqlite")
+def _sqlite_in(element: one_of, compiler: SQLCompiler, **kw: Any) -> str:
+    wanted, *columns = element.clauses
+    part = "value" if len(columns) == 1 else "json_extract(value, '$[{}]')"
+    found, parts, items = _json_columns(str(wanted.key), part, columns, compiler, **kw)
+    # A list of tuples as VALUES makes SQLite read the whole table.
+    return f"({found}) IN (SELECT {parts} FROM json_each({items}))"  # noqa: S608
+
+
+def _json_columns(
+    name: str, part: str, columns: Sequence[ColumnElement[Any]], compiler: SQLCompiler, **kw: Any
+) -> tuple[str, str, str]:
+    """Return what is looked for, what an item of the list has, and the list as JSON."""
+    found = ", ".join(compiler.process(column, **kw) for column in columns)
+    parts = ", ".join(part.format(i) for i in range(len(columns)))
+    return found, parts, compiler.process(bindparam(name, type_=_JsonList()), **kw)
 
 
 @compiles(metadata_contains)
@@ -185,6 +296,8 @@ def _postgresql_run_id(element: peer_run_id, compiler: SQLCompiler, **kw: Any) -
 
 for _dialect in POSTGRESQL_FAMILY:
     compiles(to_json, _dialect)(_postgresql_to_json)
+    compiles(typed, _dialect)(_postgresql_typed)
+    compiles(one_of, _dialect)(_postgresql_in)
     compiles(json_text, _dialect)(_postgresql_json_text)
     compiles(metadata_contains, _dialect)(_postgresql_contains)
     compiles(peer_run_id, _dialect)(_postgresql_run_id)

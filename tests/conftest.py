@@ -22,6 +22,15 @@ SERVERS: dict[str, type[Server]] = {
 StartServer = "Callable[[str], Server]"
 
 
+def found_or_skipped(name: str, found: Server | str) -> Server:
+    """Return a server, or skip the test where its programs are missing."""
+    if isinstance(found, str):
+        if os.environ.get("CHECKPOINT_SA_REQUIRE_ENGINES") == "1":
+            pytest.fail(f"{name} must not be skipped here: {found}")
+        pytest.skip(found)
+    return found
+
+
 @pytest.fixture(scope="session")
 def start_server() -> Iterator[Callable[[str], Server]]:
     """Start a server once, by name; skip the test where its programs are missing.
@@ -32,12 +41,7 @@ def start_server() -> Iterator[Callable[[str], Server]]:
 
     def start(name: str) -> Server:
         if name not in running:
-            found = SERVERS[name].find()
-            if isinstance(found, str):
-                if os.environ.get("CHECKPOINT_SA_REQUIRE_ENGINES") == "1":
-                    pytest.fail(f"{name} must not be skipped here: {found}")
-                pytest.skip(found)
-            running[name] = found.start()
+            running[name] = found_or_skipped(name, SERVERS[name].find()).start()
         return running[name]
 
     yield start

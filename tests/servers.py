@@ -14,7 +14,8 @@ ends that one process and removes its folder. The same happens when the interpre
 without ``stop``, and, through a watching shell, when it is killed.
 
 Nothing needs to be durable, so everything that waits for the disk is off (and with TMPDIR on a
-memory file system that has room, PostgreSQL starts in half the time). What decides how a
+memory file system that has room, PostgreSQL starts in half the time); ``find(durable=True)`` leaves
+that as the server has it by default, for measuring. What decides how a
 table behaves (character sets, collations, SQL modes, packet sizes) stays as the server has it by
 default, on purpose: the package's tables must be right whatever that is.
 
@@ -67,9 +68,13 @@ class Server:
     variable: ClassVar[str]  # the environment variable with the URL of a running server
     default: ClassVar[URL]  # each start has another port
     stop_signal: ClassVar[signal.Signals]  # the fastest one that leaves nothing running
+    restart_signal: ClassVar[signal.Signals]  # ends connections, and loses nothing
 
-    def __init__(self, command: Sequence[str] = (), given: URL | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str] = (), given: URL | None = None, *, durable: bool = False
+    ) -> None:
         self.command = list(command)  # the server program, and what must stand before it
+        self.durable = durable
         self._given = self._address = given
         self._owner = os.getpid()
         self._folder: Path | None = None
@@ -77,14 +82,14 @@ class Server:
         self._watcher: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def find(cls) -> Self | str:
+    def find(cls, *, durable: bool = False) -> Self | str:
         """Return a server, not yet started, or the reason why there can be none."""
         if given := os.environ.get(cls.variable):
             return cls(given=make_url(given))
         command = cls._locate()
         if isinstance(command, str):
             return f"{command}; {cls.variable} can name a running server"
-        return cls(command)
+        return cls(command, durable=durable)
 
     def start(self) -> Self:
         """Start the server and return when it accepts connections."""
@@ -99,6 +104,12 @@ class Server:
                 self.stop()
                 raise
         return self
+
+    def restart(self) -> None:
+        """Restart the server as an administrator does, on the same port."""
+        assert self._folder is not None
+        self._end(self.restart_signal)
+        self._launch(self._folder, self.port)
 
     def stop(self) -> None:
         """End the server's process, and no other, and remove its folder."""
@@ -185,10 +196,10 @@ class Server:
             what = f"{self.kind}: {command[0]} ended with {done.returncode}"
             raise RuntimeError(f"{what}:\n{_tail(done.stdout)}")
 
-    def _launch(self, folder: Path) -> int:
+    def _launch(self, folder: Path, port: int = 0) -> int:
         """Start the server program, wait until it is ready and return its port."""
         for _ in range(PORT_ATTEMPTS):
-            port = _free_port()
+            port = port or _free_port()
             self._process = self._spawn(folder, port)
             deadline = time.monotonic() + START_SECONDS
             while not self._accepts(folder):
@@ -197,6 +208,7 @@ class Server:
                     log = (folder / "server.log").read_bytes()
                     if ended and b"already in use" in log:
                         self._end()
+                        port = 0
                         break
                     what = "ended" if ended else f"was not ready after {START_SECONDS:.0f} s"
                     raise RuntimeError(f"{self.kind} {what}; its log ends with:\n{_tail(log)}")
@@ -226,9 +238,9 @@ class Server:
         )
         return process
 
-    def _end(self) -> None:
+    def _end(self, how: signal.Signals | None = None) -> None:
         if self._process is not None:
-            self._process.send_signal(self.stop_signal)
+            self._process.send_signal(how or self.stop_signal)
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -246,6 +258,7 @@ class PostgreSQL(Server):
     variable = "CHECKPOINT_SA_POSTGRESQL_URL"
     default = make_url("postgresql+psycopg://postgres@127.0.0.1:5432/test")
     stop_signal = signal.SIGQUIT  # "immediate shutdown": it ends its own children first
+    restart_signal = signal.SIGINT  # "fast shutdown"
 
     @classmethod
     def _locate(cls) -> list[str] | str:
@@ -288,15 +301,14 @@ class PostgreSQL(Server):
         self._run(single, script="CREATE DATABASE test\n")
 
     def _arguments(self, folder: Path, port: int) -> list[str]:
+        quick = ["--fsync=off", "--full_page_writes=off", "--synchronous_commit=off"]
         return [
             *("-D", str(folder / "data"), "-p", str(port)),
             "--listen_addresses=127.0.0.1",
             "--unix_socket_directories=",
             "--max_connections=200",
             "--shared_buffers=32MB",
-            "--fsync=off",
-            "--full_page_writes=off",
-            "--synchronous_commit=off",
+            *([] if self.durable else quick),
         ]
 
     def _accepts(self, folder: Path) -> bool:
@@ -306,15 +318,88 @@ class PostgreSQL(Server):
         return False
 
 
+class Primary(PostgreSQL):
+    """A PostgreSQL of its own, for a standby: making one changes settings of the server."""
+
+    kind = "PostgreSQL primary"
+    variable = "CHECKPOINT_SA_PRIMARY_URL"
+
+
+class Standby(PostgreSQL):
+    """A hot standby of a running PostgreSQL, whose commits wait until it shows them."""
+
+    kind = "PostgreSQL standby"
+    variable = "CHECKPOINT_SA_STANDBY_URL"
+    upstream: PostgreSQL
+
+    @classmethod
+    def _locate(cls) -> list[str] | str:
+        command = super()._locate()
+        if isinstance(command, str) or Path(command[0]).with_name("pg_basebackup").is_file():
+            return command
+        return f"no standby: no pg_basebackup beside {command[0]}"
+
+    def _initialise(self, data: Path) -> None:
+        upstream = self.upstream
+        source = f"host={upstream.host} port={upstream.port} user={upstream.user}"
+        program = str(Path(self.command[0]).with_name("pg_basebackup"))
+        quick = ["--checkpoint=fast", "--no-sync"]
+        self._run([program, "-D", str(data), "-d", source, "--write-recovery-conf", *quick])
+        admin = create_engine(upstream.url("postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.exec_driver_sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+            # Of the database: the server's own setting is an argument, which ALTER SYSTEM isn't.
+            connection.exec_driver_sql(
+                f"ALTER DATABASE {upstream.database} SET synchronous_commit = remote_apply"
+            )
+        admin.dispose()
+
+
+class PgBouncer(PostgreSQL):
+    """PgBouncer in transaction mode, with two connections to a PostgreSQL."""
+
+    kind = "PgBouncer"
+    variable = "CHECKPOINT_SA_PGBOUNCER_URL"
+    stop_signal = signal.SIGTERM  # at once
+    upstream: PostgreSQL
+
+    @classmethod
+    def _locate(cls) -> list[str] | str:
+        return next(
+            ([str(program)] for program in _programs("pgbouncer")), "no PgBouncer: no pgbouncer"
+        )
+
+    def _initialise(self, data: Path) -> None:
+        """Keep nothing."""
+
+    def _arguments(self, folder: Path, port: int) -> list[str]:
+        upstream = self.upstream
+        ini = folder / "pgbouncer.ini"
+        ini.write_text(
+            "[databases]\n"
+            f"* = host={upstream.host} port={upstream.port} user={upstream.user} pool_size=2\n"
+            "[pgbouncer]\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\nmax_client_conn = 200\n"
+        )
+        return [str(ini)]
+
+    def _accepts(self, folder: Path) -> bool:
+        return b"process up" in (folder / "server.log").read_bytes()
+
+
 class _MySQLFamily(Server):
     stop_signal = signal.SIGKILL  # there are no children, and nothing here is worth a shutdown
+    restart_signal = signal.SIGTERM
     options: ClassVar[Sequence[str]]
 
     def _common(self, data: Path) -> list[str]:
         """Return arguments for the making of a data directory and for the server."""
         root = ["--user=root"] if os.geteuid() == 0 else []  # they ask for it to be said
-        quick = ["--innodb-flush-method=nosync", "--skip-log-bin", "--skip-name-resolve"]
-        return ["--no-defaults", *root, f"--datadir={data}", *quick]
+        quick = [] if self.durable else ["--innodb-flush-method=nosync"]
+        plain = ["--skip-log-bin", "--skip-name-resolve"]
+        return ["--no-defaults", *root, f"--datadir={data}", *plain, *quick]
 
     def _arguments(self, folder: Path, port: int) -> list[str]:
         first = folder / "first.sql"
@@ -323,6 +408,7 @@ class _MySQLFamily(Server):
             "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';\n"
             "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n"
         )
+        quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=OFF"]
         temporary = folder / "tmp"
         temporary.mkdir(exist_ok=True)
         return [
@@ -337,8 +423,7 @@ class _MySQLFamily(Server):
             f"--pid-file={folder / 'server.pid'}",
             "--max-connections=300",
             "--innodb-buffer-pool-size=64M",
-            "--innodb-flush-log-at-trx-commit=0",
-            "--innodb-doublewrite=OFF",
+            *([] if self.durable else quick),
             *self.options,
         ]
 

@@ -130,7 +130,7 @@ def test_sql_prints_a_script(capsys: Captured) -> None:
     assert main(["sql", "--dialect", "postgresql"]) == DONE
     assert capsys.readouterr().out.strip() == migrate.sql("postgresql").strip()
     assert main(["sql", "--dialect", "mysql", "--downgrade", f"{migrate.HEAD}:base"]) == DONE
-    assert capsys.readouterr().out.count("DROP TABLE") == 3
+    assert capsys.readouterr().out.count("DROP TABLE") == 4
 
 
 def test_ini_prints_where_the_packaged_ini_lies(capsys: Captured) -> None:
@@ -153,7 +153,7 @@ def test_the_help_documents_every_command_and_exit_code(capsys: Captured) -> Non
     with pytest.raises(SystemExit):
         main(["--help"])
     said = capsys.readouterr().out
-    for command in ("upgrade", "downgrade", "current", "verify", "sql", "ini"):
+    for command in ("upgrade", "downgrade", "current", "verify", "sql", "rewrite", "ini"):
         assert f"    {command}" in said
     for code in (DONE, SCHEMA, USAGE, DATABASE):
         assert f"\n  {code}  " in said

@@ -71,9 +71,14 @@ def test_every_capability_is_detected(store: Store) -> None:
     assert detected.missing == set()
 
 
+@pytest.mark.parametrize("incremental", [False, True], ids=["plain", "incremental"])
 @pytest.mark.parametrize("capability", Capability, ids=lambda capability: capability.value)
-def test_conforms(store: Store, capability: Capability) -> None:
-    result, passed = run_suite(store, capability)
+def test_conforms(
+    store: Store, capability: Capability, incremental: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoint_sa.incremental.LEAST_BYTES", 0)
+    saver = store.make_saver(incremental=incremental)
+    result, passed = run_suite(store.using(saver), capability)
     assert result.failures == []
     assert result.detected
     assert result.passed is True

@@ -113,11 +113,11 @@ def with_failure(own: Store, store: Store) -> None:
         if "INSERT INTO checkpoints " in statement:
             raise ZeroDivisionError
 
-    event.listen(store.engine, "before_cursor_execute", fail)
+    event.listen(store.root, "before_cursor_execute", fail)
     try:
         own.save("b", {"x": [1]})
     finally:
-        event.remove(store.engine, "before_cursor_execute", fail)
+        event.remove(store.root, "before_cursor_execute", fail)
 
 
 def test_operations_of_many_threads_or_tasks_take_turns(store: Store) -> None:

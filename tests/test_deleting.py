@@ -122,11 +122,11 @@ def at_statement(
             if sent[-1] == number:
                 action()
 
-    event.listen(store.engine, "before_cursor_execute", before)
+    event.listen(store.root, "before_cursor_execute", before)
     try:
         yield sent
     finally:
-        event.remove(store.engine, "before_cursor_execute", before)
+        event.remove(store.root, "before_cursor_execute", before)
 
 
 def fail() -> None:
@@ -484,11 +484,11 @@ def plan(store: Store, number: int, operation: Callable[[], object]) -> str:
         if not statement.startswith("BEGIN"):
             sent.append((statement, parameters))
 
-    event.listen(store.engine, "before_cursor_execute", collect)
+    event.listen(store.root, "before_cursor_execute", collect)
     try:
         operation()
     finally:
-        event.remove(store.engine, "before_cursor_execute", collect)
+        event.remove(store.root, "before_cursor_execute", collect)
     statement, parameters = sent[number]
     explain = {"": "EXPLAIN QUERY PLAN", "mysql": "EXPLAIN FORMAT=TRADITIONAL"}
     explained = f"{explain.get(store.kind.server, 'EXPLAIN')} {statement}"

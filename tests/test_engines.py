@@ -301,6 +301,41 @@ def test_an_autocommit_engine_still_stores_checkpoints_whole(store: Store) -> No
     assert after == before
 
 
+@pytest.mark.parametrize("migrated_store", ["sqlite", "pg-psycopg"], indirect=True)
+def test_a_listener_that_begins_transactions_loses_nothing(store: Store) -> None:
+    sqlite = store.kind.server == ""
+    options: dict[str, Any] = {"isolation_level": "autocommit"} if sqlite else {}
+    engine = create_engine(store.url, **options)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    other = store.using(SQLAlchemySaver(engine))
+    config = other.save("begun", {"a": [1]})
+    other.put_writes(config, [("x", 1)], "task")
+    engine.dispose()
+    found = store.found(thread("begun"))
+    assert found.checkpoint["channel_values"] == {"a": [1]}
+    assert found.pending_writes == [("task", "x", 1)]
+
+
+@pytest.mark.parametrize("migrated_store", ["mariadb-pymysql", "mysql-pymysql"], indirect=True)
+def test_a_driver_that_commits_by_itself_stores_checkpoints_whole(store: Store) -> None:
+    engine = create_engine(store.url, connect_args={"autocommit": True})
+    other = store.using(SQLAlchemySaver(engine))
+    before = store.rows()
+    with pytest.raises(ConfigurationError):
+        _fail_in_put(other, "half")
+    engine.dispose()
+    assert store.rows() == before
+
+
+def test_lists_are_json_whatever_the_engine_makes_of_json(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'a.db'}", json_serializer=lambda _: b"bytes")
+    saver = SQLAlchemySaver(engine)
+    saver.setup()
+    saver.delete_thread("t")
+    assert saver.get_tuple({"configurable": {"thread_id": "t"}}) is None
+    engine.dispose()
+
+
 def _fail_in_put(store: Store, thread_id: str) -> None:
     bind: Any = store.saver.bind
     engine = bind.sync_engine if store.kind.is_async else bind

@@ -731,7 +731,7 @@ def test_both_orders_of_setting_up_end_alike(admin: Engine) -> None:
                     store.setup()
             schemas.append(schema_of(database))
     assert schemas[0] == schemas[1]
-    assert len(schemas[0]["columns"]) == 24
+    assert len(schemas[0]["columns"]) == 32
 
 
 def test_both_work_in_a_schema_of_their_own(empty: Database) -> None:

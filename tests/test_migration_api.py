@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from stores import KINDS, Store
 from test_migration_adoption import structure
 
-from checkpoint_sa import ConfigurationError, SchemaError, engines, migrate
+from checkpoint_sa import ConfigurationError, SchemaError, engines, metadata, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -405,12 +405,12 @@ def test_a_script_needs_no_driver(dialect: str, monkeypatch: pytest.MonkeyPatch)
     for driver in DRIVERS.split():
         monkeypatch.setitem(sys.modules, driver, None)
     script = migrate.sql(dialect)
-    assert script.count("CREATE TABLE") == 4
+    assert script.count("CREATE TABLE") == 5
     assert "ix_checkpoints_run_id" in script
     assert f"VALUES ('{migrate.HEAD[:-1]}1')" in script
     assert script == migrate.sql(f"{dialect}://user:secret@host/database")
     back = migrate.sql(dialect, f"{migrate.HEAD}:base", downgrade=True)
-    assert back.count("DROP TABLE") == 3
+    assert back.count("DROP TABLE") == 4
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -488,7 +488,7 @@ def test_include_object_leaves_out_our_tables_in_their_schema_only(
         table = Table(name, MetaData(), schema=schema_of_table)
         return migrate.include_object(table, name, kind, True, None, schema=schema)
 
-    for name in ("checkpoints", "checkpoint_blobs", "checkpoint_writes", migrate.VERSION_TABLE):
+    for name in (*metadata.tables, migrate.VERSION_TABLE):
         assert include(name) is not ours
     assert include("orders")
     assert include("checkpoints", "column")

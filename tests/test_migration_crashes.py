@@ -21,7 +21,7 @@ from test_migration_adoption import (
     structure,
 )
 
-from checkpoint_sa import migrate
+from checkpoint_sa import metadata, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ def killed_upgrades(url: str) -> Iterator[Callable[[int], str]]:
 
 def start_anew(store: Store) -> None:
     if not store.kind.server:
-        for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
+        for table in metadata.tables:
             store.sql(f"DROP TABLE IF EXISTS {table}")
         store.sql(f"DROP TABLE IF EXISTS {migrate.VERSION_TABLE}")
         return

@@ -11,7 +11,7 @@ from databases import bare_store, on_connection, sync_url
 from sqlalchemy import event, inspect
 from stores import KINDS, Store, thread
 
-from checkpoint_sa import SchemaError, migrate
+from checkpoint_sa import SchemaError, metadata, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def test_two_stores_live_side_by_side(bare_store: Store, schemas: tuple[str, str
     first.delete_for_runs(["r"])
     assert first.get_tuple(thread()) is None
     assert len(second.list(None)) == 1
-    ours = {"checkpoints", "checkpoint_blobs", "checkpoint_writes", migrate.VERSION_TABLE}
+    ours = {*metadata.tables, migrate.VERSION_TABLE}
     assert [tables(bare_store, name) for name in (None, *schemas)] == [set(), ours, ours]
 
 

@@ -142,7 +142,7 @@ class Model(Memory):
             [p for p in self.places() if str(self.metadata(p).get("run_id")) in set(run_ids)]
         )
 
-    def prune(self, thread_ids: Sequence[str], **_: Any) -> None:
+    def prune(self, thread_ids: Sequence[str] | None = None, **_: Any) -> None:
         latest: dict[tuple[str, str], str] = {}
         for thread_id, namespace, checkpoint_id in self.places():
             key = (thread_id, namespace)
@@ -151,7 +151,7 @@ class Model(Memory):
             [
                 place
                 for place in self.places()
-                if place[0] in thread_ids and latest[place[:2]] != place[2]
+                if place[0] in (thread_ids or ()) and latest[place[:2]] != place[2]
             ]
         )
 

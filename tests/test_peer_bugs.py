@@ -578,7 +578,7 @@ SECRETS = {
 def stored_bytes(store: Store) -> bytes:
     """All that lies in the tables."""
     parts = []
-    for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
+    for table in ("checkpoints", "checkpoint_blobs", "checkpoint_deltas", "checkpoint_writes"):
         for row in store.sql(f"SELECT * FROM {table}"):
             for cell in row:
                 is_binary = isinstance(cell, bytes | bytearray | memoryview)

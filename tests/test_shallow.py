@@ -246,11 +246,11 @@ def at_statement(store: Store, number: int, action: Callable[[], object]) -> Ite
                 begun.append(pool.submit(action))
                 wait(begun, timeout=0.2)
 
-        event.listen(store.engine, "before_cursor_execute", before)
+        event.listen(store.root, "before_cursor_execute", before)
         try:
             yield sent
         finally:
-            event.remove(store.engine, "before_cursor_execute", before)
+            event.remove(store.root, "before_cursor_execute", before)
         for future in begun:
             future.result()
 
@@ -313,12 +313,12 @@ def test_a_put_that_fails_half_way_leaves_the_latest_as_it_was(shallow: Store) -
         if statement.startswith("DELETE FROM checkpoint_blobs"):
             raise ZeroDivisionError
 
-    event.listen(shallow.engine, "before_cursor_execute", fail)
+    event.listen(shallow.root, "before_cursor_execute", fail)
     try:
         with pytest.raises(ZeroDivisionError):
             shallow.save(parent=made[-1], values={"turn": ["never"]})
     finally:
-        event.remove(shallow.engine, "before_cursor_execute", fail)
+        event.remove(shallow.root, "before_cursor_execute", fail)
     assert shallow.found(thread()) == before
     assert shallow.rows() == (1, 2, 1)
 

@@ -8,10 +8,12 @@ import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -22,6 +24,7 @@ from checkpoint_sa import (
     AsyncShallowSQLAlchemySaver,
     AsyncSQLAlchemySaver,
     ConfigurationError,
+    Deleted,
     InvalidInputError,
     ShallowSQLAlchemySaver,
     SQLAlchemySaver,
@@ -90,7 +93,12 @@ def shape(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
 @pytest.mark.parametrize("name", [name for name in OWN if name != "get_next_version"])
 @pytest.mark.parametrize("saver", CLASSES)
 def test_a_method_takes_what_the_contract_says(saver: type, name: str) -> None:
-    assert shape(getattr(saver, name)) == shape(getattr(BaseCheckpointSaver, name))
+    found, expected = shape(getattr(saver, name)), shape(getattr(BaseCheckpointSaver, name))
+    if name.endswith("prune"):  # takes more, and needs less
+        assert [parameter[:2] for parameter in found[:3]] == [one[:2] for one in expected]
+        assert all(kind is inspect.Parameter.KEYWORD_ONLY for _, kind, _ in found[3:])
+    else:
+        assert found == expected
 
 
 @pytest.mark.parametrize("saver", CLASSES)
@@ -101,7 +109,9 @@ def test_get_next_version_takes_the_deprecated_argument_or_not(saver: type) -> N
     assert found[-1] == (*expected[-1][:2], None)
 
 
-@pytest.mark.parametrize("name", SYNC_METHODS)
+@pytest.mark.parametrize(
+    "name", [*SYNC_METHODS, "rewrite", "prunable", "delete_where", "vacuum_orphans"]
+)
 @pytest.mark.parametrize("saver", CLASSES)
 def test_the_async_twin_is_async_and_takes_the_same(saver: type, name: str) -> None:
     sync, twin = getattr(saver, name), getattr(saver, f"a{name}")
@@ -260,6 +270,23 @@ def test_the_twin_of_prune_prunes(
     assert store.count("checkpoint_blobs") == 2 * left + 2
 
 
+def test_the_twins_of_what_deletes_delete_the_same(store: Store, twin: Twin) -> None:
+    for thread_id in ("t", "u"):
+        first = store.save(thread_id, {"a": [1]}, metadata={"user": thread_id})
+        store.save(thread_id, {"a": [2]}, parent=first)
+    store.put_writes(thread("t", checkpoint_id=str(uuid6())), [("a", 1)], "late")
+    found = twin.prunable(keep=1)
+    assert found == store.prunable(keep=1)
+    assert found[:4] == (2, 2, 2, 0)
+    reports: list[Deleted] = []
+    twin.prune(keep=1, report=reports.append)
+    assert [report.checkpoints for report in reports] == [1, 1]
+    assert twin.vacuum_orphans(timedelta(0)).writes == 1
+    assert twin.delete_where({"step": 1}, dry_run=True).threads == 2
+    assert twin.delete_where({"step": 1}).threads == 2
+    assert store.rows() == (0, 0, 0)
+
+
 def test_the_twins_raise_what_the_methods_raise(store: Store, twin: Twin) -> None:
     config = store.save("t")
     store.save("u")
@@ -307,11 +334,11 @@ def executing_threads(store: Store) -> Iterator[set[int]]:
     def collect(*_: Any) -> None:
         seen.add(threading.get_ident())
 
-    event.listen(store.engine, "before_cursor_execute", collect)
+    event.listen(store.root, "before_cursor_execute", collect)
     try:
         yield seen
     finally:
-        event.remove(store.engine, "before_cursor_execute", collect)
+        event.remove(store.root, "before_cursor_execute", collect)
 
 
 def call_them_all(store: Store) -> None:

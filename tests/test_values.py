@@ -540,7 +540,7 @@ TRACES = (b"SECRET", b"777777", b"77777.77", b"7.777777")
 def stored_bytes(store: Store) -> dict[str, bytes]:
     """Return all that is in the tables, column by column, as the engine gives it back."""
     content: dict[str, bytes] = {}
-    for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
+    for table in ("checkpoints", "checkpoint_blobs", "checkpoint_deltas", "checkpoint_writes"):
         for row in store.sql(f"SELECT * FROM {table}"):
             for column, cell in row._asdict().items():
                 content[f"{table}.{column}"] = content.get(f"{table}.{column}", b"") + raw(cell)
@@ -772,7 +772,7 @@ def test_with_allowlist_gives_a_saver_that_revives_more(store: Store, *, encrypt
         encrypting(store, strict()) if encrypted else store.using(store.make_saver(serde=strict()))
     )
     config = narrow.save("t", {"point": Point(1.0, 2.0), "n": 1})
-    wide = store.using(narrow.saver.with_allowlist([(Point.__module__, "Point")]))  # type: ignore[arg-type]
+    wide = store.using(narrow.saver.with_allowlist([(Point.__module__, "Point")]))
     assert wide.saver is not narrow.saver
     assert type(wide.saver) is type(narrow.saver)
     assert wide.found(config).checkpoint["channel_values"] == {"point": Point(1.0, 2.0), "n": 1}
@@ -781,7 +781,7 @@ def test_with_allowlist_gives_a_saver_that_revives_more(store: Store, *, encrypt
 
 def test_with_allowlist_shares_the_engine(store: Store) -> None:
     narrow = store.using(store.make_saver(serde=strict()))
-    wide = store.using(narrow.saver.with_allowlist([(Point.__module__, "Point")]))  # type: ignore[arg-type]
+    wide = store.using(narrow.saver.with_allowlist([(Point.__module__, "Point")]))
     assert wide.saver.bind is narrow.saver.bind
     with store.statements() as sent:
         config = wide.save("t", {"point": Point(0.0, 1.0)})

@@ -216,6 +216,8 @@ def _lock_tables(schema: str | None, tables: list[str]) -> None:
     we have while we wait for one that it has, it's us who give way.
     """
     bind = op.get_bind()
+    if bind.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return  # a lock would end with its statement
     format_table = bind.dialect.identifier_preparer.format_table
     names = ", ".join(format_table(sa.table(table, schema=schema)) for table in tables)
     deadline = time.monotonic() + op.get_context().opts.get("checkpoint_sa_lock_timeout", 300)

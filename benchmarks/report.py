@@ -1,0 +1,104 @@
+"""The figures: kept in docs/benchmarks.json, shown in docs/benchmarks.md.
+
+The figures of a part on an engine are replaced only by a whole run of that part on that engine, and
+carry the date, the machine and the versions of that run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import plots
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import ModuleType
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PACKAGES = (
+    "langgraph-checkpoint-sa",
+    "langgraph",
+    "langgraph-checkpoint",
+    "langgraph-checkpoint-postgres",
+    "langgraph-checkpoint-sqlite",
+    "langgraph-checkpoint-mysql",
+    "sqlalchemy",
+    "psycopg",
+    "asyncpg",
+    "PyMySQL",
+    "aiomysql",
+    "aiosqlite",
+)
+HEAD = """# Benchmarks
+
+Made by `nox -s benchmark`; not edited by hand. Both savers run in one process on one server, each
+in a database of its own, with pools of one size (langgraph-checkpoint-mysql and -sqlite have one
+connection), taking turns in random order. A peer/ours above 1 says how many times as long the peer
+takes; 95 % is a bootstrap interval of that ratio. Servers have the durability that is their default
+(PostgreSQL: fsync and synchronous_commit on; InnoDB: flushed at each commit, no binary log); a
+given server has its own. SQLite is as each saver sets it up, which is journal_mode=WAL and
+synchronous=FULL for both. Where the peer's columns are empty, it can't make its tables there.
+"""
+
+
+def about_this_machine() -> dict[str, str]:
+    """Return what the figures of this run depend on."""
+    model = platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{os.cpu_count()} x {model}, Python {platform.python_version()}",
+        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+    }
+
+
+class Report:
+    """All figures, of this run and of earlier ones."""
+
+    def __init__(self, folder: Path = DOCS) -> None:
+        self.folder = folder
+        self.path = folder / "benchmarks.json"
+        self.figures: dict[str, dict[str, Any]] = (
+            json.loads(self.path.read_text()) if self.path.exists() else {}
+        )
+
+    def add(self, part: str, engine: str, server: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the figures of a part on an engine."""
+        entry = {**about_this_machine(), "server": server, "rows": rows}
+        self.figures.setdefault(part, {})[engine] = entry
+
+    def write(self, parts: Mapping[str, ModuleType]) -> None:
+        """Write the figures and the page."""
+        self.path.write_text(json.dumps(self.figures, indent=1) + "\n")
+        pictures = plots.draw(self.figures, self.folder)
+        sections = [HEAD]
+        runs: dict[str, list[str]] = {}
+        for name, part in parts.items():
+            engines = self.figures.get(name, {})
+            if not engines:
+                continue
+            rows = [{"engine": engine, **row} for engine, e in engines.items() for row in e["rows"]]
+            picture = f"![{part.TITLE}]({pictures[name]})\n\n" if name in pictures else ""
+            sections.append(f"## {part.TITLE}\n\n{part.ABOUT}\n\n{picture}{table(rows)}")
+            for engine, e in engines.items():
+                run = f"{e['date']}, {e['machine']}, {e['versions']}"
+                runs.setdefault(run, []).append(f"{name} on {engine} ({e['server']})")
+        made = [f"- {run}: {'; '.join(what)}." for run, what in runs.items()]
+        sections.append("## Where and when\n\n" + "\n".join(made))
+        (self.folder / "benchmarks.md").write_text("\n".join(sections).strip() + "\n")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as a Markdown table."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [columns, ["---"] * len(columns), *([row.get(c, "") for c in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"

@@ -1,0 +1,210 @@
+"""Commands that delete: what is old, threads and runs, what nothing refers to any more."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from argparse import ArgumentTypeError
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from checkpoint_sa.cli import database, terminal
+from checkpoint_sa.errors import ConfigurationError
+from checkpoint_sa.inspection import Inspector
+from checkpoint_sa.retention import GRACE, Deleted
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from checkpoint_sa import SQLAlchemySaver
+    from checkpoint_sa.cli.terminal import Commands
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this module."""
+    prune = terminal.command(commands, "prune", _prune, "delete old checkpoints, or idle threads")
+    _add_common(prune)
+    prune.add_argument("thread", nargs="*", help="the ids of threads")
+    prune.add_argument("--all", action="store_true", help="all threads")
+    how_many = prune.add_mutually_exclusive_group()
+    how_many.add_argument(
+        "--keep-latest",
+        dest="keep",
+        action="store_const",
+        const=1,
+        help="keep the latest checkpoint of each namespace",
+    )
+    how_many.add_argument(
+        "--keep", type=_number, metavar="N", help="keep the N latest of each namespace"
+    )
+    prune.add_argument(
+        "--older-than",
+        type=_age,
+        metavar="AGE",
+        help="delete only checkpoints that are older: 30d, 12h, 90m, 2w",
+    )
+    prune.add_argument(
+        "--idle-for",
+        type=_age,
+        metavar="AGE",
+        help="delete whole threads that have no checkpoint since",
+    )
+
+    delete = terminal.command(
+        commands, "delete", _delete, "delete threads, a run, or all threads of a user"
+    )
+    _add_common(delete)
+    delete.add_argument("thread", nargs="*", help="the ids of threads")
+    delete.add_argument("--run", dest="run_id", metavar="ID", help="the checkpoints of a run")
+    database.add_where(delete, "the threads that have a checkpoint with this metadata")
+
+    vacuum = terminal.command(
+        commands,
+        "vacuum-orphans",
+        _vacuum,
+        "delete writes and values that no checkpoint has, as late writers leave them",
+    )
+    _add_common(vacuum)
+    vacuum.add_argument(
+        "--older-than",
+        type=_age,
+        default=GRACE,
+        metavar="AGE",
+        help="delete only what is older; longer than any run takes (default: 1d)",
+    )
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    database.add_arguments(command)
+    command.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
+    command.add_argument("--yes", action="store_true", help="don't ask; needed where nobody can be")
+    terminal.add_json(command)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} isn't a number from 1 on")
+    return int(text)
+
+
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if found is None:
+        raise ArgumentTypeError(f"{text!r} isn't an age; say 90m, 12h, 30d or 4w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _prune(given: argparse.Namespace) -> None:
+    options = {"keep": given.keep, "older_than": given.older_than, "idle_for": given.idle_for}
+    if all(value is None for value in options.values()):
+        raise ConfigurationError(
+            "What may go? Pass --keep-latest, --keep N, --older-than AGE or --idle-for AGE."
+        )
+    if bool(given.thread) is given.all:
+        raise ConfigurationError("Which threads? Pass their ids, or --all.")
+    threads = given.thread or None
+
+    def prune(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
+        act = saver.prunable if dry_run else saver.prune
+        act(threads, report=report, **options)
+
+    _run(given, prune, total=len(given.thread) or None)
+
+
+def _delete(given: argparse.Namespace) -> None:
+    if [bool(given.thread), given.run_id is not None, bool(given.where)].count(True) != 1:
+        raise ConfigurationError(
+            "What is to be deleted? Pass the ids of threads, or --run ID, or --where NAME=VALUE."
+        )
+    metadata = dict(given.where) or {"run_id": given.run_id}
+    if len(metadata) < len(given.where):
+        raise ConfigurationError("--where says a name twice, and a checkpoint has it once.")
+
+    def delete(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
+        if given.thread:
+            act = saver.prunable if dry_run else saver.prune
+            act(given.thread, strategy="delete", report=report)
+        else:
+            saver.serde = Inspector()  # metadata may have what JSON can't say
+            whole = given.run_id is None
+            saver.delete_where(metadata, whole_threads=whole, dry_run=dry_run, report=report)
+
+    _run(given, delete, total=len(given.thread) or None)
+
+
+def _vacuum(given: argparse.Namespace) -> None:
+    def vacuum(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
+        saver.vacuum_orphans(given.older_than, dry_run=dry_run, report=report)
+
+    _run(given, vacuum, total=None)
+
+
+def _run(given: argparse.Namespace, action: Callable[..., None], total: int | None) -> None:
+    """Look what would go, ask where somebody can answer, delete, and say what went."""
+    asks = not given.dry_run and not given.yes
+    if asks and not sys.stdin.isatty():
+        raise ConfigurationError(
+            "Nobody is there to be asked. Add --yes to delete, or --dry-run to see what would go."
+        )
+
+    def run(saver: SQLAlchemySaver) -> None:
+        if given.dry_run or asks:
+            found = _counted(partial(action, saver, dry_run=True), "Looking", total)
+            if given.dry_run:
+                _say(given, found, "would be deleted")
+                return
+            if found == Deleted():
+                _say(given, found, "deleted")
+                return
+            if not _agrees(f"Delete {_text(found)}?"):
+                terminal.note("Nothing was deleted.")
+                return
+        _say(given, _counted(partial(action, saver, dry_run=False), "Deleting", total), "deleted")
+
+    database.run(given, run)
+
+
+def _counted(action: Callable[..., None], what: str, total: int | None) -> Deleted:
+    counted = Deleted()
+    with terminal.progress(what, total) as advance:
+
+        def report(deleted: Deleted) -> None:
+            nonlocal counted
+            counted = counted.plus(deleted)
+            advance(1)
+
+        action(report=report)
+    return counted
+
+
+def _agrees(question: str) -> bool:
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _say(given: argparse.Namespace, deleted: Deleted, done: str) -> None:
+    if given.json:
+        terminal.say(json.dumps({**deleted._asdict(), "dry_run": given.dry_run}))
+    else:
+        terminal.say(f"{_text(deleted)} {done}")
+
+
+def _text(deleted: Deleted) -> str:
+    """Say a sum: `3 checkpoints, 5 values, 1 write of 2 threads (1.5 MB)`."""
+    parts = [
+        _several(deleted.checkpoints, "checkpoint"),
+        _several(deleted.values, "value"),
+        _several(deleted.writes, "write"),
+    ]
+    threads = _several(deleted.threads, "thread")
+    return f"{', '.join(parts)} of {threads} ({terminal.size(deleted.bytes)})"
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,122 @@
+"""The database of a command: its arguments, and a saver on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from argparse import ArgumentTypeError
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy.util import greenlet_spawn
+
+from checkpoint_sa import SQLAlchemySaver, engines
+from checkpoint_sa.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add what says where the tables are."""
+    command.add_argument(
+        "--url",
+        default=os.environ.get("CHECKPOINT_SA_URL"),
+        help="the database; default: the environment's CHECKPOINT_SA_URL",
+    )
+    command.add_argument(
+        "--schema",
+        default=os.environ.get("CHECKPOINT_SA_SCHEMA") or None,
+        help="the schema of the tables; default: CHECKPOINT_SA_SCHEMA, else the database's own",
+    )
+
+
+def add_where(command: argparse.ArgumentParser, text: str) -> None:
+    """Let a command ask for metadata."""
+    command.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        type=_criterion,
+        metavar="NAME=VALUE",
+        help=f"{text}; what is JSON counts as such: step=1 is a number; several must all be there",
+    )
+
+
+def _criterion(text: str) -> tuple[str, Any]:
+    name, is_given, value = text.partition("=")
+    if not name or not is_given:
+        raise ArgumentTypeError(f"{text!r} isn't NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def url(given: argparse.Namespace) -> str:
+    """Return the URL that was given.
+
+    Raises:
+        ConfigurationError: None was.
+    """
+    if not given.url:
+        raise ConfigurationError(
+            "No database. Set CHECKPOINT_SA_URL, or pass --url postgresql://user@host/database."
+        )
+    return str(given.url)
+
+
+def run(given: argparse.Namespace, function: Callable[[SQLAlchemySaver], T]) -> T:
+    """Call a function with a saver on the database that was given, sync or async driver alike."""
+    return run_on(url(given), given.schema, function)
+
+
+def run_on(url: str, schema: str | None, function: Callable[[SQLAlchemySaver], T]) -> T:
+    """Call a function with a saver; an async driver runs in an event loop of its own."""
+    if engines.is_async(url):
+        return asyncio.run(_in_loop([(url, schema)], function))
+    with SQLAlchemySaver.from_conn_string(url, schema=schema) as saver:
+        return function(saver)
+
+
+def run_on_two(
+    source: tuple[str, str | None],
+    target: tuple[str, str | None],
+    function: Callable[[SQLAlchemySaver, SQLAlchemySaver], T],
+) -> T:
+    """Call a function with savers on two databases, each a URL and a schema."""
+    if any(engines.is_async(url) for url, _ in (source, target)):
+        return asyncio.run(_in_loop([source, target], function))
+    return run_on(*source, lambda one: run_on(*target, lambda other: function(one, other)))
+
+
+async def _in_loop(places: Sequence[tuple[str, str | None]], function: Callable[..., T]) -> T:
+    async with AsyncExitStack() as stack:
+        savers = []
+        for url, schema in places:
+            if engines.is_async(url):
+                own = engines.make_async_engine(url)
+                stack.push_async_callback(own.dispose)
+                engine = own.sync_engine
+            else:
+                engine = engines.make_engine(url)
+                stack.callback(engine.dispose)
+            savers.append(SQLAlchemySaver(engine, schema=schema))
+        return await greenlet_spawn(function, *savers)
+
+
+def read(
+    saver: SQLAlchemySaver,
+    function: Callable[Concatenate[Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Read from a saver's database, as its own methods do."""
+    return saver._read(function, *args, **kwargs)  # noqa: SLF001

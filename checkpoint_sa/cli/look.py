@@ -1,0 +1,447 @@
+"""Commands that look at what is stored. No code of what is stored is run: see `inspection`."""
+
+from __future__ import annotations
+
+import difflib
+import heapq
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_sa import codec, overview
+from checkpoint_sa.cli import database, terminal
+from checkpoint_sa.cli.terminal import Column
+from checkpoint_sa.errors import CheckpointError, ConfigurationError
+from checkpoint_sa.inspection import Inspector, plain
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from langgraph.checkpoint.base import CheckpointTuple
+
+    from checkpoint_sa import SQLAlchemySaver
+    from checkpoint_sa.cli.terminal import Commands
+    from checkpoint_sa.overview import Step
+
+_FOLDED = 200
+"""Characters that are shown of a value."""
+_LARGEST = 10
+"""Threads and channels that `stats` names."""
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this module."""
+    threads = terminal.command(commands, "threads", _threads, "list the threads, with their sizes")
+    database.add_arguments(threads)
+    database.add_where(threads, "only threads that have a checkpoint with this metadata")
+    threads.add_argument("--after", metavar="THREAD", help="only threads behind this one")
+    threads.add_argument("--limit", type=int, metavar="N", help="how many at the most")
+    terminal.add_json(threads)
+
+    history = terminal.command(
+        commands, "history", _history, "list a thread's checkpoints, newest first"
+    )
+    database.add_arguments(history)
+    history.add_argument("thread", help="the id of a thread")
+    history.add_argument("--all", action="store_true", help="those of subgraphs as well")
+    terminal.add_json(history)
+
+    show = terminal.command(
+        commands, "show", _show, "print the values, pending writes and metadata of a checkpoint"
+    )
+    database.add_arguments(show)
+    show.add_argument("thread", help="the id of a thread")
+    show.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="the id of a checkpoint, or its beginning; default: the latest",
+    )
+    _add_namespace(show)
+    show.add_argument("--full", action="store_true", help="long values as a whole")
+    terminal.add_json(show)
+
+    diff = terminal.command(
+        commands, "diff", _diff, "print what changed between two checkpoints of a thread"
+    )
+    database.add_arguments(diff)
+    diff.add_argument("thread", help="the id of a thread")
+    diff.add_argument("old", help="the id of a checkpoint, or its beginning")
+    diff.add_argument("new", help="the id of another one")
+    _add_namespace(diff)
+    terminal.add_json(diff)
+
+    stats = terminal.command(
+        commands,
+        "stats",
+        _stats,
+        "print the sizes of tables, threads and channels, and growth by day; reads everything",
+    )
+    database.add_arguments(stats)
+    stats.add_argument("--plot", metavar="FILE", help="draw growth by day into a file, as PNG")
+    terminal.add_json(stats)
+
+
+def _add_namespace(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--namespace",
+        default="",
+        help="of a subgraph, as `history --all` has it; default: the root",
+    )
+
+
+def _time(value: datetime) -> str:
+    return value.strftime("%Y-%m-%d %H:%M:%S")
+
+
+# threads
+
+_THREADS = (
+    Column("thread_id", "thread", style="bold"),
+    Column("checkpoints", "checkpoints", is_number=True),
+    Column("writes", "writes", is_number=True),
+    Column("bytes", "size", terminal.bytes_or_size, is_number=True),
+    Column("namespaces", "namespaces", is_number=True),
+    Column("first", "first (UTC)", _time, wraps=False),
+    Column("last", "last (UTC)", _time, wraps=False),
+)
+
+
+def _threads(given: argparse.Namespace) -> None:
+    def look(saver: SQLAlchemySaver) -> None:
+        saver.serde = Inspector()  # metadata may have what JSON can't say
+        found = saver.threads(where=dict(given.where or ()), after=given.after, limit=given.limit)
+        terminal.rows(given, _THREADS, (summary._asdict() for summary in found))
+
+    database.run(given, look)
+
+
+# history
+
+
+def _is_state(channel: str) -> bool:
+    """Whether a channel isn't one that starts a node, which `next` has."""
+    return not channel.startswith("branch:to:")
+
+
+_STEPS = (
+    Column("checkpoint_id", "checkpoint", style="bold", wraps=False),
+    Column("time", "time (UTC)", _time, wraps=False),
+    Column("step", "step", is_number=True, wraps=False),
+    Column("source", "source", wraps=False),
+    Column("next", "next", ", ".join, style="green"),
+    Column("changed", "changed", lambda names: ", ".join(filter(_is_state, names))),
+    Column("bytes", "size", terminal.bytes_or_size, is_number=True, wraps=False),
+)
+_PARENT = Column("parent_id", "parent")
+_NAMESPACE = Column("checkpoint_ns", "namespace")
+_TREE = Column("tree", "", style="cyan", wraps=False)
+
+
+def _history(given: argparse.Namespace) -> None:
+    def look(saver: SQLAlchemySaver) -> list[Step]:
+        return database.read(saver, overview.thread, codec.thread_id(given.thread)).steps
+
+    steps = database.run(given, look)
+    if not steps:
+        raise _missing(given.thread)
+    found = [
+        {"tree": tree, **step._asdict()}
+        for namespace in dict.fromkeys(step.checkpoint_ns for step in steps)
+        if given.all or not namespace
+        for step, tree in drawn([step for step in steps if step.checkpoint_ns == namespace])
+    ]
+    columns = [*_STEPS, _NAMESPACE] if given.all else [*_STEPS]
+    columns[0] = columns[0]._replace(brief=_beginning([step.checkpoint_id for step in steps]))
+    if not terminal.is_pretty():
+        columns.append(_PARENT)
+    elif any(row["tree"] for row in found):
+        columns.insert(0, _TREE)
+    if given.json:
+        for row in found:
+            del row["tree"]
+    terminal.rows(given, columns, found)
+
+
+_BEGINNING = 13
+"""A UUID's first two parts, in version 6 the time to less than a millisecond."""
+
+
+def _beginning(ids: Sequence[str]) -> Callable[[str], str]:
+    """Return what shortens ids as far as all of these stay different."""
+    size = _BEGINNING
+    while len({one[:size] for one in ids}) < len(set(ids)):
+        size += 1
+    return lambda one: one[:size]
+
+
+def drawn(steps: Sequence[Step]) -> list[tuple[Step, str]]:
+    """Return the checkpoints of a namespace, newest first, with the tree that forks make of them.
+
+    Each line of descent has a column, from its newest checkpoint down to the one that it forked
+    from. There is nothing to draw of a single line.
+    """
+    columns: list[str | None] = []
+    """The checkpoint that each column comes to next; None in one that is free."""
+    pictures = []
+    to_come = {step.checkpoint_id for step in steps}  # a parent may have been deleted
+    for step in reversed(steps):
+        to_come.remove(step.checkpoint_id)
+        ends = [i for i, expected in enumerate(columns) if expected == step.checkpoint_id]
+        if not ends:
+            free = next((i for i, expected in enumerate(columns) if expected is None), None)
+            if free is None:
+                free = len(columns)
+                columns.append(None)
+            ends = [free]
+        pictures.append(_picture(columns, ends))
+        for column in ends:
+            columns[column] = None
+        if step.parent_id in to_come:
+            columns[ends[0]] = step.parent_id
+        while columns and columns[-1] is None:
+            columns.pop()
+    has_forks = any(len(picture) > 1 for picture in pictures)
+    return [
+        (step, picture if has_forks else "")
+        for step, picture in zip(reversed(steps), pictures, strict=True)
+    ]
+
+
+def _picture(columns: Sequence[str | None], ends: Sequence[int]) -> str:
+    """Draw a line: a checkpoint in its first column, to which the others that end here lead."""
+    signs = []
+    for number, expected in enumerate(columns):
+        if number == ends[0]:
+            sign = "●"
+        elif number in ends:
+            sign = "┘" if number == ends[-1] else "┴"
+        elif expected is not None:
+            sign = "│"
+        else:
+            sign = "─" if ends[0] < number < ends[-1] else " "
+        signs.append(sign)
+        signs.append("─" if ends[0] <= number < ends[-1] else " ")
+    return "".join(signs).rstrip()
+
+
+# show, diff
+
+_PARTS = (
+    Column("part", "", style="dim"),
+    Column("name", "name", style="bold"),
+    Column("task", "task"),
+    Column("value", "value"),
+)
+
+
+def _show(given: argparse.Namespace) -> None:
+    (found,) = database.run(given, lambda saver: _found(saver, given, given.checkpoint))
+    checkpoint = found.checkpoint
+    parent = found.parent_config["configurable"] if found.parent_config else {}
+    writes = [
+        {"task": task, "channel": channel, "value": plain(value)}
+        for task, channel, value in found.pending_writes or ()
+    ]
+    whole = {
+        **found.config["configurable"],
+        "parent_id": parent.get("checkpoint_id"),
+        "ts": checkpoint.get("ts"),
+        "metadata": found.metadata,
+        "values": checkpoint["channel_values"],
+        "writes": writes,
+    }
+    if given.json:
+        terminal.say(terminal.as_json(plain(whole)))
+        return
+    head = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_id", "ts")
+    rows = [{"part": "checkpoint", "name": name, "value": whole[name]} for name in head]
+    rows += [{"part": "metadata", "name": name, "value": v} for name, v in found.metadata.items()]
+    rows += [
+        {"part": "value", "name": name, "value": value}
+        for name, value in sorted(checkpoint["channel_values"].items())
+    ]
+    rows += [
+        {"part": "write", "name": write["channel"], "task": write["task"], "value": write["value"]}
+        for write in writes
+    ]
+    indent = 2 if given.full and terminal.is_pretty() else None
+    for row in rows:
+        row["value"] = _folded(terminal.as_json(plain(row["value"]), indent=indent), given)
+    terminal.rows(given, _PARTS, rows)
+
+
+def _folded(text: str, given: argparse.Namespace) -> str:
+    if given.full or len(text) <= _FOLDED:
+        return text
+    return f"{text[:_FOLDED]}… ({len(text)} characters; --full shows all)"
+
+
+def _found(
+    saver: SQLAlchemySaver, given: argparse.Namespace, *checkpoint_ids: str | None
+) -> list[CheckpointTuple]:
+    """Read checkpoints of a thread, their values as plain data.
+
+    Raises:
+        CheckpointError: One isn't there.
+    """
+    saver.serde = Inspector()
+    found = []
+    for checkpoint_id in checkpoint_ids:
+        address = {"thread_id": given.thread, "checkpoint_ns": given.namespace}
+        one = saver.get_tuple({"configurable": {**address, "checkpoint_id": checkpoint_id}})
+        if one is None and checkpoint_id is not None:
+            whole = _whole_id(saver, given, checkpoint_id)
+            one = saver.get_tuple({"configurable": {**address, "checkpoint_id": whole}})
+        if one is None:
+            raise _missing(given.thread, given.namespace, checkpoint_id)
+        found.append(one)
+    return found
+
+
+def _whole_id(saver: SQLAlchemySaver, given: argparse.Namespace, beginning: str) -> str:
+    """Return the id of a checkpoint that its beginning names.
+
+    Raises:
+        CheckpointError: It names none, or several.
+    """
+    steps = database.read(saver, overview.thread, codec.thread_id(given.thread)).steps
+    ids = [
+        step.checkpoint_id
+        for step in steps
+        if step.checkpoint_ns == given.namespace and step.checkpoint_id.startswith(beginning)
+    ]
+    if not ids:
+        raise _missing(given.thread, given.namespace, beginning)
+    if len(ids) > 1:
+        raise CheckpointError(
+            f"{len(ids)} checkpoints of thread {given.thread!r} begin with {beginning!r}; say more"
+            f" of the id: {', '.join(ids[:3])}, ..."
+        )
+    return ids[0]
+
+
+def _missing(thread: str, namespace: str = "", checkpoint_id: str | None = None) -> CheckpointError:
+    checkpoint = "checkpoints" if checkpoint_id is None else f"checkpoint {checkpoint_id!r}"
+    where = f" in namespace {namespace!r}" if namespace else ""
+    command = "threads" if checkpoint_id is None else "history --all"
+    return CheckpointError(
+        f"Thread {thread!r} has no {checkpoint}{where}. `checkpoint-sa {command}` lists what there"
+        " is."
+    )
+
+
+_STYLES = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def _diff(given: argparse.Namespace) -> None:
+    old, new = database.run(given, lambda saver: _found(saver, given, given.old, given.new))
+    for channel, change, lines in changes(
+        old.checkpoint["channel_values"], new.checkpoint["channel_values"]
+    ):
+        if given.json:
+            terminal.say(terminal.as_json({"channel": channel, "change": change, "diff": lines}))
+            continue
+        styled = ((line, _STYLES.get(line[:1], "")) for line in lines)
+        terminal.lines([(f"{change} {channel}", "bold"), *styled])
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
+    """Compare values: channel, `added`, `removed` or `changed`, and a unified diff."""
+    for channel in sorted(old.keys() | new.keys()):
+        before, after = _pretty(old, channel), _pretty(new, channel)
+        if before != after:
+            change = "added" if not before else "changed" if after else "removed"
+            lines = difflib.unified_diff(before, after, lineterm="")
+            yield channel, change, [*lines][2:]  # without the names of files
+
+
+def _pretty(values: Mapping[str, Any], channel: str) -> list[str]:
+    if channel not in values:
+        return []
+    return terminal.as_json(plain(values[channel]), indent=2).split("\n")
+
+
+# stats
+
+_SIZES = (
+    Column("kind", "", style="dim"),
+    Column("name", "name", style="bold"),
+    Column("rows", "rows", is_number=True),
+    Column("bytes", "size", terminal.bytes_or_size, is_number=True),
+    Column("on_disk", "on disk", terminal.bytes_or_size, is_number=True),
+)
+
+
+def _stats(given: argparse.Namespace) -> None:
+    if given.plot:
+        _pyplot()  # before everything is read
+
+    def look(saver: SQLAlchemySaver) -> list[dict[str, Any]]:
+        tables = database.read(saver, overview.table_sizes, saver.schema)
+        channels = database.read(saver, overview.channel_sizes, _LARGEST)
+        return [
+            *({"kind": "table", **size._asdict()} for size in tables),
+            *({"kind": "channel", **size._asdict()} for size in channels),
+            *_by_thread(saver),
+        ]
+
+    found = database.run(given, look)
+    terminal.rows(given, _SIZES, found)
+    if given.plot:
+        _plot([row for row in found if row["kind"] == "day"], given.plot)
+
+
+def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
+    """Read every thread: the largest ones, growth by day, and what pruning all of them frees."""
+    largest: list[tuple[int, str, int]] = []
+    checkpoints: Counter[str] = Counter()
+    bytes_: Counter[str] = Counter()
+    prunable = prunable_checkpoints = 0
+    with terminal.progress("threads", None) as advance:
+        for summary in saver.threads():
+            largest = heapq.nlargest(
+                _LARGEST, [*largest, (summary.bytes, summary.thread_id, summary.checkpoints)]
+            )
+            thread = database.read(saver, overview.thread, summary.thread_id)
+            for step in thread.steps:
+                day = f"{step.time:%Y-%m-%d}" if step.time else "unknown"
+                checkpoints[day] += 1
+                bytes_[day] += step.bytes
+            prunable += thread.prunable
+            prunable_checkpoints += thread.prunable_checkpoints
+            advance(1)
+    for size, name, rows in largest:
+        yield {"kind": "thread", "name": name, "rows": rows, "bytes": size}
+    for day in sorted(bytes_):
+        yield {"kind": "day", "name": day, "rows": checkpoints[day], "bytes": bytes_[day]}
+    yield {
+        "kind": "prune",
+        "name": "keep_latest frees up to",
+        "rows": prunable_checkpoints,
+        "bytes": prunable,
+    }
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl  # noqa: PLC0415
+    except ImportError:
+        raise ConfigurationError(
+            "--plot needs matplotlib: pip install 'langgraph-checkpoint-sa[plot]'."
+        ) from None
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    return plt
+
+
+def _plot(days: Iterable[Mapping[str, Any]], path: str) -> None:
+    known = [day for day in days if day["name"] != "unknown"]
+    plt = _pyplot()
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    axes.bar([day["name"] for day in known], [day["bytes"] / 1e6 for day in known])
+    axes.set(title="What was stored each day, and is still there", ylabel="MB")
+    axes.tick_params("x", rotation=45)
+    figure.savefig(path, format="png", dpi=150)
+    plt.close(figure)

@@ -1,0 +1,76 @@
+"""Commands that bring checkpoints from one database to another."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from checkpoint_sa import transfer
+from checkpoint_sa.cli import database, terminal
+from checkpoint_sa.cli.terminal import Column
+from checkpoint_sa.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from checkpoint_sa import SQLAlchemySaver
+    from checkpoint_sa.cli.terminal import Commands
+    from checkpoint_sa.transfer import CopySummary
+
+_SUMMARY = (
+    Column("threads", "copied threads", is_number=True),
+    Column("skipped", "there already", is_number=True),
+    Column("checkpoints", "checkpoints", is_number=True),
+    Column("values", "values", is_number=True),
+    Column("writes", "writes", is_number=True),
+    Column("bytes", "size", terminal.bytes_or_size, is_number=True),
+)
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this module."""
+    copy = terminal.command(
+        commands, "copy", _copy, "copy threads to another database, and read them back"
+    )
+    for end, dest, text in (("from", "source", "has"), ("to", "target", "gets")):
+        variable = f"CHECKPOINT_SA_{end.upper()}"
+        copy.add_argument(
+            f"--{end}",
+            dest=dest,
+            metavar="URL",
+            default=os.environ.get(variable),
+            help=f"the database that {text} them; default: the environment's {variable}",
+        )
+        copy.add_argument(
+            f"--{end}-schema",
+            dest=f"{dest}_schema",
+            metavar="SCHEMA",
+            help="the schema of its tables; default: the database's own",
+        )
+    copy.add_argument("--dry-run", action="store_true", help="compare and count, copy nothing")
+    copy.add_argument("thread", nargs="*", help="the ids of threads; default: all")
+    terminal.add_json(copy)
+
+
+def _copy(given: argparse.Namespace) -> None:
+    for end, url in (("from", given.source), ("to", given.target)):
+        if not url:
+            raise ConfigurationError(
+                f"No database. Set CHECKPOINT_SA_{end.upper()}, or pass --{end}"
+                " postgresql://user@host/database."
+            )
+
+    def run(source: SQLAlchemySaver, target: SQLAlchemySaver) -> CopySummary:
+        with terminal.progress("threads", len(given.thread) or None) as advance:
+            return transfer.copy(
+                source,
+                target,
+                threads=given.thread or None,
+                dry_run=given.dry_run,
+                progress=lambda _: advance(1),
+            )
+
+    done = database.run_on_two(
+        (given.source, given.source_schema), (given.target, given.target_schema), run
+    )
+    terminal.rows(given, _SUMMARY, [done._asdict()])

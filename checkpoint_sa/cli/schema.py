@@ -1,0 +1,135 @@
+"""Commands about the schema, for a deploy pipeline or a readiness probe; and `rewrite`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from checkpoint_sa import engines, migrate
+from checkpoint_sa.cli import database, terminal
+from checkpoint_sa.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from checkpoint_sa import SQLAlchemySaver
+    from checkpoint_sa.cli.terminal import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the commands of this module."""
+    upgrade = terminal.command(
+        commands, "upgrade", _upgrade, "make the tables, or bring them to this release's revision"
+    )
+    database.add_arguments(upgrade)
+    _add_lock_timeout(upgrade)
+    upgrade.add_argument("revision", nargs="?", default="head", help="default: head")
+
+    downgrade = terminal.command(
+        commands, "downgrade", _downgrade, "take the tables back to an earlier revision"
+    )
+    database.add_arguments(downgrade)
+    _add_lock_timeout(downgrade)
+    downgrade.add_argument("revision", help="a revision, or base: no tables")
+    downgrade.add_argument(
+        "--drop-all-checkpoints",
+        action="store_true",
+        help="needed for base, which drops the tables with everything in them",
+    )
+
+    database.add_arguments(
+        terminal.command(
+            commands, "current", _current, "print the revision that the database is at"
+        )
+    )
+    database.add_arguments(
+        terminal.command(
+            commands,
+            "verify",
+            _verify,
+            "check, without changing anything, that it is this release's",
+        )
+    )
+
+    sql = terminal.command(
+        commands, "sql", _sql, "print an upgrade as an SQL script; no database, no driver is needed"
+    )
+    database.add_arguments(sql)
+    sql.add_argument("--dialect", help="instead of a URL: postgresql, mysql, mariadb, sqlite, ...")
+    sql.add_argument("--downgrade", action="store_true", help="the way back; revision is from:to")
+    sql.add_argument("revision", nargs="?", default="head", help="head, or from:to")
+
+    rewrite = terminal.command(
+        commands, "rewrite", _rewrite, "store values as what changed, or as whole values again"
+    )
+    database.add_arguments(rewrite)
+    form = rewrite.add_mutually_exclusive_group(required=True)
+    form.add_argument("--incremental", action="store_true", help="as what changed")
+    form.add_argument(
+        "--plain",
+        dest="incremental",
+        action="store_false",
+        help="as whole values, which LangGraph's PostgresSaver reads as well",
+    )
+    rewrite.add_argument("thread", nargs="*", help="the ids of threads; default: all")
+
+    terminal.command(
+        commands, "ini", _ini, "print where the packaged alembic.ini lies, for alembic -c"
+    )
+
+
+def _add_lock_timeout(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--lock-timeout",
+        type=float,
+        default=os.environ.get("CHECKPOINT_SA_LOCK_TIMEOUT", engines.LOCK_SECONDS),
+        metavar="SECONDS",
+        help="how long to wait for another migration or a long transaction (default: %(default)s)",
+    )
+
+
+def _upgrade(given: argparse.Namespace) -> None:
+    url = database.url(given)
+    migrate.upgrade(url, given.revision, schema=given.schema, lock_timeout=given.lock_timeout)
+    _say_revision(url, given)
+
+
+def _downgrade(given: argparse.Namespace) -> None:
+    url = database.url(given)
+    if given.revision == "base" and not given.drop_all_checkpoints:
+        raise ConfigurationError(
+            "base drops the tables with every checkpoint in them. If that is what you want, add"
+            " --drop-all-checkpoints."
+        )
+    migrate.downgrade(url, given.revision, schema=given.schema, lock_timeout=given.lock_timeout)
+    _say_revision(url, given)
+
+
+def _current(given: argparse.Namespace) -> None:
+    _say_revision(database.url(given), given)
+
+
+def _say_revision(url: str, given: argparse.Namespace) -> None:
+    terminal.say(migrate.current(url, schema=given.schema) or "none")
+
+
+def _verify(given: argparse.Namespace) -> None:
+    migrate.verify(database.url(given), schema=given.schema)
+    terminal.say(migrate.HEAD)
+
+
+def _sql(given: argparse.Namespace) -> None:
+    bind = given.dialect or database.url(given)
+    script = migrate.sql(bind, given.revision, schema=given.schema, downgrade=given.downgrade)
+    terminal.say(script.rstrip())
+
+
+def _rewrite(given: argparse.Namespace) -> None:
+    def rewrite(saver: SQLAlchemySaver) -> int:
+        return saver.rewrite(given.thread or None, incremental=given.incremental)
+
+    terminal.say(f"{database.run(given, rewrite)} values rewritten")
+
+
+def _ini(_: argparse.Namespace) -> None:
+    terminal.say(str(migrate.ini_path()))

@@ -1,0 +1,328 @@
+"""What is stored: threads in sums, and checkpoints without their values; over a `Connection`."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from checkpoint_sa import engines
+from checkpoint_sa import statements as sql
+from checkpoint_sa.repository import Stored, versions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from checkpoint_sa.repository import AnyRow, CheckpointKey
+
+_GREGORIAN = datetime(1582, 10, 15, tzinfo=timezone.utc)
+"""From when on a UUID counts, in 100 ns."""
+_UUID6 = 6
+
+_TOKEN = "branch:to:"  # noqa: S105 - no secret
+"""Begins the name of the channel by which LangGraph starts a node."""
+_INPUT = "__start__"
+
+
+class ThreadSummary(NamedTuple):
+    """What is stored of one thread."""
+
+    thread_id: str
+    checkpoints: int
+    writes: int
+    bytes: int
+    """Serialized values and writes, and documents as text; the engine may compress them."""
+    first: datetime | None
+    """When its first checkpoint was made; None where neither `ts` nor its id tells."""
+    last: datetime | None
+    namespaces: int
+    """One for the root graph, one for each call of a subgraph."""
+
+
+class Value(NamedTuple):
+    """One version of a channel."""
+
+    bytes: int
+    change_bytes: int
+    """Of its row in a chain."""
+    chain: str | None
+    position: int | None
+    is_empty: bool
+
+
+class Step(NamedTuple):
+    """One checkpoint without its values."""
+
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_id: str | None
+    time: datetime | None
+    source: str | None
+    step: int | None
+    next: list[str]
+    """Nodes that a `branch:to:` channel, or the input, starts from here."""
+    changed: list[str]
+    """Channels whose version isn't the parent's."""
+    writes: int
+    bytes: int
+    """Of its documents, its writes, and the values that no earlier checkpoint has."""
+
+
+class Thread(NamedTuple):
+    """The checkpoints of a thread."""
+
+    steps: list[Step]
+    """By namespace, oldest first."""
+    prunable: int
+    """The bytes that `prune(strategy="keep_latest")` frees at the most."""
+    prunable_checkpoints: int
+
+
+class TableSize(NamedTuple):
+    """The rows of a table."""
+
+    name: str
+    rows: int
+    bytes: int
+    on_disk: int | None
+    """With indexes and what isn't used; None where the engine doesn't tell."""
+
+
+class ChannelSize(NamedTuple):
+    """The values of all channels of one name, without those in a checkpoint's document."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+def time_of(said: object, checkpoint_id: str) -> datetime | None:
+    """Return when a checkpoint was made: what its `ts` says, else its id where that is a UUID 6."""
+    try:
+        time = datetime.fromisoformat(str(said).replace("Z", "+00:00"))
+    except ValueError:
+        return _time_of_id(checkpoint_id)
+    return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)
+
+
+def _time_of_id(checkpoint_id: str) -> datetime | None:
+    try:
+        uuid = UUID(checkpoint_id)
+    except ValueError:
+        return None
+    if uuid.version != _UUID6:
+        return None
+    ticks = uuid.int >> 80 << 12 | uuid.int >> 64 & 0xFFF
+    return _GREGORIAN + timedelta(microseconds=ticks // 10)
+
+
+class Position(NamedTuple):
+    """Where a page of threads begins, and what is asked of them."""
+
+    filters: bool
+    filter_json: str | None
+    """What the metadata has, as far as the engine can tell."""
+    after: str | None
+    """Only threads after this one."""
+    last: CheckpointKey | None
+    """Only checkpoints after this one, instead."""
+    size: int
+
+
+def page(connection: Connection, position: Position) -> list[Stored]:
+    """Read up to `size` checkpoints with their metadata alone, by thread: one statement.
+
+    Where nothing is asked of the metadata, one for each thread, of which only the thread is true.
+    """
+    _, filter_json, after, last, size = position
+    parameters: dict[str, Any] = {"size": size}
+    if last is not None:
+        parameters |= dict(zip(("after", "after_ns", "after_id"), last, strict=True))
+    elif after is not None:
+        parameters["after"] = after
+    if not position.filters:
+        rows = connection.execute(sql.thread_ids(after=after is not None), parameters)
+        return [_metadata_of((row.thread_id, "", ""), {}, None, None) for row in rows]
+    if filter_json is not None:
+        parameters["filter_json"] = filter_json
+    statement = sql.candidates(
+        filtered=filter_json is not None,
+        after=after is not None and last is None,
+        inside=last is not None,
+    )
+    return [
+        _metadata_of(tuple(row[:3]), json.loads(row.metadata), row.type, row.exact)
+        for row in connection.execute(statement, parameters)
+    ]
+
+
+def _metadata_of(
+    key: CheckpointKey, metadata: dict[str, Any], type_: str | None, exact: bytes | None
+) -> Stored:
+    return Stored(key, None, {}, metadata, type_, exact, {}, [], [])
+
+
+def summaries(connection: Connection, thread_ids: Sequence[str]) -> list[ThreadSummary]:
+    """Sum up some threads, in the order that is given: four statements.
+
+    A thread that has no checkpoints any more is left out.
+    """
+    threads = {"thread_ids": list(thread_ids)}
+    found = {row.thread_id: row for row in connection.execute(sql.SUMMARIZE_CHECKPOINTS, threads)}
+    others: dict[str, dict[str, AnyRow]] = {
+        table.name: {row.thread_id: row for row in connection.execute(statement, threads)}
+        for table, statement in sql.SUMMARIZE_OTHERS.items()
+    }
+    writes = others[sql.writes.name]
+    return [
+        ThreadSummary(
+            thread_id,
+            row.rows,
+            writes[thread_id].rows if thread_id in writes else 0,
+            _bytes_of(row) + sum(_bytes_of(rows.get(thread_id)) for rows in others.values()),
+            time_of(row.first_time, row.first_id),
+            time_of(row.last_time, row.last_id),
+            row.namespaces,
+        )
+        for thread_id in thread_ids
+        if (row := found.get(thread_id)) is not None
+    ]
+
+
+def thread(connection: Connection, thread_id: str) -> Thread:
+    """Read the checkpoints of a thread without their values: four statements."""
+    parameters = {"thread_id": thread_id}
+    changes = {
+        tuple(row[:4]): int(row.bytes)
+        for row in connection.execute(sql.GET_CHANGE_SIZES, parameters)
+    }
+    values: dict[str, dict[tuple[str, str], Value]] = defaultdict(dict)
+    for row in connection.execute(sql.GET_VALUES, parameters):
+        change = changes.get((row.checkpoint_ns, row.channel, row.chain, row.position), 0)
+        values[row.checkpoint_ns][row.channel, row.version] = Value(
+            int(row.size or 0), change, row.chain, row.position, row.type == "empty"
+        )
+    writes = {tuple(row[:2]): row for row in connection.execute(sql.GET_WRITE_SIZES, parameters)}
+    namespaces: dict[str, list[AnyRow]] = defaultdict(list)
+    for row in connection.execute(sql.GET_STEPS, parameters):
+        namespaces[row.checkpoint_ns].append(row)
+    steps = []
+    prunable = prunable_checkpoints = 0
+    older = {row.checkpoint_id for row in namespaces.get("", ())[:-1]}
+    for namespace, rows in namespaces.items():
+        found = _steps(rows, values[namespace], writes)
+        steps += found
+        prunable += sum(step.bytes for step in found)
+        prunable_checkpoints += len(found)
+        parents = json.loads(rows[-1].metadata).get("parents") or {}
+        if ":" not in namespace or parents.get("") not in older:  # else it goes with its caller
+            prunable -= _kept_bytes(rows[-1], values[namespace], writes)
+            prunable_checkpoints -= 1
+    return Thread(steps, prunable, prunable_checkpoints)
+
+
+def _steps(
+    rows: Iterable[AnyRow],
+    values: Mapping[tuple[str, str], Value],
+    writes: Mapping[tuple[str, ...], AnyRow],
+) -> list[Step]:
+    """Make the steps of one namespace."""
+    steps = []
+    versions_at: dict[str, dict[str, str]] = {}
+    counted: set[tuple[str, str]] = set()
+    for row in rows:
+        document, metadata = json.loads(row.checkpoint), json.loads(row.metadata)
+        versions = versions_at[row.checkpoint_id] = versions_of(document)
+        before = versions_at.get(row.parent_checkpoint_id or "", {})
+        new = versions.items() - counted
+        counted |= new
+        written = writes.get((row.checkpoint_ns, row.checkpoint_id))
+        steps.append(
+            Step(
+                row.checkpoint_ns,
+                row.checkpoint_id,
+                row.parent_checkpoint_id,
+                time_of(document.get("ts"), row.checkpoint_id),
+                metadata.get("source"),
+                metadata.get("step"),
+                _next(document, values),
+                sorted(name for name, version in versions.items() if before.get(name) != version),
+                written.rows if written else 0,
+                int(row.bytes)
+                + _bytes_of(written)
+                + sum(
+                    value.bytes + value.change_bytes
+                    for key in new
+                    if (value := values.get(key)) is not None
+                ),
+            )
+        )
+    return steps
+
+
+def _next(document: Mapping[str, Any], values: Mapping[tuple[str, str], Value]) -> list[str]:
+    """Name the nodes whose channel has a value in a version that they haven't seen."""
+    inline = document.get("channel_values") or {}
+    seen = document.get("versions_seen") or {}
+    found = []
+    for channel, version in (document.get("channel_versions") or {}).items():
+        if channel != _INPUT and not channel.startswith(_TOKEN):
+            continue
+        node = channel.removeprefix(_TOKEN)
+        stored = values.get((channel, str(version)))
+        has_value = channel in inline or (stored is not None and not stored.is_empty)
+        if has_value and (seen.get(node) or {}).get(channel) != version:
+            found.append(node)
+    return sorted(found)
+
+
+def _kept_bytes(
+    row: AnyRow,
+    values: Mapping[tuple[str, str], Value],
+    writes: Mapping[tuple[str, ...], AnyRow],
+) -> int:
+    """Return the bytes of a namespace's latest checkpoint, its writes and its values."""
+    keys = versions_of(json.loads(row.checkpoint)).items() & values.keys()
+    ends: dict[tuple[str, str | None], int] = {
+        (key[0], values[key].chain): values[key].position or 0 for key in keys
+    }
+    changes = sum(
+        value.change_bytes
+        for (channel, _), value in values.items()
+        if (value.position or 0) <= ends.get((channel, value.chain), -1)
+    )
+    return (
+        int(row.bytes)
+        + _bytes_of(writes.get((row.checkpoint_ns, row.checkpoint_id)))
+        + sum(values[key].bytes for key in keys)
+        + changes
+    )
+
+
+def _bytes_of(row: AnyRow | None) -> int:
+    """Return a sum of sizes, which some drivers give as a decimal number."""
+    return 0 if row is None else int(row.bytes or 0)
+
+
+def table_sizes(connection: Connection, schema: str | None) -> list[TableSize]:
+    """Measure the tables and, as `total`, all of them, reading all rows: a statement each."""
+    on_disk = engines.sizes_on_disk(connection, list(sql.GET_TABLE_SIZES), schema)
+    sizes = []
+    for name, statement in sql.GET_TABLE_SIZES.items():
+        row = connection.execute(statement).one()
+        sizes.append(TableSize(name, row.rows, _bytes_of(row), on_disk.get(name)))
+    rows, stored = sum(size.rows for size in sizes), sum(size.bytes for size in sizes)
+    total = on_disk.get("total", sum(on_disk.values()) or None)
+    return [*sizes, TableSize("total", rows, stored, total)]
+
+
+def channel_sizes(connection: Connection, number: int) -> list[ChannelSize]:
+    """Return the channels that take the most room, reading all rows: one statement."""
+    return [
+        ChannelSize(row.channel, row.rows, _bytes_of(row))
+        for row in connection.execute(sql.GET_CHANNEL_SIZES, {"size": number})
+    ]

@@ -1,0 +1,129 @@
+"""Rows as they are stored, for another database; over a `Connection`, without the serializer.
+
+Engines normalise JSON: documents are compared by what they say, everything else by its bytes. They
+also sort text each in its own way, so what is compared doesn't depend on an order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from checkpoint_sa import codec, engines
+from checkpoint_sa import statements as sql
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, Table
+
+_PAGE_ROWS = 500
+_PAGE_BYTES = 8 * 2**20
+_DIGEST_BYTES = 16
+
+_DOCUMENTS = ("checkpoint_json", "metadata_json")
+
+
+class Page(NamedTuple):
+    """Some rows of a table, in the order of their keys."""
+
+    table: Table
+    rows: list[dict[str, Any]]
+    last: dict[str, Any] | None
+    """Where the next page begins; None behind the last one."""
+
+
+def page(connection: Connection, table: Table, thread_id: str, last: dict[str, Any] | None) -> Page:
+    """Read rows of a thread, up to so many and up to so many bytes, but one: two statements."""
+    parameters: dict[str, Any] = {"thread_id": thread_id, "size": _PAGE_ROWS, **(last or {})}
+    after = last is not None
+    total = size = 0
+    for row in connection.execute(sql.stored_sizes(table, after=after), parameters).all():
+        if size and total + int(row.bytes or 0) > _PAGE_BYTES:
+            break
+        total += int(row.bytes or 0)
+        size += 1
+    if not size:
+        return Page(table, [], None)
+    found = connection.execute(sql.stored_rows(table, after=after), {**parameters, "size": size})
+    rows = [_plain(row._asdict()) for row in found]
+    if not rows:
+        return Page(table, [], None)
+    _, *key = table.primary_key
+    return Page(table, rows, {f"after_{c.name}": rows[-1][c.name] for c in key})
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    for name, value in row.items():
+        if isinstance(value, memoryview):
+            row[name] = bytes(value)
+        elif name in _DOCUMENTS:
+            row[name] = _portable(value)
+    return row
+
+
+def checkpoint_keys(connection: Connection, thread_id: str) -> set[bytes]:
+    """Return the digests of the keys of a thread's checkpoints."""
+    found = connection.execute(sql.GET_CHECKPOINT_KEYS, {"thread_id": thread_id})
+    return {key_digest(sql.checkpoints, row._asdict()) for row in found}
+
+
+def store(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Store rows that aren't there yet; those that are stay as they are.
+
+    Raises:
+        ValueTooLargeError: The server doesn't take one of them.
+    """
+    engines.check_size(connection, rows)
+    connection.execute(sql.STORE_ROWS[table], list(rows))
+
+
+def size_of(row: dict[str, Any]) -> int:
+    """Return the bytes of a row's values and documents."""
+    stored = (row.get(name) for name in ("blob", "data", "exact", *_DOCUMENTS))
+    return sum(len(part) for part in stored if part is not None)
+
+
+def key_digest(table: Table, row: dict[str, Any]) -> bytes:
+    """Return what tells a row's key from every other row's."""
+    return _digest([table.name, *(row[column.name] for column in table.primary_key)])
+
+
+def row_digest(table: Table, row: dict[str, Any]) -> bytes:
+    """Return what tells a row's content from every other row's."""
+    loose = row.get("exact") is not None
+    return _digest(
+        [table.name, *(_said(row[n], loose=loose) if n in _DOCUMENTS else row[n] for n in row)]
+    )
+
+
+def _portable(text: str) -> str:
+    """Return a document as Python says it, its numbers with a point where they are no integers.
+
+    MySQL says 1e15, of which PostgreSQL would make an integer.
+    """
+    return codec.encode_json(json.loads(text))
+
+
+def _said(text: str, *, loose: bool) -> str:
+    """Return a document in one form.
+
+    Where `exact` has the numbers, an engine may have rounded those of the document.
+    """
+    numbers: dict[str, Any] = {"parse_float": _rounded, "parse_int": _rounded} if loose else {}
+    return json.dumps(json.loads(text, **numbers), sort_keys=True)
+
+
+def _rounded(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def _digest(parts: Sequence[Any]) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part).encode()
+        digest.update(b"%d%c" % (len(data), b"t" if data is not part else b"b"))
+        digest.update(data)
+    return digest.digest()

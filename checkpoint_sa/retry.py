@@ -1,0 +1,153 @@
+"""Operations of a saver: tried again after faults that pass, counted, timed, logged, traced.
+
+Logs name the operation and the kind of error, never what a driver says: it may quote a row.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy.exc import StatementError
+
+from checkpoint_sa import engines
+
+try:
+    from opentelemetry import trace
+except ImportError:
+    _tracer = None
+else:
+    _tracer = trace.get_tracer("checkpoint_sa")
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from opentelemetry.trace import Span
+    from typing_extensions import Self
+
+RETRY_SECONDS = 10.0
+"""How long a saver goes on trying by default, from the first failure on."""
+
+SLOW_SECONDS = 1.0
+"""An operation that takes longer is logged, with the waiting for the pool and for retries."""
+
+_retry_log = logging.getLogger("checkpoint_sa.retry")
+_slow_log = logging.getLogger("checkpoint_sa.slow")
+
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 1.0
+
+
+class Metrics(NamedTuple):
+    """What a saver has done since it was made, its clones included; see `metrics`."""
+
+    operations: int
+    """A page of `list` and a thread of `prune` count as one each."""
+    retries: int
+    failures: int
+    """Operations that raised an error."""
+    slow: int
+    """Operations that took more than a second."""
+    connections: int | None
+    """In use by anybody at the moment; None where the engine's pool doesn't count."""
+    pool: str
+    """The pool, in SQLAlchemy's words."""
+
+
+class Counts:
+    """The numbers behind `Metrics`."""
+
+    def __init__(self) -> None:
+        self.operations = self.retries = self.failures = self.slow = 0
+        self.lock = threading.Lock()
+
+    def failed_first(self) -> None:
+        """Count an operation that failed as the first attempt of the one that follows."""
+        with self.lock:
+            self.operations -= 1
+            self.failures -= 1
+            self.retries += 1
+
+
+class Operation:
+    """One operation, from its first attempt to its last: a context around all of them.
+
+    Args:
+        name: The saver's method.
+        counts: Where it is counted.
+        seconds: For how long it is tried again after its first failure.
+    """
+
+    __slots__ = ("_begin", "_counts", "_deadline", "_name", "_retries", "_seconds", "_span")
+
+    def __init__(self, name: str, counts: Counts, seconds: float) -> None:
+        self._name = name
+        self._counts = counts
+        self._seconds = seconds
+        self._retries = 0
+        self._deadline = 0.0
+        self._span: AbstractContextManager[Span] | None = None
+
+    def __enter__(self) -> Self:
+        if _tracer is not None:
+            self._span = _tracer.start_as_current_span(f"checkpoint_sa.{self._name}")
+            self._span.__enter__()
+        self._begin = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        seconds = time.monotonic() - self._begin
+        with self._counts.lock:
+            self._counts.operations += 1
+            self._counts.failures += error is not None
+            self._counts.slow += seconds > SLOW_SECONDS
+        if seconds > SLOW_SECONDS:
+            _slow_log.warning("%s took %.1f s, %d retries", self._name, seconds, self._retries)
+        if self._span is not None:
+            self._span.__exit__(kind, error, traceback)
+
+    def pause(self, error: Exception, *, has_worked: bool) -> float | None:
+        """Return how long to wait before the next attempt; None where the error is the caller's.
+
+        Args:
+            error: What ended the attempt.
+            has_worked: Whether the saver has reached its database before. If not, a server that
+                can't be reached is more likely a wrong address.
+        """
+        fault = engines.fault(error)
+        if fault is None or self._seconds <= 0:
+            return None
+        if fault is engines.Fault.UNREACHABLE and not has_worked:
+            return None
+        now = time.monotonic()
+        self._deadline = self._deadline or now + self._seconds
+        ceiling = min(_FIRST_PAUSE * 2.0 ** min(self._retries, 10), _LONGEST_PAUSE)
+        pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - no secret
+        what = (self._name, fault.value, engines.code(error))
+        if now + pause > self._deadline:
+            tried = f"{self._retries + 1} attempts in {now - self._begin:.1f} s"
+            _explain(error, f"{self._name}: {fault.value}; {tried}. See retry_seconds.")
+            _retry_log.error("%s: %s (%s), given up after %s", *what, tried)
+            return None
+        self._retries += 1
+        with self._counts.lock:
+            self._counts.retries += 1
+        _retry_log.warning("%s: %s (%s), retry %d in %.2f s", *what, self._retries, pause)
+        return pause
+
+
+def _explain(error: Exception, text: str) -> None:
+    """Add to an error's message; a bare OSError of a driver has a place for it from 3.11 on."""
+    if isinstance(error, StatementError):
+        error.add_detail(text)
+    elif hasattr(error, "add_note"):
+        error.add_note(text)

@@ -1,0 +1,216 @@
+"""Threads from one database to another one, as they are stored: no value is deserialized.
+
+Each thread is compared with what the target has of it, copied page by page, checkpoints last, and
+read back. Each page is a transaction of its own: a copy that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy.util import await_only, greenlet_spawn
+
+from checkpoint_sa import codec, overview, raw
+from checkpoint_sa import statements as sql
+from checkpoint_sa.aio import AsyncSQLAlchemySaver
+from checkpoint_sa.errors import ConfigurationError, ThreadExistsError, TransferError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from checkpoint_sa.saver import SQLAlchemySaver
+
+_THREADS = 100
+_MODULUS = 2**128
+
+
+class CopySummary(NamedTuple):
+    """What a copy has copied."""
+
+    threads: int
+    """Those that were copied, wholly or what was missing of them."""
+    skipped: int
+    """Threads that the target had already, the same."""
+    checkpoints: int
+    values: int
+    writes: int
+    bytes: int
+    """Of what was copied, as stored."""
+
+
+class _Side(NamedTuple):
+    """A saver's ways to its database."""
+
+    read: Callable[..., Any]
+    write: Callable[..., Any]
+
+
+def copy(
+    source: SQLAlchemySaver,
+    target: SQLAlchemySaver,
+    *,
+    threads: Iterable[str] | None = None,
+    dry_run: bool = False,
+    progress: Callable[[str], object] | None = None,
+) -> CopySummary:
+    """Copy threads to another database, on any engine, as they are stored.
+
+    Again after an interruption, it goes on. The source is only read, and may be in use: checkpoints
+    that are stored while their thread is copied come with the next copy.
+
+    Args:
+        source: A saver on the database that has them. Its serializer isn't used.
+        target: A saver on the database that gets them; `setup()` has made its tables.
+        threads: Ids of threads; all by default.
+        dry_run: Whether to compare and count only.
+        progress: Called with the id of each thread that is done.
+
+    Raises:
+        ThreadExistsError: The target has other content in a thread, of which nothing was changed;
+            threads before it were copied.
+        TransferError: The source has no such thread, or what the target has in the end isn't the
+            same.
+        ValueTooLargeError: The target's server doesn't take a value.
+        SchemaError: The tables of either aren't those of this release.
+        ConfigurationError: A saver is async.
+    """
+    if isinstance(source, AsyncSQLAlchemySaver) or isinstance(target, AsyncSQLAlchemySaver):
+        raise ConfigurationError("copy() takes sync savers. Use `await acopy(...)` for async ones.")
+    return _copy(_side(source), _side(target), threads, progress, dry_run=dry_run)
+
+
+async def acopy(
+    source: AsyncSQLAlchemySaver | SQLAlchemySaver,
+    target: AsyncSQLAlchemySaver | SQLAlchemySaver,
+    *,
+    threads: Iterable[str] | None = None,
+    dry_run: bool = False,
+    progress: Callable[[str], object] | None = None,
+) -> CopySummary:
+    """Copy threads to another database, as `copy` does; a sync saver blocks the event loop."""
+    return await greenlet_spawn(
+        partial(_copy, _side(source), _side(target), threads, progress, dry_run=dry_run)
+    )
+
+
+def _side(saver: AsyncSQLAlchemySaver | SQLAlchemySaver) -> _Side:
+    read, write = saver._read, saver._write  # noqa: SLF001
+    if not isinstance(saver, AsyncSQLAlchemySaver):
+        return _Side(read, write)
+    return _Side(
+        lambda *args: await_only(read(*args)),
+        lambda *args: await_only(write(*args)),
+    )
+
+
+def _copy(
+    source: _Side,
+    target: _Side,
+    threads: Iterable[str] | None,
+    progress: Callable[[str], object] | None,
+    *,
+    dry_run: bool,
+) -> CopySummary:
+    total = CopySummary(0, 0, 0, 0, 0, 0)
+    wanted = _threads(source) if threads is None else dict.fromkeys(map(codec.thread_id, threads))
+    for thread_id in wanted:
+        # First, so that all that these refer to is there when it is read.
+        checkpoints = source.read(raw.checkpoint_keys, thread_id)
+        if not checkpoints and threads is None:
+            continue  # deleted meanwhile
+        if not checkpoints:
+            raise TransferError(
+                f"The source has no thread {thread_id!r}."
+                " `checkpoint-sa threads` lists what there is."
+            )
+        done = _copy_thread(source, target, thread_id, checkpoints, dry_run=dry_run)
+        total = CopySummary(*map(sum, zip(total, done, strict=True)))
+        if progress is not None:
+            progress(thread_id)
+    return total
+
+
+def _threads(source: _Side) -> Iterator[str]:
+    after = None
+    while True:
+        page = source.read(overview.page, overview.Position(False, None, after, None, _THREADS))
+        yield from (stored.key[0] for stored in page)
+        if len(page) < _THREADS:
+            return
+        after = page[-1].key[0]
+
+
+def _copy_thread(
+    source: _Side, target: _Side, thread_id: str, checkpoints: set[bytes], *, dry_run: bool
+) -> CopySummary:
+    """Copy what the target lacks of a thread; of its checkpoints only these."""
+    existing = {
+        raw.key_digest(page.table, row): raw.row_digest(page.table, row)
+        for page in _pages(target, thread_id)
+        for row in page.rows
+    }
+    if existing and not _is_behind(source, thread_id, existing):
+        return CopySummary(0, 1, 0, 0, 0, 0)
+    counts = dict.fromkeys(sql.TABLES, 0)
+    size = copied = 0
+    for page in _pages(source, thread_id):
+        found = [
+            row
+            for row in page.rows
+            if page.table is not sql.checkpoints or raw.key_digest(page.table, row) in checkpoints
+        ]
+        copied += _sum(page.table, found)
+        missing = [row for row in found if raw.key_digest(page.table, row) not in existing]
+        counts[page.table] += len(missing)
+        size += sum(map(raw.size_of, missing))
+        if missing and not dry_run:
+            target.write(raw.store, page.table, missing)
+    if not dry_run:
+        stored = sum(_sum(page.table, page.rows) for page in _pages(target, thread_id))
+        if (stored - copied) % _MODULUS:
+            raise TransferError(
+                f"Thread {thread_id!r} isn't in the target what was copied from the source."
+                " Either somebody else writes to it, or the target can't store it as it is."
+                " Delete it there and copy it again."
+            )
+    return CopySummary(1, 0, counts[sql.checkpoints], counts[sql.blobs], counts[sql.writes], size)
+
+
+def _is_behind(source: _Side, thread_id: str, existing: dict[bytes, bytes]) -> bool:
+    """Whether the target has some rows of a thread, and lacks others.
+
+    Raises:
+        ThreadExistsError: It has one that the source doesn't have.
+    """
+    same = 0
+    is_behind = False
+    for page in _pages(source, thread_id):
+        for row in page.rows:
+            found = existing.get(raw.key_digest(page.table, row))
+            if found is None:
+                is_behind = True
+            elif found == raw.row_digest(page.table, row):
+                same += 1
+    if same < len(existing):
+        raise ThreadExistsError(
+            f"The target has a thread {thread_id!r} with other content: {len(existing) - same} of"
+            f" its {len(existing)} rows aren't in the source, or differ. Nothing of it was changed."
+            " If the source's is the one to keep, delete it in the target and copy again."
+        )
+    return is_behind
+
+
+def _pages(side: _Side, thread_id: str) -> Iterator[raw.Page]:
+    for table in sql.TABLES:
+        last = None
+        while True:
+            page = side.read(raw.page, table, thread_id, last)
+            if page.last is None:
+                break
+            yield page
+            last = page.last
+
+
+def _sum(table: Any, found: Iterable[dict[str, Any]]) -> int:
+    return sum(int.from_bytes(raw.row_digest(table, row), "big") for row in found)

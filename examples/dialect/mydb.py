@@ -1,0 +1,55 @@
+"""A dialect of a third party: here SQLite under another name, so that the example runs anywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alembic.ddl.sqlite import SQLiteImpl
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.ext.compiler import compiles
+
+from checkpoint_sa.types import REACH, Reach, channel_versions
+from checkpoint_sa.upsert import Upsert
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class MyDialect(SQLiteDialect_pysqlite):
+    """The dialect of `mydb://` URLs."""
+
+    name = "mydb"
+    supports_statement_cache = True
+
+
+# A published dialect is an entry point of the group sqlalchemy.dialects.
+registry.register("mydb", __name__, "MyDialect")
+
+
+class MyImpl(SQLiteImpl):
+    """How Alembic changes tables: without one it knows no `mydb`."""
+
+    __dialect__ = "mydb"
+
+
+# What every engine needs: there is no standard SQL for it.
+@compiles(Upsert, "mydb")
+def insert_or_update(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
+    """INSERT, and update `element.update` where the primary key is there; leave all if empty."""
+    insert = compiler.visit_insert(element, **kw)  # type: ignore[no-untyped-call]
+    key = ", ".join(map(compiler.preparer.quote, element.key))
+    changes = ", ".join(f"{name} = excluded.{name}" for name in element.update)
+    action = f"UPDATE SET {changes}" if changes else "NOTHING"
+    return f"{insert} ON CONFLICT ({key}) DO {action}"
+
+
+# What makes it faster: a checkpoint is read with its values in one statement instead of two.
+@compiles(channel_versions, "mydb")
+def versions(element: channel_versions, compiler: SQLCompiler, **kw: Any) -> str:
+    """Return the channel_versions of a checkpoint as rows of key and value."""
+    document = compiler.process(next(iter(element.clauses)), **kw)
+    return f"json_each({document}, '$.channel_versions')"
+
+
+REACH["mydb"] = Reach.JOIN

@@ -1,0 +1,60 @@
+"""The code of README.md and docs/ runs, and its commands are commands.
+
+A page's Python blocks run as one program, in order. One that can't run by itself says why, by
+`<!-- not run: reason -->` before it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from checkpoint_sa import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+PYTHON = re.compile(
+    r"(<!-- not run: [^>]+ -->\n+)?^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE
+)
+# In a fenced block, in an indented one after a prompt or not, in a crontab.
+COMMAND = re.compile(r"^(?: {4}(?:[\d* ]+ )?)?(?:\$ )?checkpoint-sa (.+)$", re.MULTILINE)
+
+PROGRAMS = {
+    page: "\n".join(code for reason, code in PYTHON.findall(text) if not reason)
+    for page, text in PAGES.items()
+}
+COMMANDS = [(page, command) for page, text in PAGES.items() for command in COMMAND.findall(text)]
+
+
+@pytest.mark.parametrize("page", [page for page, program in PROGRAMS.items() if program])
+def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-"],
+        check=False,
+        cwd=tmp_path,
+        input=PROGRAMS[page],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, f"{page}: {done.stderr}"
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_commands_are_commands(page: str, command: str) -> None:
+    words = takewhile(lambda word: word not in {"|", ">"}, shlex.split(command, comments=True))
+    cli.parser().parse_args(list(words))
+
+
+def test_blocks_and_commands_are_found() -> None:
+    assert {"README.md", "docs/index.md", "docs/cli.md"} <= {page for page, _ in COMMANDS}
+    assert all(PROGRAMS[page] for page in ("README.md", "docs/index.md", "docs/cli.md"))

@@ -1,0 +1,661 @@
+"""Looking at what is stored: `threads()`, and the commands that read."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from databases import bare_store, on_connection
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.types import Send
+from stores import Store, id_of, thread
+from test_migration_schemas import schemas
+from test_security import HOSTILE, RAN
+
+from checkpoint_sa import (
+    AESGCMSerializer,
+    InvalidInputError,
+    SQLAlchemySaver,
+    ThreadSummary,
+    engines,
+    overview,
+    statements,
+)
+from checkpoint_sa.cli import DATA, DONE, USAGE, main, parser, terminal
+from checkpoint_sa.cli.look import drawn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stores import Summaries
+
+__all__ = ["bare_store", "schemas"]
+
+Captured = pytest.CaptureFixture[str]
+
+
+def ids(found: Summaries) -> list[str]:
+    return [summary.thread_id for summary in found]
+
+
+# The method threads
+
+
+def test_a_thread_is_summed_up(store: Store) -> None:
+    first = store.save("t", {"words": ["one"]})
+    store.save("t", {"words": ["two"], "small": 1}, parent=first)
+    store.save("t", {"words": ["three"]}, ns="node:1")
+    store.put_writes(first, [("a", 1), ("b", 2)], "task")
+    (found,) = store.threads()
+    assert isinstance(found, ThreadSummary)
+    assert found[:3] == ("t", 3, 2)
+    assert found.namespaces == 2
+    assert found.first is not None
+    assert found.last is not None
+    assert timedelta() < found.last - found.first < timedelta(minutes=1)
+    assert abs(datetime.now(timezone.utc) - found.last) < timedelta(minutes=1)
+
+
+def test_bytes_are_those_of_documents_values_and_writes(store: Store) -> None:
+    config = store.save("t", {"x": ["a" * 10_000]})
+    (without,) = store.threads()
+    assert 10_000 < without.bytes < 11_500
+    store.put_writes(config, [("x", ["b" * 5_000])], "task")
+    (with_writes,) = store.threads()
+    assert 5_000 < with_writes.bytes - without.bytes < 5_100
+    store.save("ü", {"x": ["ü" * 1_000]}, metadata={"name": "ü" * 1_000})
+    (other,) = store.threads(after="t")
+    assert 4_000 < other.bytes < 9_000  # JSON may escape it
+
+
+def test_values_in_chains_count_as_what_is_stored(store: Store) -> None:
+    changes = store.using(store.make_saver(incremental=True))
+    config = None
+    text = "a" * 5_000
+    for step in range(10):
+        text += f"{step}"
+        config = changes.save("t", {"x": [text]}, parent=config)
+    (found,) = store.threads()
+    assert 5_000 < found.bytes < 10_000
+
+
+def test_the_time_comes_from_the_id_where_the_document_has_none(store: Store) -> None:
+    document = store.found(store.save("t")).checkpoint
+    store.clear()
+    for name, ts in (("a", ""), ("b", "not a time"), ("c", "2026-01-02T03:04:05Z")):
+        store.put(thread(name), {**document, "ts": ts}, {}, {})
+    store.put(thread("d"), {**document, "ts": "", "id": "1"}, {}, {})
+    a, b, c, d = store.threads()
+    assert a.first is not None
+    assert a.first == b.first == a.last
+    assert abs(datetime.now(timezone.utc) - a.first) < timedelta(minutes=1)
+    assert c.first == c.last == datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    assert (d.first, d.last) == (None, None)
+
+
+def test_threads_come_in_pages_and_each_once(store: Store) -> None:
+    names = [f"thread {number:03}" for number in range(230)]
+    for name in names:
+        store.save(name)
+    store.save(names[7], ns="node:1")
+    assert ids(store.threads()) == names
+    assert ids(store.threads(after=names[99])) == names[100:]
+    assert ids(store.threads(after=names[3], limit=2)) == names[4:6]
+    assert ids(store.threads(limit=130)) == names[:130]
+    assert store.threads(limit=0) == []
+    assert store.threads(after="zzz") == []
+
+
+def test_the_number_of_statements_is_that_of_pages(store: Store) -> None:
+    for number in range(210):
+        store.save(f"{number:03}", {"x": [number]})
+    store.threads(limit=1)
+    with store.statements() as sent:
+        store.threads()
+    assert sum(text != "BEGIN" for text in sent.texts) == 3 * 5
+
+
+def test_where_is_metadata_as_list_means_it(store: Store) -> None:
+    stored: list[dict[str, Any]] = [
+        {"user": "ann"},
+        {"user": "bob"},
+        {"user": "ann", "n": 1},
+        {"n": True},
+        {"n": 1.0},
+        {},
+    ]
+    for number, metadata in enumerate(stored):
+        first = store.save(f"{number}", metadata=metadata)
+        store.save(f"{number}", parent=first)
+    assert ids(store.threads(where={"user": "ann"})) == ["0", "2"]
+    assert ids(store.threads(where={"user": "ann"}, limit=1)) == ["0"]
+    assert ids(store.threads(where={"user": "ann"}, after="0")) == ["2"]
+    assert ids(store.threads(where={"n": 1})) == ["2", "4"]
+    assert ids(store.threads(where={"n": True})) == ["3"]
+    assert ids(store.threads(where={"n": 1.0, "user": "ann"})) == ["2"]
+    assert ids(store.threads(where={"parents": {}})) == ["0", "1", "2", "3", "4", "5"]
+    assert store.threads(where={"user": "carl"}) == []
+
+
+def test_where_over_several_pages(store: Store) -> None:
+    config = None
+    for number in range(150):
+        config = store.save("a", parent=config, metadata={"text": f"ü{number}"})
+    store.save("b", metadata={"text": "ü149"})
+    store.save("c", metadata={"text": "ü0"})
+    assert ids(store.threads(where={"text": "ü149"})) == ["a", "b"]
+    assert ids(store.threads(where={"text": "ü0"})) == ["a", "c"]
+
+
+def test_what_is_no_filter_or_thread_is_refused(store: Store) -> None:
+    wrong: Any = "user"
+    with pytest.raises(InvalidInputError, match="dict"):
+        store.threads(where=wrong)
+    with pytest.raises(InvalidInputError, match="NUL"):
+        store.threads(after="a\0")
+
+
+def test_the_twins_find_the_same(store: Store) -> None:
+    for number in range(3):
+        store.save(f"{number}")
+    if store.kind.is_async:
+        found = store.run(asyncio.to_thread(lambda: [*store.saver.threads(after="0")]))
+
+        async def in_loop() -> None:
+            next(store.saver.threads())
+
+        with pytest.raises(asyncio.InvalidStateError, match=r"checkpointer\.athreads"):
+            store.run(in_loop())
+    else:
+
+        async def collect() -> Summaries:
+            return [item async for item in store.saver.athreads(after="0")]
+
+        found = store.run(collect())
+    assert found == store.threads(after="0")
+    assert ids(found) == ["1", "2"]
+
+
+# The commands
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CHECKPOINT_SA_URL", "CHECKPOINT_SA_SCHEMA", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(store: Store, capsys: Captured, *arguments: str) -> list[list[str]]:
+    """Run a command; return the fields of the lines that it prints."""
+    assert main([*arguments, "--url", store.url]) == DONE
+    said = capsys.readouterr()
+    assert said.err == ""
+    return [line.split("\t") for line in said.out.splitlines()]
+
+
+def objects(store: Store, capsys: Captured, *arguments: str) -> list[dict[str, Any]]:
+    """Run a command with --json; return its objects."""
+    return [json.loads(line) for (line,) in run(store, capsys, *arguments, "--json")]
+
+
+@pytest.fixture
+def pretty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands print as for a person, without colours."""
+    monkeypatch.setattr(terminal, "is_pretty", lambda _=None: True)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_every_command_on_every_driver(store: Store, capsys: Captured) -> None:
+    first = store.save("t", {"words": ["one"]}, metadata={"user": "ann"})
+    second = store.save("t", {"words": ["two"]}, parent=first)
+    store.put_writes(first, [("words", ["three"])], "task")
+    store.save("u")
+    assert [row[:3] for row in run(store, capsys, "threads")] == [["t", "2", "1"], ["u", "1", "0"]]
+    assert [row[0] for row in run(store, capsys, "threads", "--where", "user=ann")] == ["t"]
+    assert [row[0] for row in run(store, capsys, "threads", "--after", "t")] == ["u"]
+    assert [row[0] for row in run(store, capsys, "threads", "--limit", "1")] == ["t"]
+    history = run(store, capsys, "history", "t")
+    assert [row[0] for row in history] == [id_of(second), id_of(first)]
+    assert [row[-1] for row in history] == [id_of(first), ""]
+    assert ["value", "words", "", '["two"]'] in run(store, capsys, "show", "t")
+    assert ["write", "words", "task", '["three"]'] in run(store, capsys, "show", "t", id_of(first))
+    (changed,) = objects(store, capsys, "diff", "t", id_of(first), id_of(second))
+    assert changed["diff"] == ["@@ -1,3 +1,3 @@", " [", '-  "one"', '+  "two"', " ]"]
+    found = {(row["kind"], row["name"]): row for row in objects(store, capsys, "stats")}
+    assert found["table", "checkpoints"]["rows"] == 3
+    assert found["thread", "t"]["rows"] == 2
+    assert found["channel", "words"]["rows"] == 2
+    assert found["table", "total"]["on_disk"] > 0
+    assert found["prune", "keep_latest frees up to"]["rows"] == 1
+    total = found["table", "total"]["bytes"]
+    assert total == sum(row["bytes"] for (kind, _), row in found.items() if kind == "day")
+    assert total == sum(summary.bytes for summary in store.threads())
+
+
+def test_sizes_are_those_of_the_schema(bare_store: Store, schemas: tuple[str, str]) -> None:
+    for name, number in zip(schemas, (1, 200), strict=True):
+        store = bare_store.using(bare_store.make_saver(schema=name))
+        store.setup()
+        for _ in range(number):
+            store.save(values={"x": ["a" * 2_000]})
+        assert ids(store.threads()) == ["t"]
+    names = list(statements.GET_TABLE_SIZES)
+    small, large = (
+        on_connection(bare_store, lambda c, name=name: engines.sizes_on_disk(c, names, name))  # type: ignore[misc]
+        for name in schemas
+    )
+    assert small.keys() == large.keys()
+    assert 0 < sum(small.values()) <= sum(large.values())
+    if bare_store.kind.server in ("", "postgresql"):  # elsewhere an estimate
+        assert sum(small.values()) < sum(large.values())
+
+
+def steps_of(store: Store, thread_id: str = "t") -> overview.Thread:
+    """Read a thread as `history` and `stats` do, in four statements."""
+    with store.statements() as sent:
+        found = on_connection(store, lambda connection: overview.thread(connection, thread_id))
+    assert sum(not text.startswith("BEGIN") for text in sent.texts) == 4
+    return found
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+def test_what_prune_frees_is_told_before(store: Store, incremental: bool) -> None:
+    writer = store.using(store.make_saver(incremental=incremental))
+    config = None
+    texts = []
+    for number in range(12):
+        texts.append(f"{number}" * 500)
+        values = {"messages": texts, "other": [number]}
+        config = writer.save("t", values, parent=config)
+        writer.put_writes(config, [("x", [number])], "task")
+        metadata = {"parents": {"": id_of(config)}}
+        writer.save("t", {"x": ["sub" * 100]}, ns=f"node:{number}", metadata=metadata)
+    writer.save("t", {"x": ["own"]}, ns="own")
+    (before,) = store.threads()
+    found = steps_of(store)
+    assert sum(step.bytes for step in found.steps) == before.bytes
+    store.prune(["t"])
+    (after,) = store.threads()
+    assert found.prunable == before.bytes - after.bytes
+    assert found.prunable_checkpoints == before.checkpoints - after.checkpoints
+
+
+def test_a_step_tells_what_comes_next_and_what_changed(sqlite_store: Store) -> None:
+    store = sqlite_store
+    first = store.save(values={"__start__": {"a": 1}}, metadata={"source": "input", "step": -1})
+    store.save(
+        parent=first,
+        values={"branch:to:b": None, "branch:to:a": None, "x": [1]},
+        metadata={"step": 0},
+    )
+    one, two = steps_of(store).steps
+    assert (one.next, one.changed, one.source, one.step) == (
+        ["__start__"],
+        ["__start__"],
+        "input",
+        -1,
+    )
+    assert two.next == ["a", "b"]
+    assert two.changed == ["branch:to:a", "branch:to:b", "x"]
+
+
+def test_forks_are_drawn_and_chains_are_not(sqlite_store: Store, capsys: Captured) -> None:
+    store = sqlite_store
+    root = store.save()
+    line = [store.save(parent=root)]
+    line += [store.save(parent=line[0])]
+    assert [tree for _, tree in drawn(steps_of(store).steps)] == ["", "", ""]
+    fork = store.save(parent=root)
+    store.save(parent=line[0])
+    store.save(parent=fork)
+    assert [tree for _, tree in drawn(steps_of(store).steps)] == [
+        "●",
+        "│ ●",
+        "● │",
+        "│ │ ●",
+        "│ ●─┘",
+        "●─┘",
+    ]
+    (*_, oldest) = objects(store, capsys, "history", "t")
+    assert "tree" not in oldest
+    assert oldest["parent_id"] is None
+
+
+def test_a_line_ends_where_the_parent_is_gone(sqlite_store: Store) -> None:
+    root = sqlite_store.save()
+    for _ in range(2):
+        sqlite_store.save(parent=thread(checkpoint_id="0"))
+    sqlite_store.save(parent=sqlite_store.save(parent=root))
+    assert [tree for _, tree in drawn(steps_of(sqlite_store).steps)] == [
+        "●",
+        "●",
+        "│ ●",
+        "│ ●",
+        "●",
+    ]
+
+
+@pytest.mark.usefixtures("pretty")
+def test_a_person_sees_the_tree(sqlite_store: Store, capsys: Captured) -> None:
+    root = sqlite_store.save()
+    sqlite_store.save(parent=root)
+    sqlite_store.save(parent=root)
+    found = run(sqlite_store, capsys, "history", "t")
+    assert [line[0][:3].strip() for line in found] == ["", "●", "│ ●", "●─┘"]
+
+
+def test_subgraphs_are_shown_when_asked(sqlite_store: Store, capsys: Captured) -> None:
+    root = sqlite_store.save()
+    inner = sqlite_store.save(values={"x": [1]}, ns="node:1")
+    assert [row[0] for row in run(sqlite_store, capsys, "history", "t")] == [id_of(root)]
+    found = run(sqlite_store, capsys, "history", "t", "--all")
+    assert [(row[0], row[-2]) for row in found] == [(id_of(root), ""), (id_of(inner), "node:1")]
+    shown = run(sqlite_store, capsys, "show", "t", "--namespace", "node:1")
+    assert ["value", "x", "", "[1]"] in shown
+
+
+def test_long_values_are_folded_unless_asked(sqlite_store: Store, capsys: Captured) -> None:
+    sqlite_store.save(values={"x": "a" * 5_000})
+    (folded,) = [row[3] for row in run(sqlite_store, capsys, "show", "t") if row[1] == "x"]
+    assert len(folded) < 300
+    assert "5002 characters" in folded
+    whole = run(sqlite_store, capsys, "show", "t", "--full")
+    assert ["value", "x", "", f'"{"a" * 5_000}"'] in whole
+    (found,) = objects(sqlite_store, capsys, "show", "t")
+    assert found["values"] == {"x": "a" * 5_000}
+
+
+def test_diff_tells_what_came_and_went(sqlite_store: Store, capsys: Captured) -> None:
+    first = sqlite_store.save(values={"gone": 1, "same": [1]})
+    second = sqlite_store.save(parent=first, values={"new": {"a": 1}, "same": [1]})
+    found = run(sqlite_store, capsys, "diff", "t", id_of(first), id_of(second))
+    assert found == [
+        ["removed gone"],
+        ["@@ -1 +0,0 @@"],
+        ["-1"],
+        ["added new"],
+        ["@@ -0,0 +1,3 @@"],
+        ["+{"],
+        ['+  "a": 1'],
+        ["+}"],
+    ]
+    assert run(sqlite_store, capsys, "diff", "t", id_of(first), id_of(first)) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["history", "nobody"],
+        ["show", "nobody"],
+        ["show", "t", "1"],
+        ["show", "t", "--namespace", "none"],
+        ["diff", "nobody", "1", "2"],
+    ],
+)
+def test_what_is_not_there_is_named(
+    sqlite_store: Store, capsys: Captured, arguments: list[str]
+) -> None:
+    sqlite_store.save()
+    assert main([*arguments, "--url", sqlite_store.url]) == DATA
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert repr(arguments[1]) in said.err
+    assert all(repr(part) in said.err for part in arguments[2:3] if part == "1")
+
+
+def test_a_criterion_needs_a_name_and_a_value(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["threads", "--where", "user"])
+    assert "'user' isn't NAME=VALUE" in capsys.readouterr().err
+
+
+# What is stored is looked at, never run
+
+
+class Shop:
+    """A module of an application, which is imported only here, and a class of it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._made = folder / "shop.py.made"
+        (folder / "shop.py").write_text(
+            "from dataclasses import dataclass\n"
+            "@dataclass\n"
+            "class Order:\n"
+            "    item: str\n"
+            "    def __post_init__(self):\n"
+            "        open(__file__ + '.made', 'a').close()\n"
+        )
+        monkeypatch.syspath_prepend(folder)
+        self.Order = importlib.import_module("shop").Order
+
+    def forget(self) -> None:
+        """Forget that it was imported and used."""
+        self._made.unlink()
+        del sys.modules["shop"]
+
+    def was_made(self) -> bool:
+        return "shop" in sys.modules or self._made.exists()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    return Shop(tmp_path, monkeypatch)
+
+
+def test_objects_are_shown_and_not_made(sqlite_store: Store, capsys: Captured, shop: Shop) -> None:
+    at = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    config = sqlite_store.save(values={"order": shop.Order("tea"), "at": [at]})
+    sqlite_store.put_writes(config, [("order", Send("pay", shop.Order("cup")))], "task")
+    shop.forget()
+    (found,) = objects(sqlite_store, capsys, "show", "t")
+    assert found["values"]["order"] == {"__type__": "shop.Order", "fields": {"item": "tea"}}
+    assert found["values"]["at"][0]["__type__"] == "datetime.datetime"
+    assert "shop.Order" in json.dumps(found["writes"])
+    assert not shop.was_made()
+
+
+@pytest.mark.parametrize("what", list(HOSTILE))
+def test_a_hostile_row_runs_nothing(sqlite_store: Store, capsys: Captured, what: str) -> None:
+    sqlite_store.save(values={"x": [1]})
+    kind, data = HOSTILE[what]
+    sqlite_store.sql("UPDATE checkpoint_blobs SET type = :kind, blob = :data", kind=kind, data=data)
+    RAN.clear()
+    assert main(["show", "t", "--url", sqlite_store.url]) in (DONE, DATA)
+    assert RAN == []
+
+
+def test_metadata_is_looked_at_and_makes_nothing(
+    sqlite_store: Store, capsys: Captured, shop: Shop
+) -> None:
+    sqlite_store.save(metadata={"order": shop.Order("tea"), "user": "ann"})
+    shop.forget()
+    assert [row[0] for row in run(sqlite_store, capsys, "threads", "--where", "user=ann")] == ["t"]
+    assert "shop.Order" in json.dumps(run(sqlite_store, capsys, "show", "t"))
+    assert not shop.was_made()
+
+
+def test_encrypted_values_are_shown_as_such(sqlite_store: Store, capsys: Captured) -> None:
+    serde = AESGCMSerializer(b"k" * 32)
+    secret = sqlite_store.using(sqlite_store.make_saver(serde=serde))
+    config = secret.save(values={"x": "secret", "y": ["secret"]})
+    secret.put_writes(config, [("x", "secret")], "task")
+    (found,) = objects(sqlite_store, capsys, "show", "t")
+    for value in (*found["values"].values(), found["writes"][0]["value"]):
+        assert value.keys() == {"__type__", "bytes"}
+    assert [row[0] for row in run(sqlite_store, capsys, "threads")] == ["t"]
+
+
+ESCAPES = "\x1b[31mred\x9b2J\x7f\u202e[bold]x[/bold]\r\n\tend"
+
+
+@pytest.mark.parametrize("form", ["pipe", "json", "pretty"])
+def test_stored_text_sends_no_escape_codes(
+    sqlite_store: Store, capsys: Captured, form: str, request: pytest.FixtureRequest
+) -> None:
+    first = sqlite_store.save(ESCAPES, {ESCAPES: {ESCAPES: ESCAPES}}, metadata={"a": ESCAPES})
+    second = sqlite_store.save(parent=first, values={ESCAPES: [ESCAPES]}, ns=ESCAPES)
+    sqlite_store.put_writes(first, [(ESCAPES, ESCAPES)], ESCAPES)
+    if form == "pretty":
+        request.getfixturevalue("pretty")
+    for arguments in (
+        ["threads"],
+        ["history", ESCAPES, "--all"],
+        ["show", ESCAPES],
+        ["diff", ESCAPES, id_of(first), id_of(second)],
+        ["stats"],
+    ):
+        given = ["--json"] if form == "json" else []
+        assert main([*arguments, *given, "--url", sqlite_store.url]) == DONE
+        out = capsys.readouterr().out
+        assert "[bold]x[/bold]" in out
+        assert set("\x1b\x9b\x7f\u202e\r").isdisjoint(out)
+    assert main(["show", "\x1b[31m", "--url", sqlite_store.url]) == DATA
+    assert "\x1b" not in capsys.readouterr().err
+
+
+# Terminals and pipes
+
+
+def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "checkpoint_sa", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+def at_terminal(*arguments: str, **environment: str) -> str:
+    """Run a command at a terminal and return what it prints."""
+    ours, its = os.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", **environment}
+    with process(*arguments, stdout=its, env=env) as running:
+        os.close(its)
+        said = b""
+        while select.select([ours], [], [], 60)[0]:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # it is done
+                break
+            said += part
+            if not part:
+                break
+        os.close(ours)
+    assert running.returncode == 0
+    return said.decode()
+
+
+def test_colours_are_for_terminals_and_not_with_no_color(sqlite_store: Store) -> None:
+    sqlite_store.save()
+    given = ["history", "t", "--url", sqlite_store.url]
+    assert "\x1b[32m" in at_terminal(*given)
+    assert "\x1b[3" not in at_terminal(*given, NO_COLOR="1")
+    with process(*given, stdout=subprocess.PIPE) as piped:
+        assert piped.stdout is not None
+        assert "\x1b" not in piped.stdout.read()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(sqlite_store: Store) -> None:
+    sqlite_store.save()
+    with process("threads", "--url", sqlite_store.url, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.close()
+        assert running.stderr is not None
+        assert running.stderr.read() == ""
+    assert running.returncode == 0
+
+
+def test_a_probe_imports_no_rich(sqlite_store: Store) -> None:
+    code = (
+        "import sys; from checkpoint_sa.cli import main; main(sys.argv[1:]);"
+        "print([name for name in ('rich', 'shtab', 'matplotlib') if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "verify", "--url", sqlite_store.url],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[1:] == ["[]"]
+
+
+# Extras
+
+
+def test_stats_are_drawn(sqlite_store: Store, capsys: Captured, tmp_path: Path) -> None:
+    sqlite_store.save()
+    run(sqlite_store, capsys, "stats", "--plot", str(tmp_path / "days.png"))
+    assert (tmp_path / "days.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_shells_complete_the_commands(capsys: Captured, shell: str) -> None:
+    assert main(["completion", shell]) == DONE
+    said = capsys.readouterr().out
+    assert "history" in said
+    assert "where" in said
+
+
+def test_completion_without_shtab_names_the_extra(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == USAGE
+    assert "langgraph-checkpoint-sa[cli]" in capsys.readouterr().err
+
+
+def test_a_plot_without_matplotlib_names_the_extra(
+    sqlite_store: Store, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["stats", "--plot", "days.png", "--url", sqlite_store.url]) == USAGE
+    assert "langgraph-checkpoint-sa[plot]" in capsys.readouterr().err
+
+
+# Documentation
+
+
+def commands() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    (actions,) = [
+        action
+        for action in parser()._actions  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
+    ]
+    yield from actions.choices.items()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands()])
+def test_every_command_and_option_is_documented(name: str) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
+    found = re.search(rf"^## {re.escape(name)}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    assert found, f"docs/cli.md has no section '## {name}'"
+    common = page[: page.index("\n## ")]
+    for action in dict(commands())[name]._actions:  # noqa: SLF001
+        names = action.option_strings or [str(action.metavar or action.dest).upper()]
+        if names[-1] not in common:
+            assert names[-1] in found[1], f"docs/cli.md: '## {name}' doesn't say {names[-1]}"
+
+
+def test_the_beginning_of_an_id_names_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with SQLAlchemySaver.from_conn_string(url) as saver:
+        saver.setup()
+        for checkpoint_id in ("1a-first", "1a-second", "2b"):
+            checkpoint = empty_checkpoint()
+            checkpoint["id"] = checkpoint_id
+            saver.put(thread("t"), checkpoint, {}, {})
+    assert main(["show", "t", "1a-f", "--url", url]) == DONE
+    assert "1a-first" in capsys.readouterr().out
+    assert main(["diff", "t", "1a-f", "2", "--url", url]) == DONE
+    assert main(["show", "t", "1a", "--url", url]) == DATA
+    assert "say more of the id: 1a-" in capsys.readouterr().err
+    assert main(["show", "t", "3", "--url", url]) == DATA

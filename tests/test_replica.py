@@ -1,0 +1,95 @@
+"""Reading on a hot standby of PostgreSQL, by the recipe of docs/distributed.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import found_or_skipped
+from servers import Primary, Standby
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from stores import KINDS, Store, id_of, thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[Primary, Standby]]:
+    primary: Any = found_or_skipped("Primary", Primary.find())
+    with primary:
+        standby: Any = found_or_skipped("Standby", Standby.find())
+        standby.upstream = primary
+        with standby:
+            yield primary, standby
+
+
+@pytest.fixture(params=["pg-psycopg", "pg-asyncpg"])
+def pair(
+    request: pytest.FixtureRequest, servers: tuple[Primary, Standby]
+) -> Iterator[tuple[Store, Store]]:
+    """A store on the primary server whose commits wait for the standby, and one on the standby."""
+    kind = KINDS[request.param]
+    urls = [server.url(kind.driver) for server in servers]
+    primary, replica = (Store(kind, url) for url in urls)
+    primary.setup()
+    primary.clear()
+    yield primary, replica
+    replica.close()
+    primary.close()
+
+
+def administer(server: Primary | Standby, statement: str) -> None:
+    engine = create_engine(server.url("postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def test_a_replica_reads_what_was_stored(pair: tuple[Store, Store]) -> None:
+    primary, replica = pair
+    first = primary.save(values={"x": [1]})
+    primary.put_writes(first, [("x", 2)], "task")
+    second = primary.save(values={"x": [1, 2]}, parent=first)
+    found = replica.found(thread())
+    assert found == primary.found(thread())
+    assert replica.found(first).pending_writes == [("task", "x", 2)]
+    assert [id_of(item.config) for item in replica.list(None)] == [id_of(second), id_of(first)]
+    assert replica.history(second, ["x"]).keys() == {"x"}
+
+
+def test_a_replica_refuses_to_write_at_once(pair: tuple[Store, Store]) -> None:
+    primary, replica = pair
+    config = primary.save(values={"x": [1]})
+    for write in (
+        lambda: replica.save(values={"x": [2]}, parent=config),
+        lambda: replica.put_writes(config, [("x", 2)], "task"),
+        lambda: replica.delete_thread("t"),
+    ):
+        with pytest.raises(DBAPIError, match=r"read-only transaction|during recovery"):
+            write()
+    assert replica.saver.metrics.retries == 0
+    assert replica.found(config).checkpoint["channel_values"] == {"x": [1]}
+
+
+def test_a_replica_that_lags_shows_what_was_until_it_has_caught_up(
+    pair: tuple[Store, Store], servers: tuple[Primary, Standby]
+) -> None:
+    primary, replica = pair
+    first = primary.save(values={"x": [1]})
+    administer(servers[1], "SELECT pg_wal_replay_pause()")
+    try:
+        local = Store(
+            KINDS["pg-psycopg"],
+            servers[0].url("postgresql+psycopg"),
+            connect_args={"options": "-c synchronous_commit=local"},
+        )
+        second = local.save(values={"x": [2]}, parent=first)
+        local.close()
+        assert id_of(replica.found(thread()).config) == id_of(first)
+        assert replica.get_tuple(second) is None
+    finally:
+        administer(servers[1], "SELECT pg_wal_replay_resume()")
+    third = primary.save(values={"x": [3]}, parent=second)
+    assert id_of(replica.found(thread()).config) == id_of(third)

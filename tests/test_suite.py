@@ -1,0 +1,3 @@
+"""The public suite, on every engine."""
+
+from checkpoint_sa.testing.suite import *  # noqa: F403
