@@ -1001,7 +1001,9 @@ TABLES = (deltas, blobs, writes, checkpoints)
 _DOCUMENTS = {"checkpoint": "checkpoint_json", "metadata": "metadata_json"}
 
 STORE_ROWS: dict[Table, Upsert] = {
-    **{table: Upsert(table) for table in (deltas, blobs, writes)},
+    deltas: Upsert(deltas),
+    blobs: PUT_BLOBS,
+    writes: PUT_WRITES,
     checkpoints: Upsert(checkpoints).values(
         {
             name: to_json(bindparam(parameter, type_=Text()))

@@ -79,6 +79,10 @@ class Store(testing.Store):
         self.async_engine = AsyncEngine(self.engine) if kind.is_async else None
         super().__init__(self.make_saver())
 
+    @property
+    def is_async(self) -> bool:  # of other projects' savers too
+        return self.kind.is_async
+
     def make_saver(self, *, shallow: bool = False, **options: Any) -> Saver:
         """Make another saver on the same engine."""
         if self.kind.is_async:

@@ -398,7 +398,7 @@ def test_diff_tells_what_came_and_went(sqlite_store: Store, capsys: Captured) ->
     [
         ["history", "nobody"],
         ["show", "nobody"],
-        ["show", "t", "1"],
+        ["show", "t", "none"],
         ["show", "t", "--namespace", "none"],
         ["diff", "nobody", "1", "2"],
     ],
