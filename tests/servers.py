@@ -75,6 +75,7 @@ class Server:
     ) -> None:
         self.command = list(command)  # the server program, and what must stand before it
         self.durable = durable
+        self.environment: dict[str, str] = {}  # of the server's process, beside ours
         self._given = self._address = given
         self._owner = os.getpid()
         self._folder: Path | None = None
@@ -225,6 +226,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
+                env={**os.environ, **self.environment},
                 start_new_session=True,  # an interrupt from the keyboard is for the tests alone
                 **self._account(),
             )

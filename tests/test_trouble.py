@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from roles import PASSWORD, TABLES, admin_of, quoted, role
 from sqlalchemy import event, make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from stores import KINDS, Store, thread
 from test_faults import fill, ids, on_servers, put
@@ -131,26 +131,6 @@ def test_a_read_that_takes_too_long_ends_and_is_not_tried_again(store: Store) ->
             holder.exec_driver_sql("UNLOCK TABLES")
         assert own.saver.metrics.retries == 0
         assert own.found(thread("a"))
-
-
-def test_a_full_disk_is_an_error_that_leaves_everything_as_it_was(tmp_path: Path) -> None:
-    store = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / 'full.db'}", pool_size=1, max_overflow=0)
-    store.setup()
-    put(store, "1")
-
-    def limit(pages: int) -> None:
-        with store.engine.connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-
-    limit(1)  # as many as there are
-    with pytest.raises(OperationalError, match="full"):
-        store.save("big", {"x": "y" * 100_000})
-    before = store.rows()
-    assert ids(store)[-1] == "1"
-    limit(100_000)
-    store.save("big", {"x": "y" * 10_000})
-    assert store.rows() == (before[0] + 1, before[1] + 1, 0)
-    store.close()
 
 
 @on_servers
