@@ -295,14 +295,15 @@ class AsyncSQLAlchemySaver(BaseSaver):
             InvalidInputError: An id can't be stored, or `filter` isn't a dict.
         """
         paging = Paging(codec.criteria(config, before, filter), filter, limit)
+        size = 0
         while paging.unfinished:
-            for item in await self._next_page(paging):
-                yield item
+            for stored in await self._next_page(paging):
+                size += size_of(stored)
+                yield await _aside(size, codec.load_checkpoint, self.serde, stored)
+                size %= _THREAD_BYTES  # many small ones must not hold up the event loop either
 
-    async def _next_page(self, paging: Paging) -> Sequence[CheckpointTuple]:
-        page = await self._read(repository.page, *paging.position)
-        size = sum(map(size_of, page[0]))
-        return await _aside(size, paging.take, self.serde, *page)
+    async def _next_page(self, paging: Paging) -> Sequence[repository.Stored]:
+        return paging.take(self.serde, *await self._read(repository.page, *paging.position))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -645,7 +646,8 @@ class AsyncSQLAlchemySaver(BaseSaver):
         """`alist`, from another thread."""
         paging = Paging(codec.criteria(config, before, filter), filter, limit)
         while paging.unfinished:
-            yield from self._from_thread(self._next_page, paging)
+            page = self._from_thread(self._next_page, paging)
+            yield from (codec.load_checkpoint(self.serde, stored) for stored in page)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

@@ -271,7 +271,7 @@ class Paging:
         serde: SerializerProtocol,
         page: Sequence[repository.Stored],
         last: repository.CheckpointKey | None,
-    ) -> list[CheckpointTuple]:
+    ) -> list[repository.Stored]:
         """Move past a page and return what matches of it.
 
         The size of the next page follows from the bytes of this one: many small checkpoints at a
@@ -288,7 +288,7 @@ class Paging:
         self.unfinished = last is not None and self._limit != 0
         average = sum(map(size_of, page)) // max(1, len(page))
         self._size = max(1, min(_LARGEST_PAGE, _PAGE_BYTES // max(1, average)))
-        return [codec.load_checkpoint(serde, stored) for stored in matching]
+        return matching
 
 
 class ThreadPaging:

@@ -244,8 +244,10 @@ class SQLAlchemySaver(BaseSaver):
         while paging.unfinished:
             yield from self._next_page(paging)
 
-    def _next_page(self, paging: Paging) -> Sequence[CheckpointTuple]:
-        return paging.take(self.serde, *self._read(repository.page, *paging.position))
+    def _next_page(self, paging: Paging) -> Iterator[CheckpointTuple]:
+        found = paging.take(self.serde, *self._read(repository.page, *paging.position))
+        # One at a time: a page of them alive at once keeps Python's collector busy.
+        return (codec.load_checkpoint(self.serde, stored) for stored in found)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -571,7 +573,7 @@ class SQLAlchemySaver(BaseSaver):
         """`list`, each page in a thread."""
         paging = Paging(codec.criteria(config, before, filter), filter, limit)
         while paging.unfinished:
-            for item in await asyncio.to_thread(self._next_page, paging):
+            for item in await asyncio.to_thread(lambda: [*self._next_page(paging)]):
                 yield item
 
     async def aget_delta_channel_history(

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -26,6 +27,8 @@ def spans(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpa
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
+    # As set_tracer_provider() does, which a process can call once.
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     monkeypatch.setattr(retry, "_tracer", provider.get_tracer("checkpoint_sa"))
     SQLAlchemyInstrumentor().instrument(
         engine=store.root, tracer_provider=provider, skip_dep_check=True
