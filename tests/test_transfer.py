@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import url_of
+from databases import as_admin
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.serde.types import TASKS
 from stores import KINDS, Store, id_of, thread
 from test_values import PLAIN, differences
@@ -122,6 +124,27 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return json.dumps(value, sort_keys=True)
     return bytes(value) if isinstance(value, memoryview) else value
+
+
+@pytest.fixture
+def bare_stores(
+    start_server: Callable[[str], Server],
+) -> Iterator[Callable[[str], tuple[str, list[str]]]]:
+    """Make two schemas on a server; the MySQL family calls a database so."""
+    admins: list[Store] = []
+    schemas = ["copied_from", "copied_to"]
+
+    def make(name: str) -> tuple[str, list[str]]:
+        kind = KINDS[name]
+        admins.append(Store(kind, start_server(kind.server).url(kind.driver)))
+        as_admin(admins[0], *(f"CREATE SCHEMA {schema}" for schema in schemas))
+        return admins[0].url, schemas
+
+    yield make
+    for admin in admins:
+        cascade = " CASCADE" if admin.kind.server == "postgresql" else ""
+        as_admin(admin, *(f"DROP SCHEMA {schema}{cascade}" for schema in schemas))
+        admin.close()
 
 
 def same(source: Store, target: Store, thread_id: str = "t") -> None:
@@ -432,6 +455,23 @@ def test_the_command_on_sync_and_async_drivers(
     assert json.loads(capsys.readouterr().out)["skipped"] == 1
     assert main([*given, "--dry-run", "nosuch"]) == DATA
     assert "nosuch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pg-psycopg", "mariadb-pymysql", "mysql-pymysql"])
+def test_the_command_copies_from_schema_to_schema(
+    bare_stores: Callable[[str], tuple[str, list[str]]], name: str, capsys: Captured
+) -> None:
+    url, (one, other) = bare_stores(name)
+    savers = []
+    for schema in (one, other):
+        assert main(["upgrade", "--url", url, "--schema", schema]) == DONE
+        savers.append(SQLAlchemySaver.from_conn_string(url, schema=schema))
+    with savers[0] as source, savers[1] as target:
+        config = source.put(thread(), empty_checkpoint(), {"source": "input"}, {})
+        ends = ["--from", url, "--from-schema", one, "--to", url, "--to-schema", other]
+        assert main(["copy", *ends]) == DONE
+        assert target.get_tuple(config) == source.get_tuple(config)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_command_needs_two_databases(capsys: Captured) -> None:
