@@ -443,7 +443,7 @@ def _load_exact(serde: SerializerProtocol, stored: Stored) -> _Parts:
     if not isinstance(parts, dict) or not {"checkpoint", "metadata"} <= parts.keys():
         raise CorruptDataError(
             "What is stored isn't what checkpoint_sa wrote. Row:"
-            f" checkpoints.exact: {_named(dict(zip(_CHECKPOINT_KEY, stored.key, strict=True)))}."
+            f" checkpoints.exact: {_named(stored.key, {})}."
         )
     plain = json.loads(parts.get("json", "{}"))
     return {name: parts[name] | plain.get(name, {}) for name in ("checkpoint", "metadata")}
@@ -652,7 +652,7 @@ def _refuse_plain(
     if plain := sorted(set(channels).difference(blobs)):
         raise CorruptDataError(
             f"Channels {plain} have values that aren't encrypted. Were they stored by another"
-            f" saver? Row: checkpoints: {_named(dict(zip(_CHECKPOINT_KEY, key, strict=False)))}."
+            f" saver? Row: checkpoints: {_named(key, {})}."
         )
 
 
@@ -664,7 +664,6 @@ def _loaded(
     key: tuple[str, ...],
     **part: object,
 ) -> Any:
-    where = {**dict(zip(_CHECKPOINT_KEY, key, strict=False)), **part}
     if isinstance(blob, Chained):
         blob = blob.whole()
     elif isinstance(blob, Since):
@@ -672,7 +671,7 @@ def _loaded(
             blob = blob.whole()
         except CorruptDataError as error:
             raise CorruptDataError(
-                f"A write can't be read: {error}. Row: {row[0]}: {_named(where)}."
+                f"A write can't be read: {error}. Row: {row[0]}: {_named(key, part)}."
             ) from None
     try:
         return load(serde, kind, blob, row)
@@ -680,11 +679,12 @@ def _loaded(
         raise CorruptDataError(
             f"A value of type {kind!r} and {len(blob)} bytes can't be read"
             f" ({type(error).__name__}). Was it changed, or written with another serializer or key?"
-            f" Row: {row[0]}: {_named(where)}."
+            f" Row: {row[0]}: {_named(key, part)}."
         ) from None  # the cause may quote the value
 
 
-def _named(row: Mapping[str, object]) -> str:
+def _named(key: Sequence[str], part: Mapping[str, object]) -> str:
+    row = {**dict(zip(_CHECKPOINT_KEY, key, strict=False)), **part}
     return ", ".join(f"{name}={value!r}" for name, value in row.items())
 
 

@@ -519,7 +519,8 @@ def put_writes(connection: Connection, writes: Sequence[dict[str, Any]]) -> None
 class _Link(NamedTuple):
     checkpoint_id: str
     parent_id: str | None
-    versions: dict[str, str]
+    versions: dict[str, Any]
+    """As the document has them; blobs name them by their `str`."""
     inline: dict[str, Any]
 
 
@@ -527,7 +528,7 @@ def _link(row: AnyRow) -> _Link:
     return _Link(
         row.checkpoint_id,
         row.parent_checkpoint_id or None,
-        {channel: str(version) for channel, version in (said(row.versions) or {}).items()},
+        said(row.versions) or {},
         said(row.inline) or {},
     )
 
@@ -548,8 +549,10 @@ class _Walk:
         for channel in list(self.open):
             self.path[channel].append(link.checkpoint_id)
             version = link.versions.get(channel)
-            if version is not None and (channel, version) in stored:
-                self.seed[channel] = version  # also of a snapshot, whose inline value is a marker
+            if version is not None and (channel, str(version)) in stored:
+                self.seed[channel] = str(
+                    version
+                )  # also of a snapshot, whose inline value is a marker
             elif channel in link.inline:
                 self.inline[channel] = link.inline[channel]
             else:
@@ -629,7 +632,7 @@ def _walk(
             del links[0]  # its own writes and values aren't part of its history
             start = False
         versions = {
-            link.versions[channel]
+            str(link.versions[channel])
             for link in links
             for channel in walk.open
             if channel in link.versions
