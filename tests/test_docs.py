@@ -1,7 +1,8 @@
 """The code of README.md and docs/ runs, and its commands are commands.
 
-A page's Python blocks run as one program, in order. One that can't run by itself says why, by
-`<!-- not run: reason -->` before it.
+A page's Python blocks run as one program, in order. One that shows a part of a file that is run
+elsewhere says so, by `<!-- part of path -->` before it, and is compared with the file. One that
+can't run by itself says why, by `<!-- not run: reason -->`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,22 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 PYTHON = re.compile(
-    r"(<!-- not run: [^>]+ -->\n+)?^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?:<!-- (not run: [^>]+|part of ([^>]+)) -->\n+)?^```python\n(.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 # In a fenced block, in an indented one after a prompt or not, in a crontab.
 COMMAND = re.compile(r"^(?: {4}(?:[\d* ]+ )?)?(?:\$ )?checkpoint-sa (.+)$", re.MULTILINE)
 
 PROGRAMS = {
-    page: "\n".join(code for reason, code in PYTHON.findall(text) if not reason)
+    page: "\n".join(code for mark, _, code in PYTHON.findall(text) if not mark)
     for page, text in PAGES.items()
 }
+PARTS = [
+    (page, path, code)
+    for page, text in PAGES.items()
+    for _, path, code in PYTHON.findall(text)
+    if path
+]
 COMMANDS = [(page, command) for page, text in PAGES.items() for command in COMMAND.findall(text)]
 
 
@@ -47,6 +55,11 @@ def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, f"{page}: {done.stderr}"
+
+
+@pytest.mark.parametrize(("page", "path", "code"), PARTS)
+def test_part_of_a_file_is_as_in_the_file(page: str, path: str, code: str) -> None:
+    assert f"\n{code}" in (ROOT / path).read_text(encoding="utf-8"), f"{page} differs from {path}"
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
