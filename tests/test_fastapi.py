@@ -80,11 +80,13 @@ def test_a_conversation_outlives_a_restart(bare_store: Store, chat: ModuleType) 
 def test_steps_are_streamed(bare_store: Store, chat: ModuleType) -> None:
     async def use() -> None:
         await migrate.aupgrade(bare_store.url)
-        async with served(chat) as client:
-            async with client.stream(
+        async with (
+            served(chat) as client,
+            client.stream(
                 "POST", "/threads/1/stream", json={"text": "hi"}, headers=ACME
-            ) as response:
-                lines = [line async for line in response.aiter_lines()]
+            ) as response,
+        ):
+            lines = [line async for line in response.aiter_lines()]
         assert lines == ["event: answer", 'data: "You said: hi."', ""]
 
     asyncio.run(use())
