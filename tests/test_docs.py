@@ -7,10 +7,13 @@ can't run by itself says why, by `<!-- not run: reason -->`.
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 import subprocess
 import sys
+import warnings
 from itertools import takewhile
 from pathlib import Path
 
@@ -66,6 +69,21 @@ def test_part_of_a_file_is_as_in_the_file(page: str, path: str, code: str) -> No
 def test_commands_are_commands(page: str, command: str) -> None:
     words = takewhile(lambda word: word not in {"|", ">"}, shlex.split(command, comments=True))
     cli.parser().parse_args(list(words))
+
+
+LINES = re.findall(r"`([^`\n]+)`(?= \|)", PAGES["docs/from_langgraph.md"])
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(LINES))
+def test_old_and_new_lines_are_python(line: str) -> None:
+    """Old imports are imports of the installed packages; the driver asyncmy isn't installed."""
+    code = ast.parse(f"async def main():\n    {line}").body[0]
+    assert isinstance(code, ast.AsyncFunctionDef)
+    for statement in code.body:
+        if isinstance(statement, ast.ImportFrom) and not line.endswith("AsyncMySaver"):
+            module = importlib.import_module(str(statement.module))
+            with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
+                assert all(hasattr(module, alias.name) for alias in statement.names)
 
 
 def test_blocks_and_commands_are_found() -> None:
