@@ -1,6 +1,7 @@
 """The code of README.md and docs/ runs, and its commands are commands.
 
-A page's Python blocks run as one program, in order. One that shows a part of a file that is run
+A page's Python blocks run as one program, in order; CHECKPOINT_SA_URL, where they read it, names an
+empty PostgreSQL database. One that shows a part of a file that is run
 elsewhere says so, by `<!-- part of path -->` before it, and is compared with the file. One that
 can't run by itself says why, by `<!-- not run: reason -->`.
 """
@@ -9,17 +10,26 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import shlex
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager, nullcontext
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from checkpoint_sa import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from servers import Server
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -47,17 +57,38 @@ COMMANDS = [(page, command) for page, text in PAGES.items() for command in COMMA
 
 
 @pytest.mark.parametrize("page", [page for page, program in PROGRAMS.items() if program])
-def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    done = subprocess.run(
+def test_python_of_a_page_runs(
+    page: str, tmp_path: Path, start_server: Callable[[str], Server]
+) -> None:
+    needs_a_server = 'os.environ["CHECKPOINT_SA_URL"]' in PROGRAMS[page]
+    with private_database(start_server) if needs_a_server else nullcontext("") as url:
+        done = run(PROGRAMS[page], tmp_path, url)
+    assert done.returncode == 0, f"{page}: {done.stderr}"
+
+
+@contextmanager
+def private_database(start_server: Callable[[str], Server]) -> Iterator[str]:
+    url = make_url(start_server("postgresql").url("postgresql+psycopg"))
+    name = f"docs_{os.getpid()}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+def run(program: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-"],
         check=False,
-        cwd=tmp_path,
-        input=PROGRAMS[page],
+        cwd=folder,
+        env={**os.environ, "CHECKPOINT_SA_URL": url},
+        input=program,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, f"{page}: {done.stderr}"
 
 
 @pytest.mark.parametrize(("page", "path", "code"), PARTS)
