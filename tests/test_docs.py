@@ -96,6 +96,12 @@ def test_part_of_a_file_is_as_in_the_file(page: str, path: str, code: str) -> No
     assert f"\n{code}" in (ROOT / path).read_text(encoding="utf-8"), f"{page} differs from {path}"
 
 
+def test_the_configuration_of_the_server_is_that_of_the_example() -> None:
+    page = PAGES["docs/langgraph_server.md"]
+    example = ROOT / "examples" / "langgraph_server" / "langgraph.json"
+    assert f"```json\n{example.read_text(encoding='utf-8')}```" in page
+
+
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_commands_are_commands(page: str, command: str) -> None:
     words = takewhile(lambda word: word not in {"|", ">"}, shlex.split(command, comments=True))
