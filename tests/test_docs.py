@@ -2,8 +2,9 @@
 
 A page's Python blocks run as one program, in order; CHECKPOINT_SA_URL, where they read it, names an
 empty PostgreSQL database. One that shows a part of a file that is run
-elsewhere says so, by `<!-- part of path -->` before it, and is compared with the file. One that
-can't run by itself says why, by `<!-- not run: reason -->`.
+elsewhere says so, by `<!-- part of path -->` before it, and is compared with the file. One with
+`<!-- for pytest -->` is a file of tests. One that can't run by itself says why, by
+`<!-- not run: reason -->`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 PYTHON = re.compile(
-    r"(?:<!-- (not run: [^>]+|part of ([^>]+)) -->\n+)?^```python\n(.*?)^```$",
+    r"(?:<!-- (not run: [^>]+|for pytest|part of ([^>]+)) -->\n+)?^```python\n(.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
 # In a fenced block, in an indented one after a prompt or not, in a crontab.
@@ -47,6 +48,12 @@ PROGRAMS = {
     page: "\n".join(code for mark, _, code in PYTHON.findall(text) if not mark)
     for page, text in PAGES.items()
 }
+TESTS = [
+    (page, code)
+    for page, text in PAGES.items()
+    for mark, _, code in PYTHON.findall(text)
+    if mark == "for pytest"
+]
 PARTS = [
     (page, path, code)
     for page, text in PAGES.items()
@@ -89,6 +96,14 @@ def run(program: str, folder: Path, url: str) -> subprocess.CompletedProcess[str
         text=True,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize(("page", "code"), TESTS)
+def test_tests_of_a_page_pass(page: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist"]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, f"{page}: {done.stdout}"
 
 
 @pytest.mark.parametrize(("page", "path", "code"), PARTS)
