@@ -487,7 +487,8 @@ class AsyncSQLAlchemySaver(BaseSaver):
             thread_ids: The threads. None is all of them, and needs one of the options.
             strategy: "keep_latest" keeps of each namespace the latest checkpoint and what it needs:
                 values, writes, and for a DeltaChannel the ancestors back to its last stored value.
-                Subgraph calls go with the root checkpoint that made them. "delete" keeps nothing.
+                Subgraph calls go with the root checkpoint that made them. "delete", or
+                "delete_all" as LangGraph's server calls it, keeps nothing.
             older_than: An age, or a time: checkpoints from before go, the latest of each namespace
                 stays. A checkpoint's time is its `ts`, else that of its id; one that has neither
                 is never old.

@@ -44,6 +44,9 @@ _LARGEST_PAGE = 100
 """PostgreSQL compiles the statement of a larger page at each execution: 270 ms instead of 48."""
 _PAGE_BYTES = 8 * 2**20
 
+_SERVERS_DELETE = "delete_all"
+"""What LangGraph's server calls the strategy that BaseCheckpointSaver.prune calls "delete"."""
+
 
 class BaseSaver(BaseCheckpointSaver[str]):
     """A saver's settings, and how one operation runs on its engine or connection."""
@@ -500,6 +503,8 @@ def pruning(  # noqa: PLR0913 - one for each option
         InvalidInputError: An option is wrong, options contradict each other, or no thread is named
             where all of them must be meant.
     """
+    if strategy == _SERVERS_DELETE:
+        strategy = "delete"
     prune = prune_strategy(strategy)
     rule = retention.rule(keep=keep, older_than=older_than, idle_for=idle_for)
     ids = None if thread_ids is None else codec.thread_ids(thread_ids)

@@ -920,12 +920,13 @@ def test_threads_before_one_that_fails_stay_pruned(store: Store) -> None:
     assert store.rows() == (4, 6, 4)
 
 
-def test_strategy_delete_deletes_all_of_some_threads(store: Store) -> None:
+@pytest.mark.parametrize("strategy", ["delete", "delete_all"])  # the latter is the server's
+def test_strategy_delete_deletes_all_of_some_threads(store: Store, strategy: str) -> None:
     for thread_id in ("t", "u", "v"):
         for ns in ("", "child", "node:1"):
             line(store, 2, thread_id, ns=ns)
     before = everything(store, "v")
-    store.prune(["t", "u"], strategy="delete")
+    store.prune(["t", "u"], strategy=strategy)
     assert everything(store) == before
 
 

@@ -1,21 +1,36 @@
 """The code of README.md and docs/ runs, and its commands are commands.
 
-A page's Python blocks run as one program, in order. One that can't run by itself says why, by
-`<!-- not run: reason -->` before it.
+A page's Python blocks run as one program, in order; CHECKPOINT_SA_URL, where they read it, names an
+empty PostgreSQL database. One that shows a part of a file that is run
+elsewhere says so, by `<!-- part of path -->` before it, and is compared with the file. One with
+`<!-- for pytest -->` is a file of tests. One that can't run by itself says why, by
+`<!-- not run: reason -->`.
 """
 
 from __future__ import annotations
 
+import ast
+import importlib
+import os
 import re
 import shlex
 import subprocess
 import sys
+import warnings
+from contextlib import contextmanager, nullcontext
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from checkpoint_sa import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from servers import Server
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -23,36 +38,104 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 PYTHON = re.compile(
-    r"(<!-- not run: [^>]+ -->\n+)?^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE
+    r"(?:<!-- (not run: [^>]+|for pytest|part of ([^>]+)) -->\n+)?^```python\n(.*?)^```$",
+    re.DOTALL | re.MULTILINE,
 )
 # In a fenced block, in an indented one after a prompt or not, in a crontab.
 COMMAND = re.compile(r"^(?: {4}(?:[\d* ]+ )?)?(?:\$ )?checkpoint-sa (.+)$", re.MULTILINE)
 
 PROGRAMS = {
-    page: "\n".join(code for reason, code in PYTHON.findall(text) if not reason)
+    page: "\n".join(code for mark, _, code in PYTHON.findall(text) if not mark)
     for page, text in PAGES.items()
 }
+TESTS = [
+    (page, code)
+    for page, text in PAGES.items()
+    for mark, _, code in PYTHON.findall(text)
+    if mark == "for pytest"
+]
+PARTS = [
+    (page, path, code)
+    for page, text in PAGES.items()
+    for _, path, code in PYTHON.findall(text)
+    if path
+]
 COMMANDS = [(page, command) for page, text in PAGES.items() for command in COMMAND.findall(text)]
 
 
 @pytest.mark.parametrize("page", [page for page, program in PROGRAMS.items() if program])
-def test_python_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    done = subprocess.run(
+def test_python_of_a_page_runs(
+    page: str, tmp_path: Path, start_server: Callable[[str], Server]
+) -> None:
+    needs_a_server = 'os.environ["CHECKPOINT_SA_URL"]' in PROGRAMS[page]
+    with private_database(start_server) if needs_a_server else nullcontext("") as url:
+        done = run(PROGRAMS[page], tmp_path, url)
+    assert done.returncode == 0, f"{page}: {done.stderr}"
+
+
+@contextmanager
+def private_database(start_server: Callable[[str], Server]) -> Iterator[str]:
+    url = make_url(start_server("postgresql").url("postgresql+psycopg"))
+    name = f"docs_{os.getpid()}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+def run(program: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-"],
         check=False,
-        cwd=tmp_path,
-        input=PROGRAMS[page],
+        cwd=folder,
+        env={**os.environ, "CHECKPOINT_SA_URL": url},
+        input=program,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, f"{page}: {done.stderr}"
+
+
+@pytest.mark.parametrize(("page", "code"), TESTS)
+def test_tests_of_a_page_pass(page: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist"]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, f"{page}: {done.stdout}"
+
+
+@pytest.mark.parametrize(("page", "path", "code"), PARTS)
+def test_part_of_a_file_is_as_in_the_file(page: str, path: str, code: str) -> None:
+    assert f"\n{code}" in (ROOT / path).read_text(encoding="utf-8"), f"{page} differs from {path}"
+
+
+def test_the_configuration_of_the_server_is_that_of_the_example() -> None:
+    page = PAGES["docs/langgraph_server.md"]
+    example = ROOT / "examples" / "langgraph_server" / "langgraph.json"
+    assert f"```json\n{example.read_text(encoding='utf-8')}```" in page
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_commands_are_commands(page: str, command: str) -> None:
     words = takewhile(lambda word: word not in {"|", ">"}, shlex.split(command, comments=True))
     cli.parser().parse_args(list(words))
+
+
+LINES = re.findall(r"`([^`\n]+)`(?= \|)", PAGES["docs/from_langgraph.md"])
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(LINES))
+def test_old_and_new_lines_are_python(line: str) -> None:
+    """Old imports are imports of the installed packages; the driver asyncmy isn't installed."""
+    code = ast.parse(f"async def main():\n    {line}").body[0]
+    assert isinstance(code, ast.AsyncFunctionDef)
+    for statement in code.body:
+        if isinstance(statement, ast.ImportFrom) and not line.endswith("AsyncMySaver"):
+            module = importlib.import_module(str(statement.module))
+            with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
+                assert all(hasattr(module, alias.name) for alias in statement.names)
 
 
 def test_blocks_and_commands_are_found() -> None:

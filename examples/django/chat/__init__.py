@@ -1,0 +1,1 @@
+"""Conversations of users, in the database of Django."""
