@@ -72,10 +72,12 @@ class Soak:
                 await saver.setup()
                 self.begin = time.monotonic()
                 faults = asyncio.create_task(self.inject(proxy, admin))
-                await asyncio.gather(*(self.work(saver, number) for number in range(TASKS)))
-                if faults.done():
-                    faults.result()  # raises what ended it too early
-                faults.cancel()
+                try:
+                    await asyncio.gather(*(self.work(saver, number) for number in range(TASKS)))
+                finally:
+                    faults.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await faults  # raises what ended it too early
                 losses = await self.losses(saver)
                 self.counts["retries"] = saver.metrics.retries
                 self.counts["failures"] = saver.metrics.failures

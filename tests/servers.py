@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0  # a bound for loaded machines; less than one second is usual
 STOP_SECONDS = 10.0
+RESTART_SECONDS = 60.0  # PostgreSQL writes all that it has in memory first
 PORT_ATTEMPTS = 5
 
 # Reads a line when the tests end the server themselves, and the end of the file when their
@@ -109,7 +110,7 @@ class Server:
     def restart(self) -> None:
         """Restart the server as an administrator does, on the same port."""
         assert self._folder is not None
-        self._end(self.restart_signal)
+        self._end(self.restart_signal, RESTART_SECONDS)
         self._launch(self._folder, self.port)
 
     def stop(self) -> None:
@@ -240,11 +241,11 @@ class Server:
         )
         return process
 
-    def _end(self, how: signal.Signals | None = None) -> None:
+    def _end(self, how: signal.Signals | None = None, seconds: float = STOP_SECONDS) -> None:
         if self._process is not None:
             self._process.send_signal(how or self.stop_signal)
             try:
-                self._process.wait(STOP_SECONDS)
+                self._process.wait(seconds)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
