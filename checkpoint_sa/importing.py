@@ -382,10 +382,10 @@ class _Values:
 def _unpacked(data: bytes) -> dict[str, Any]:
     """Take a document of MessagePack apart; values stay the bytes that they are."""
     fields, values = msgpack.split(data, "channel_values")
-    sends = fields.pop("pending_sends", _NO_SENDS)
+    sends = fields.pop("pending_sends") if fields.get("pending_sends", _NO_SENDS) != _NO_SENDS else None
     checkpoint = {name: _plain(part) for name, part in fields.items()}
     checkpoint["channel_values"] = {channel: _value(part) for channel, part in values.items()}
-    if sends != _NO_SENDS:
+    if sends is not None:
         _add_sends(checkpoint, codec.Packed("msgpack", sends))
     return checkpoint
 
@@ -420,7 +420,8 @@ def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:
     """
     checkpoint = _dict(_json(text), "its document")
     values = _dict(checkpoint.pop("channel_values", None) or {}, "channel_values")
-    sends = checkpoint.pop("pending_sends", None) if is_serialized else None
+    has_sends = is_serialized and bool(checkpoint.get("pending_sends"))
+    sends = checkpoint.pop("pending_sends") if has_sends else None
     if is_serialized and '"lc":' in codec.encode_json(checkpoint):
         raise _UnkeptError("A checkpoint has an object outside of its channel_values.")
     checkpoint["channel_values"] = {
@@ -429,7 +430,7 @@ def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:
         else _packed(value, is_serialized=is_serialized)
         for channel, value in values.items()
     }
-    if sends:
+    if has_sends:
         _add_sends(checkpoint, _packed(sends, is_serialized=True))
     return checkpoint
 
