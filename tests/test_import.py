@@ -189,7 +189,7 @@ def import_from(source: Peer | str, target: Store, **options: Any) -> CopySummar
 def seen(saver: Any) -> dict[tuple[str, ...], Any]:
     """Return all that a saver lists, by key, in a form whose equality is identity."""
     found = {}
-    for item in saver.list(None):
+    for item in list(saver.list(None)):  # its lock is not for two
         key = item.config["configurable"]
         parts = exact(item._asdict())
         # langgraph-checkpoint-mysql gives them in no order.
