@@ -382,7 +382,9 @@ class _Values:
 def _unpacked(data: bytes) -> dict[str, Any]:
     """Take a document of MessagePack apart; values stay the bytes that they are."""
     fields, values = msgpack.split(data, "channel_values")
-    sends = fields.pop("pending_sends") if fields.get("pending_sends", _NO_SENDS) != _NO_SENDS else None
+    sends = (
+        fields.pop("pending_sends") if fields.get("pending_sends", _NO_SENDS) != _NO_SENDS else None
+    )
     checkpoint = {name: _plain(part) for name, part in fields.items()}
     checkpoint["channel_values"] = {channel: _value(part) for channel, part in values.items()}
     if sends is not None:

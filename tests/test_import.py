@@ -255,13 +255,17 @@ def test_a_graph_goes_on(peer: Peer, open_store: Callable[[str], Store], name: s
     assert len({namespace for _, namespace, _ in seen(target.saver)}) > 2
     assert import_from(peer, target) == CopySummary(0, 2, 0, 0, 0, 0)
     config: RunnableConfig = {"configurable": {"thread_id": "t"}}
-    answers = [graph_on(s).invoke(Command(resume="yes"), config) for s in (target.saver, peer.saver)]
+    answers = [
+        graph_on(s).invoke(Command(resume="yes"), config) for s in (target.saver, peer.saver)
+    ]
     assert answers[0] == answers[1]
     assert answers[0]["notes"][-1] == "yes"
 
 
 def put_all_values(peer: Peer) -> None:
-    first = peer.put("values", values=VALUES, metadata={"n": 1, "x": [1.5, None, "é"], "run_id": "r"})
+    first = peer.put(
+        "values", values=VALUES, metadata={"n": 1, "x": [1.5, None, "é"], "run_id": "r"}
+    )
     peer.saver.put_writes(first, list(VALUES.items()), "task", "~path")
     peer.saver.put_writes(first, [("__error__", "e"), (TASKS, Send("a", {"b": 1}))], "task 2")
     second = peer.put("values", parent=first, values={"list": [1, 2]})
@@ -269,3 +273,442 @@ def put_all_values(peer: Peer) -> None:
     peer.saver.put_writes(second, [("list", [3])], "task 3")
     inner = {"configurable": {"thread_id": "values", "checkpoint_ns": "child:1|Child:2"}}
     peer.put(parent=inner, values={"snapshot": _DeltaSnapshot([1, 2])})
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_async_drivers_and_the_command(
+    kind: str,
+    start_server: Callable[[str], Server],
+    open_store: Callable[[str], Store],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = open_store("pg-psycopg")
+    with opened(kind, start_server, tmp_path, monkeypatch) as peer:
+        put_all_values(peer)
+        scheme = peer.url.partition(":")[0]
+        source = peer.url.replace(scheme, ASYNC_DRIVERS[kind], 1)
+
+        async def run_async() -> CopySummary:
+            url = target.url.replace("+psycopg", "+asyncpg")
+            async with AsyncSQLAlchemySaver.from_conn_string(url) as saver:
+                return await checkpoint_sa.aimport_from(source, saver)
+
+        assert asyncio.run(run_async()).threads == 1
+        assert seen(target.saver) == seen(peer.saver)
+        for url in (source, peer.url):
+            given = ["import", "--from", url, "--to", target.url, "--json", "values"]
+            assert main(given) == DONE
+            assert json.loads(capsys.readouterr().out)["skipped"] == 1
+        with pytest.raises(ConfigurationError, match="aimport_from"):
+            import_from(source, target)
+
+
+def test_the_command(file: Peer, target: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    put_all_values(file)
+    given = ["import", "--from", file.url, "--to", target.url]
+    assert main([*given, "--dry-run", "--json"]) == DONE
+    counted = capsys.readouterr().out
+    assert target.rows() == (0, 0, 0)
+    assert main([*given, "--json"]) == DONE
+    assert capsys.readouterr().out == counted
+    assert main([*given, "nosuch"]) == DATA
+    assert "nosuch" in capsys.readouterr().err
+    assert main(["import", "--from", file.url]) == USAGE
+    assert main(["import", "--from", target.url, "--to", target.url]) == DATA
+    assert "checkpoint-sa copy" in capsys.readouterr().err
+
+
+def test_an_async_saver_of_langgraph_on_sqlite(tmp_path: Path, target: Store) -> None:
+    async def fill() -> dict[str, Any]:
+        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "peer.db")) as saver:
+            config: RunnableConfig = {"configurable": {"thread_id": "t"}}
+            return await graph_on(saver).ainvoke({"messages": [], "notes": [], "count": 0}, config)
+
+    asyncio.run(fill())
+    assert import_from(f"sqlite:///{tmp_path / 'peer.db'}", target).threads == 1
+    with SqliteSaver.from_conn_string(str(tmp_path / "peer.db")) as saver:
+        assert seen(target.saver) == seen(saver)
+
+
+# What is found
+
+
+def test_the_source_is_only_read(file: Peer, target: Store, tmp_path: Path) -> None:
+    put_all_values(file)
+    with sqlite3.connect(tmp_path / "peer.db") as connection:
+        before = list(connection.iterdump())
+    import_from(file, target)
+    with sqlite3.connect(tmp_path / "peer.db") as connection:
+        assert list(connection.iterdump()) == before
+    connection.close()
+
+
+def test_a_database_of_ours_is_to_be_copied(target: Store) -> None:
+    with pytest.raises(SchemaError, match="checkpoint-sa copy"):
+        import_from(target.url, target)
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ([], "no table `checkpoints`"),
+        (["checkpoints (a TEXT)"], "another application"),
+        (["checkpoints (thread_id TEXT, checkpoint BLOB)"], "has no .*checkpoint_ns"),
+    ],
+)
+def test_other_databases_are_told(
+    tmp_path: Path, target: Store, tables: list[str], said: str
+) -> None:
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.execute("CREATE TABLE something (a TEXT)")
+    for table in tables:
+        connection.execute(f"CREATE TABLE {table}")
+    connection.close()
+    with pytest.raises(SchemaError, match=said):
+        import_from(f"sqlite:///{tmp_path / 'other.db'}", target)
+
+
+@pytest.mark.parametrize("version", range(1, 10))
+def test_every_version_of_the_postgres_saver(
+    start_server: Callable[[str], Server],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: Store,
+    version: int,
+) -> None:
+    migrations = PostgresSaver.MIGRATIONS[: version + 1]
+    monkeypatch.setattr(PostgresSaver, "MIGRATIONS", migrations)
+    with opened("postgresql", start_server, tmp_path, monkeypatch) as peer:
+        connection = peer.saver.conn
+        document = {**empty_checkpoint(), "channel_versions": {"a": "1", "b": "1"}}
+        document["channel_values"] = {"a": "x" * 300}
+        connection.execute(
+            "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES ('t', %s, %s)",
+            (document["id"], json.dumps(document)),
+        )
+        kind, blob = JsonPlusSerializer().dumps_typed([1])
+        if version >= 2:
+            connection.execute(
+                "INSERT INTO checkpoint_blobs (thread_id, channel, version, type, blob)"
+                " VALUES ('t', 'b', '1', %s, %s)",
+                (kind, blob),
+            )
+        if version >= 3:
+            connection.execute(
+                "INSERT INTO checkpoint_writes"
+                " (thread_id, checkpoint_id, task_id, idx, channel, type, blob)"
+                " VALUES ('t', %s, 'task', 0, 'b', %s, %s)",
+                (document["id"], kind, blob),
+            )
+        done = import_from(peer, target)
+        assert done[2:5] == (1, 1 + (version >= 2), int(version >= 3))
+        found = target.list()[0]
+        expected = {"a": "x" * 300} | ({"b": [1]} if version >= 2 else {})
+        assert found.checkpoint["channel_values"] == expected
+        assert found.pending_writes == ([("task", "b", [1])] if version >= 3 else [])
+
+
+def test_writes_of_old_files_have_no_path(file: Peer, target: Store) -> None:
+    config = file.put(values={"a": [1]})
+    file.saver.put_writes(config, [("a", [2])], "task")
+    file.sql("ALTER TABLE writes DROP COLUMN task_path")
+    import_from(file, target)
+    assert target.found(config).pending_writes == [("task", "a", [2])]
+
+
+@pytest.mark.parametrize("kind", ["msgpack", "json"])
+def test_pending_sends_of_old_documents_become_tasks(file: Peer, target: Store, kind: str) -> None:
+    config = file.put(values={"a": [1], "small": "x"})
+    sends: list[Any] = [Send("node", {"n": 1})] if kind == "msgpack" else [{"n": 1}]
+    document = {**file.saver.get_tuple(config).checkpoint, "v": 1, "pending_sends": sends}
+    dumped = JsonPlusSerializer().dumps_typed(document)[1]
+    if kind == "json":
+        dumped = json.dumps(document).encode()
+    file.sql("UPDATE checkpoints SET type = ?, checkpoint = ?, metadata = NULL", kind, dumped)
+    import_from(file, target)
+    found = target.found(config).checkpoint
+    assert found["channel_values"] == {"a": [1], "small": "x", TASKS: sends}
+    assert found["channel_versions"][TASKS] == max(document["channel_versions"].values())
+    assert "pending_sends" not in found
+
+
+def test_objects_of_json_documents_are_data_until_they_are_read(file: Peer, target: Store) -> None:
+    message = {
+        "lc": 1,
+        "type": "constructor",
+        "id": ["langchain", "schema", "messages", "HumanMessage"],
+        "kwargs": {"content": "hi", "id": "1"},
+    }
+    config = file.put(values={"messages": []})
+    document = file.saver.get_tuple(config).checkpoint
+    document["channel_values"] = {"messages": [message]}
+    file.sql("UPDATE checkpoints SET type = 'json', checkpoint = ?", json.dumps(document).encode())
+    import_from(file, target)
+    values = target.found(config).checkpoint["channel_values"]
+    assert values == {"messages": [HumanMessage("hi", id="1")]}
+    assert values == file.saver.get_tuple(config).checkpoint["channel_values"]
+
+
+def test_a_value_that_changed_under_its_version_gets_one_of_its_own(
+    file: Peer, target: Store
+) -> None:
+    version = file.saver.get_next_version(None, None)
+    first = file.put(values={"a": [1]}, versions={"a": version})
+    second = file.put(parent=first, values={"a": [1, 2]}, versions={"a": version})
+    third = file.put(parent=second, values={"a": [1]}, versions={"a": version})
+    import_from(file, target)
+    found = [target.found(config).checkpoint for config in (first, second, third)]
+    assert [each["channel_values"]["a"] for each in found] == [[1], [1, 2], [1]]
+    versions = [each["channel_versions"]["a"] for each in found]
+    assert versions[0] == versions[2] == version < versions[1]
+    assert versions[1] < file.saver.get_next_version(version, None)
+    assert [each["versions_seen"]["node"]["a"] for each in found] == versions
+    assert import_from(file, target).skipped == 1
+
+
+def test_a_value_that_changed_under_a_number_is_an_error(file: Peer, target: Store) -> None:
+    first = file.put(values={"a": [1]}, versions={"a": 1})
+    file.put(parent=first, values={"a": [2]}, versions={"a": 1})
+    with pytest.raises(TransferError, match="another value under version 1"):
+        import_from(file, target)
+    assert target.rows() == (0, 0, 0)
+
+
+# Again, and interrupted
+
+
+@pytest.mark.parametrize("pages", range(1, 6))
+def test_an_interrupted_import_goes_on(
+    file: Peer, target: Store, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    put_all_values(file)
+    monkeypatch.setattr("checkpoint_sa.importing._PAGE_ROWS", 5)
+    left = iter(range(pages))
+    store = raw.store
+
+    def fail(*args: Any) -> None:
+        if next(left, None) is None:
+            raise InterruptedCopyError
+        store(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raw, "store", fail)
+        with pytest.raises(InterruptedCopyError):
+            import_from(file, target)
+    assert sum(target.rows()) == 5 * pages
+    assert import_from(file, target).threads == 1
+    assert seen(target.saver) == seen(file.saver)
+
+
+def test_a_second_import_brings_what_is_new(file: Peer, target: Store) -> None:
+    config = file.put(values={"a": [1]})
+    import_from(file, target)
+    file.put(parent=config, values={"a": [1, 2]})
+    assert import_from(file, target)[:5] == (1, 0, 1, 1, 0)
+    assert seen(target.saver) == seen(file.saver)
+
+
+def test_other_content_is_an_error(file: Peer, target: Store) -> None:
+    file.put(values={"a": [1]})
+    import_from(file, target)
+    target.sql("UPDATE checkpoints SET metadata = '{}'")
+    with pytest.raises(ThreadExistsError):
+        import_from(file, target)
+
+
+def test_only_the_threads_that_are_asked_for(file: Peer, target: Store) -> None:
+    for thread_id in ("a", "b", "c"):
+        file.put(thread_id, values={"a": [thread_id]})
+    done: list[str] = []
+    assert import_from(file, target, threads=["c", "a", "c"], progress=done.append).threads == 2
+    assert done == ["c", "a"]
+    with pytest.raises(TransferError, match="no thread 'd'"):
+        import_from(file, target, threads=["d"])
+
+
+def test_many_threads_are_found_in_pages(
+    file: Peer, target: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoint_sa.peers._THREADS", 2)
+    for number in range(5):
+        file.put(str(number), values={"a": [number]})
+    assert import_from(file, target).threads == 5
+
+
+# Hostile sources
+
+GOOD = JsonPlusSerializer().dumps_typed(["good"])[1]
+RUN: list[int] = []
+
+
+def ran() -> None:
+    RUN.append(1)
+
+
+class Bomb:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return ran, ()
+
+
+PICKLE = pickle.dumps(Bomb())
+CALL = ormsgpack.packb(("test_import", "ran", ()))
+HOSTILE = {
+    "truncated": ("msgpack", GOOD[:-1], CorruptDataError),
+    "nothing": ("msgpack", b"", CorruptDataError),
+    "something behind": ("msgpack", GOOD + b"\xc0", CorruptDataError),
+    "a length beyond the end": ("msgpack", b"\xdd\xff\xff\xff\xff", CorruptDataError),
+    "deep": ("msgpack", b"\x91" * 100_000 + b"\xc0", CorruptDataError),
+    "unknown extension": ("msgpack", ormsgpack.packb(ormsgpack.Ext(99, b"\xc0")), CorruptDataError),
+    "an extension of two values": (
+        "msgpack",
+        ormsgpack.packb(ormsgpack.Ext(0, b"\xc0\xc0")),
+        CorruptDataError,
+    ),
+    "no text": ("msgpack", b"\xa1\xff", CorruptDataError),
+    "deep json": ("json", b"[" * 100_000, CorruptDataError),
+    "no json": ("json", b"{", CorruptDataError),
+    "pickle": ("pickle", PICKLE, TransferError),
+}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_write_is_named_and_nothing_is_stored(
+    start_server: Callable[[str], Server],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: Store,
+    name: str,
+    kind: str,
+) -> None:
+    type_, data, error = HOSTILE[name]
+    with opened(kind, start_server, tmp_path, monkeypatch) as peer:
+        config = peer.put("thread", values={"a": [1]})
+        peer.saver.put_writes(config, [("a", [1])], "the task")
+        mark = "?" if kind == "sqlite" else "%s"
+        change = "writes SET type = {0}, value = {0}"
+        if kind == "postgresql":
+            change = "checkpoint_writes SET type = {0}, blob = {0}"
+        peer.saver.conn.execute(f"UPDATE {change.format(mark)}", (type_, data))
+        peer.saver.conn.commit()
+        with pytest.raises(error, match="thread_id='thread'.*task_id='the task'"):
+            import_from(peer, target)
+    assert target.rows() == (0, 0, 0)
+    assert not RUN
+
+
+def document(**changes: Any) -> bytes:
+    found: dict[str, Any] = {**empty_checkpoint(), "id": "1", **changes}
+    return ormsgpack.packb({name: item for name, item in found.items() if item is not ...})
+
+
+DOCUMENTS = {
+    **{name: (kind, data) for name, (kind, data, _) in HOSTILE.items() if kind != "json"},
+    "a list": ("msgpack", GOOD),
+    "values that are a list": ("msgpack", document(channel_values=[1])),
+    "names that are numbers": (
+        "msgpack",
+        ormsgpack.packb({1: 2}, option=ormsgpack.OPT_NON_STR_KEYS),
+    ),
+    "versions that are a list": ("msgpack", document(channel_versions=[1])),
+    "no id": ("msgpack", document(id=...)),
+    "another id": ("msgpack", document(id="2")),
+    "a value without a version": ("msgpack", document(channel_values={"a": [1]})),
+    "an object elsewhere": ("msgpack", document(ts=ormsgpack.Ext(0, CALL))),
+    "an object in a value's extension": (
+        "msgpack",
+        document(channel_values={"a": ormsgpack.Ext(0, b"\xc1")}, channel_versions={"a": "1"}),
+    ),
+    "encrypted": ("msgpack+aes", b"x"),
+    "no type": (None, b"x"),
+    "deep json": ("json", b'{"a":' * 100_000),
+    "an object in json": ("json", b'{"id": "1", "ts": {"lc": 2, "id": ["test_import", "ran"]}}'),
+    "a version of another type": ("json", b'{"id": "1", "channel_versions": {"a": true}}'),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_hostile_document_is_named_and_nothing_is_stored(
+    file: Peer, target: Store, name: str
+) -> None:
+    file.put("before", values={"a": [1]})
+    file.put("thread", values={"a": [1]})
+    file.sql(
+        "UPDATE checkpoints SET checkpoint_id = '1', type = ?, checkpoint = ?"
+        " WHERE thread_id = 'thread'",
+        *DOCUMENTS[name],
+    )
+    with pytest.raises(
+        (CorruptDataError, TransferError, InvalidInputError), match="thread_id='thread'"
+    ) as raised:
+        import_from(file, target)
+    assert "good" not in str(raised.value)
+    assert {thread for thread, _, _ in seen(target.saver)} == {"before"}
+    assert not RUN
+
+
+def test_metadata_that_is_no_json_is_named(file: Peer, target: Store) -> None:
+    file.put("thread", values={"a": [1]})
+    file.sql("UPDATE checkpoints SET metadata = ?", b"{")
+    with pytest.raises(CorruptDataError, match="thread_id='thread'"):
+        import_from(file, target)
+
+
+def test_an_id_that_does_not_fit_is_named(file: Peer, target: Store) -> None:
+    file.put("x" * 600, values={"a": [1]})
+    with pytest.raises(InvalidInputError, match="600 bytes"):
+        import_from(file, target)
+
+
+# Encryption
+
+
+def test_encrypted_values_of_the_postgres_saver_stay_readable(
+    start_server: Callable[[str], Server],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: Store,
+) -> None:
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=bytes(16))
+    with opened("postgresql", start_server, tmp_path, monkeypatch) as peer:
+        peer.saver.serde = serde
+        config = peer.put(values={"a": ["secret"]})
+        import_from(peer, target)
+    saver = target.make_saver(serde=serde)
+    assert target.using(saver).found(config).checkpoint["channel_values"] == {"a": ["secret"]}
+
+
+def test_a_saver_that_would_refuse_plain_values_is_refused(file: Peer, target: Store) -> None:
+    file.put(values={"a": [1]})
+    saver = target.make_saver(serde=AESGCMSerializer(bytes(32)))
+    with pytest.raises(ConfigurationError, match="allow_plain"):
+        import_from(file, target.using(saver))
+    saver = target.make_saver(serde=AESGCMSerializer(bytes(32), allow_plain=True))
+    assert import_from(file, target.using(saver)).threads == 1
+
+
+# MessagePack
+
+
+def test_spans_are_what_the_serializer_wrote() -> None:
+    serde = JsonPlusSerializer()
+    data = serde.dumps_typed({"v": 1, "channel_values": VALUES, "z": [{}]})[1]
+    msgpack.check(data)
+    fields, values = msgpack.split(data, "channel_values")
+    assert fields == {"v": b"\x01", "z": b"\x91\x80"}
+    assert values.keys() == VALUES.keys()
+    for name in VALUES.keys() - {"bytearray", "none", "bytes", "empty bytes"}:
+        assert values[name] == serde.dumps_typed(VALUES[name])[1], name
+
+
+def test_no_prefix_of_a_document_is_whole() -> None:
+    data = JsonPlusSerializer().dumps_typed({"a": [VALUES["model"], "é", 1.5, 2**40, b"x" * 300]})[
+        1
+    ]
+    for end in range(len(data)):
+        with pytest.raises(msgpack.MalformedError):
+            msgpack.check(data[:end])
