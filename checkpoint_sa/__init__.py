@@ -21,6 +21,7 @@ from checkpoint_sa.errors import (
     TransferError,
     ValueTooLargeError,
 )
+from checkpoint_sa.importing import aimport_from, import_from
 from checkpoint_sa.models import (
     Checkpoint,
     CheckpointBlob,
@@ -57,6 +58,8 @@ __all__ = [
     "TransferError",
     "ValueTooLargeError",
     "acopy",
+    "aimport_from",
     "copy",
+    "import_from",
     "metadata",
 ]

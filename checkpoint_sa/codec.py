@@ -105,7 +105,12 @@ def _shown(text: str) -> str:
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")  # noqa: PLR2004
 
 
-def _fits(**parts: str) -> None:
+def fits(**parts: str) -> None:
+    """Check that the ids of one row fit into a primary key together.
+
+    Raises:
+        InvalidInputError: They don't.
+    """
     if sum(map(len, parts.values())) <= KEY_BYTES // 4:  # a character has four bytes at most
         return
     size = sum(len(part.encode()) for part in parts.values())
@@ -223,12 +228,31 @@ def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig
 # Values
 
 
+class Packed(NamedTuple):
+    """A value as another saver's serializer wrote it, to be stored by `AS_PACKED` as it is."""
+
+    kind: str
+    data: bytes
+    is_snapshot: bool = False
+    """Whether it is the snapshot of a DeltaChannel."""
+
+
+class _AsPacked(JsonPlusSerializer):
+    """LangGraph's serializer, which leaves a `Packed` value as it is."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return (obj.kind, obj.data) if type(obj) is Packed else super().dumps_typed(obj)
+
+
+AS_PACKED = _AsPacked()
+
+
 def _says_all(serde: SerializerProtocol) -> bool:
     """Whether a serializer's output is plain, so that small values may stand in JSON instead.
 
     Another one may encrypt, compress or sign: then every value goes through it.
     """
-    return type(serde).dumps_typed is JsonPlusSerializer.dumps_typed
+    return type(serde).dumps_typed in (JsonPlusSerializer.dumps_typed, _AsPacked.dumps_typed)
 
 
 def dump(serde: SerializerProtocol, value: Any, row: Row) -> tuple[str, bytes]:
@@ -501,9 +525,32 @@ def dump_checkpoint(
     Raises:
         InvalidInputError: An id or a version can't be stored.
     """
-    thread, namespace, parent = address(config)
+    place = address(config)
+    return checkpoint_rows(serde, place, checkpoint, merge_metadata(config, metadata), new_versions)
+
+
+def checkpoint_rows(
+    serde: SerializerProtocol,
+    place: tuple[str, str, str | None],
+    checkpoint: Checkpoint,
+    metadata: Mapping[str, Any],
+    new_versions: ChannelVersions,
+) -> CheckpointRows:
+    """Make the rows of one checkpoint as `dump_checkpoint` does, its metadata as it is.
+
+    Args:
+        serde: What serializes.
+        place: Thread, namespace, and the id of the parent.
+        checkpoint: The checkpoint.
+        metadata: All of its metadata.
+        new_versions: The channels whose values are stored, with their versions.
+
+    Raises:
+        InvalidInputError: An id or a version can't be stored.
+    """
+    thread, namespace, parent = place
     checkpoint_id = key("checkpoint id", checkpoint["id"], models.CHECKPOINT_ID_BYTES)
-    _fits(thread_id=thread, checkpoint_ns=namespace, checkpoint_id=checkpoint_id)
+    fits(thread_id=thread, checkpoint_ns=namespace, checkpoint_id=checkpoint_id)
     versions = checkpoint["channel_versions"]
     plain = _says_all(serde)
     inline: dict[str, Any] = {}
@@ -511,15 +558,15 @@ def dump_checkpoint(
     for channel, value in checkpoint["channel_values"].items():
         version = new_versions.get(channel, versions.get(channel))
         small = value is None or isinstance(value, str | int | float | bool)
-        if small and plain and _inlines(value):
+        if small and plain and inlines(value):
             inline[key("channel", channel, models.CHANNEL_BYTES)] = value
             continue
-        if isinstance(value, _DeltaSnapshot):
+        if isinstance(value, _DeltaSnapshot) or (isinstance(value, Packed) and value.is_snapshot):
             inline[channel] = True  # LangGraph's marker; the blob is the value
         # A small value may so far stand in the JSON of older checkpoints only.
         if version is not None and (channel in new_versions or small):
             row = _blob_of(thread, namespace, channel, str(version))
-            blobs.append(_blob_row(thread, namespace, channel, version, dump(serde, value, row)))
+            blobs.append(blob_row(thread, namespace, channel, version, dump(serde, value, row)))
     blobs.sort(key=lambda row: (row["channel"], row["version"]))
 
     document = {k: v for k, v in checkpoint.items() if k != "channel_values"}
@@ -530,14 +577,13 @@ def dump_checkpoint(
             "channel_versions has a channel or a version that can't be stored exactly."
             " Versions are text, integers of 64 bits or plain floats; see get_next_version()."
         )
-    full_metadata = merge_metadata(config, metadata)
-    said_metadata, inexact_metadata = _split(full_metadata)
+    said_metadata, inexact_metadata = _split(metadata)
     exact_type, exact = _dump_exact(
         serde,
         {"checkpoint": hidden | inexact, "metadata": inexact_metadata},
         _exact_row(thread, namespace, checkpoint_id),
     )
-    run = full_metadata.get("run_id")
+    run = metadata.get("run_id")
     return CheckpointRows(
         checkpoint={
             "thread_id": thread,
@@ -554,16 +600,18 @@ def dump_checkpoint(
     )
 
 
-def _inlines(value: Any) -> bool:
+def inlines(value: Any) -> bool:
+    """Whether a small value stands in a checkpoint's JSON."""
     return _json_says(value) and (type(value) is not str or len(value) <= INLINE_CHARACTERS)
 
 
-def _blob_row(
-    thread: str, namespace: str, channel: str, version: Any, dumped: tuple[str, bytes]
+def blob_row(
+    thread: str, namespace: str, channel: str, version: Any, dumped: tuple[str, bytes | None]
 ) -> dict[str, Any]:
+    """Make the row of a channel's value."""
     channel = key("channel", channel, models.CHANNEL_BYTES)
     version = key("version", version, models.VERSION_BYTES)
-    _fits(thread_id=thread, checkpoint_ns=namespace, channel=channel, version=version)
+    fits(thread_id=thread, checkpoint_ns=namespace, channel=channel, version=version)
     return {
         "thread_id": thread,
         "checkpoint_ns": namespace,
@@ -720,7 +768,7 @@ def dump_writes(
     thread, namespace, checkpoint_id = address(config, needs_checkpoint=True)
     task = key("task_id", task_id, models.TASK_ID_BYTES)
     path = key("task_path", task_path, 2**24 - 1)
-    _fits(
+    fits(
         thread_id=thread,
         checkpoint_ns=namespace,
         checkpoint_id=cast("str", checkpoint_id),

@@ -6,8 +6,8 @@ CheckpointError
  +-- ConfigurationError (ValueError)       a URL, an engine or a connection that can't work
  |    +-- MissingDriverError (ImportError) the driver that a URL asks for isn't installed
  +-- SchemaError (RuntimeError)            the tables are missing, behind, ahead or unstamped
- +-- ThreadExistsError                     copy_thread or copy would mix two histories
- +-- TransferError                         a thread isn't in the target as it is in the source
+ +-- ThreadExistsError                     copy_thread, copy or import would mix two histories
+ +-- TransferError                         a thread can't be brought to the target as it is
  +-- ParentConflictError                   another writer has gone on from the same checkpoint
  +-- CorruptDataError                      a stored row that can't be read
 
@@ -56,11 +56,11 @@ class SchemaError(CheckpointError, RuntimeError):
 
 
 class ThreadExistsError(CheckpointError):
-    """The target of `copy_thread`, or of `copy`, has other checkpoints; nothing was copied."""
+    """The target of a copy or an import has other checkpoints; nothing of it was changed."""
 
 
 class TransferError(CheckpointError):
-    """What was copied to another database isn't what the source has, or the source lacks it."""
+    """The source lacks what was to be brought to another database, or the target can't keep it."""
 
 
 class ParentConflictError(CheckpointError):

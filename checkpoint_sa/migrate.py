@@ -372,7 +372,7 @@ def _unstamped(connection: Connection, schema: str | None, place: str) -> str:
     if isinstance(columns.get("checkpoint"), LargeBinary):
         return (
             f"This database has the tables of langgraph-checkpoint-sqlite{place}, another layout"
-            " (`checkpoint-sa import` is to copy them into a database of checkpoint_sa)"
+            " (`checkpoint-sa import` brings its threads into a database of checkpoint_sa)"
         )
     return f"This database has checkpoint tables that checkpoint_sa has not migrated yet{place}"
 

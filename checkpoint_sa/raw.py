@@ -22,7 +22,7 @@ _PAGE_ROWS = 500
 _PAGE_BYTES = 8 * 2**20
 _DIGEST_BYTES = 16
 
-_DOCUMENTS = ("checkpoint_json", "metadata_json")
+_DOCUMENTS = tuple(sql.DOCUMENTS.values())
 
 
 class Page(NamedTuple):

@@ -998,17 +998,15 @@ GET_CHANNEL_SIZES = (
 TABLES = (deltas, blobs, writes, checkpoints)
 """A checkpoint comes after all that it refers to."""
 
-_DOCUMENTS = {"checkpoint": "checkpoint_json", "metadata": "metadata_json"}
+DOCUMENTS = {"checkpoint": "checkpoint_json", "metadata": "metadata_json"}
+"""The parameters that have the documents as text."""
 
 STORE_ROWS: dict[Table, Upsert] = {
     deltas: Upsert(deltas),
     blobs: PUT_BLOBS,
     writes: PUT_WRITES,
     checkpoints: Upsert(checkpoints).values(
-        {
-            name: to_json(bindparam(parameter, type_=Text()))
-            for name, parameter in _DOCUMENTS.items()
-        }
+        {name: to_json(bindparam(parameter, type_=Text())) for name, parameter in DOCUMENTS.items()}
     ),
 }
 GET_CHECKPOINT_KEYS = select(*checkpoints.primary_key).where(
@@ -1029,7 +1027,7 @@ def stored_rows(table: Table, *, after: bool) -> Select[Any]:
     Documents are text, under the names of `STORE_ROWS`' parameters.
     """
     columns = (
-        json_text(column).label(_DOCUMENTS[column.name]) if column.name in _DOCUMENTS else column
+        json_text(column).label(DOCUMENTS[column.name]) if column.name in DOCUMENTS else column
         for column in table.c
     )
     return _page_of_thread(select(*columns), table, after=after)

@@ -18,8 +18,13 @@ from checkpoint_sa.errors import ConfigurationError, ThreadExistsError, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeAlias
+
+    from sqlalchemy import Table
 
     from checkpoint_sa.saver import SQLAlchemySaver
+
+    Rows: TypeAlias = tuple[Table, list[dict[str, Any]]]  # under the names of `raw.page`
 
 _THREADS = 100
 _MODULUS = 2**128
@@ -39,7 +44,7 @@ class CopySummary(NamedTuple):
     """Of what was copied, as stored."""
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """A saver's ways to its database."""
 
     read: Callable[..., Any]
@@ -77,7 +82,7 @@ def copy(
     """
     if isinstance(source, AsyncSQLAlchemySaver) or isinstance(target, AsyncSQLAlchemySaver):
         raise ConfigurationError("copy() takes sync savers. Use `await acopy(...)` for async ones.")
-    return _copy(_side(source), _side(target), threads, progress, dry_run=dry_run)
+    return _copy(side_of(source), side_of(target), threads, progress, dry_run=dry_run)
 
 
 async def acopy(
@@ -90,23 +95,24 @@ async def acopy(
 ) -> CopySummary:
     """Copy threads to another database, as `copy` does; a sync saver blocks the event loop."""
     return await greenlet_spawn(
-        partial(_copy, _side(source), _side(target), threads, progress, dry_run=dry_run)
+        partial(_copy, side_of(source), side_of(target), threads, progress, dry_run=dry_run)
     )
 
 
-def _side(saver: AsyncSQLAlchemySaver | SQLAlchemySaver) -> _Side:
+def side_of(saver: AsyncSQLAlchemySaver | SQLAlchemySaver) -> Side:
+    """Return the ways to a saver's database; an async one's work in a greenlet of SQLAlchemy's."""
     read, write = saver._read, saver._write  # noqa: SLF001
     if not isinstance(saver, AsyncSQLAlchemySaver):
-        return _Side(read, write)
-    return _Side(
+        return Side(read, write)
+    return Side(
         lambda *args: await_only(read(*args)),
         lambda *args: await_only(write(*args)),
     )
 
 
 def _copy(
-    source: _Side,
-    target: _Side,
+    source: Side,
+    target: Side,
     threads: Iterable[str] | None,
     progress: Callable[[str], object] | None,
     *,
@@ -131,7 +137,7 @@ def _copy(
     return total
 
 
-def _threads(source: _Side) -> Iterator[str]:
+def _threads(source: Side) -> Iterator[str]:
     after = None
     while True:
         page = source.read(overview.page, overview.Position(False, None, after, None, _THREADS))
@@ -142,30 +148,59 @@ def _threads(source: _Side) -> Iterator[str]:
 
 
 def _copy_thread(
-    source: _Side, target: _Side, thread_id: str, checkpoints: set[bytes], *, dry_run: bool
+    source: Side, target: Side, thread_id: str, checkpoints: set[bytes], *, dry_run: bool
 ) -> CopySummary:
     """Copy what the target lacks of a thread; of its checkpoints only these."""
+
+    def pages() -> Iterator[Rows]:
+        for table, rows, _ in _pages(source, thread_id):
+            is_checkpoint = table is sql.checkpoints
+            yield (
+                table,
+                [r for r in rows if not is_checkpoint or raw.key_digest(table, r) in checkpoints],
+            )
+
+    return store_thread(pages, target, thread_id, dry_run=dry_run)
+
+
+def store_thread(
+    pages: Callable[[], Iterable[Rows]],
+    target: Side,
+    thread_id: str,
+    *,
+    dry_run: bool,
+    is_checked: bool = True,
+) -> CopySummary:
+    """Store what the target lacks of a thread, and read it back.
+
+    Args:
+        pages: Yields the rows of the thread as they are to be stored, checkpoints last; the same
+            ones at each call, of which there are several.
+        target: Where to store them.
+        thread_id: The thread.
+        dry_run: Whether to compare and count only.
+        is_checked: Whether all rows can be stored; else they are all made once before.
+
+    Raises:
+        ThreadExistsError: The target has other content in the thread.
+        TransferError: What the target has in the end isn't the same.
+    """
     existing = {
         raw.key_digest(page.table, row): raw.row_digest(page.table, row)
         for page in _pages(target, thread_id)
         for row in page.rows
     }
-    if existing and not _is_behind(source, thread_id, existing):
+    if (existing or not is_checked) and not _is_behind(pages, thread_id, existing):
         return CopySummary(0, 1, 0, 0, 0, 0)
     counts = dict.fromkeys(sql.TABLES, 0)
     size = copied = 0
-    for page in _pages(source, thread_id):
-        found = [
-            row
-            for row in page.rows
-            if page.table is not sql.checkpoints or raw.key_digest(page.table, row) in checkpoints
-        ]
-        copied += _sum(page.table, found)
-        missing = [row for row in found if raw.key_digest(page.table, row) not in existing]
-        counts[page.table] += len(missing)
+    for table, rows in pages():
+        copied += _sum(table, rows)
+        missing = [row for row in rows if raw.key_digest(table, row) not in existing]
+        counts[table] += len(missing)
         size += sum(map(raw.size_of, missing))
         if missing and not dry_run:
-            target.write(raw.store, page.table, missing)
+            target.write(raw.store, table, missing)
     if not dry_run:
         stored = sum(_sum(page.table, page.rows) for page in _pages(target, thread_id))
         if (stored - copied) % _MODULUS:
@@ -177,7 +212,9 @@ def _copy_thread(
     return CopySummary(1, 0, counts[sql.checkpoints], counts[sql.blobs], counts[sql.writes], size)
 
 
-def _is_behind(source: _Side, thread_id: str, existing: dict[bytes, bytes]) -> bool:
+def _is_behind(
+    pages: Callable[[], Iterable[Rows]], thread_id: str, existing: dict[bytes, bytes]
+) -> bool:
     """Whether the target has some rows of a thread, and lacks others.
 
     Raises:
@@ -185,12 +222,12 @@ def _is_behind(source: _Side, thread_id: str, existing: dict[bytes, bytes]) -> b
     """
     same = 0
     is_behind = False
-    for page in _pages(source, thread_id):
-        for row in page.rows:
-            found = existing.get(raw.key_digest(page.table, row))
+    for table, rows in pages():
+        for row in rows:
+            found = existing.get(raw.key_digest(table, row))
             if found is None:
                 is_behind = True
-            elif found == raw.row_digest(page.table, row):
+            elif found == raw.row_digest(table, row):
                 same += 1
     if same < len(existing):
         raise ThreadExistsError(
@@ -201,7 +238,7 @@ def _is_behind(source: _Side, thread_id: str, existing: dict[bytes, bytes]) -> b
     return is_behind
 
 
-def _pages(side: _Side, thread_id: str) -> Iterator[raw.Page]:
+def _pages(side: Side, thread_id: str) -> Iterator[raw.Page]:
     for table in sql.TABLES:
         last = None
         while True:

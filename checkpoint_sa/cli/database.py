@@ -78,9 +78,18 @@ def run(given: argparse.Namespace, function: Callable[[SQLAlchemySaver], T]) -> 
     return run_on(url(given), given.schema, function)
 
 
-def run_on(url: str, schema: str | None, function: Callable[[SQLAlchemySaver], T]) -> T:
-    """Call a function with a saver; an async driver runs in an event loop of its own."""
-    if engines.is_async(url):
+def run_on(
+    url: str,
+    schema: str | None,
+    function: Callable[[SQLAlchemySaver], T],
+    *,
+    in_loop: bool = False,
+) -> T:
+    """Call a function with a saver; an async driver runs in an event loop of its own.
+
+    `in_loop` is for a function that uses an async driver itself.
+    """
+    if in_loop or engines.is_async(url):
         return asyncio.run(_in_loop([(url, schema)], function))
     with SQLAlchemySaver.from_conn_string(url, schema=schema) as saver:
         return function(saver)

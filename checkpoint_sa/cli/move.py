@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from checkpoint_sa import transfer
+from checkpoint_sa import engines, importing, transfer
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
 from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from checkpoint_sa import SQLAlchemySaver
     from checkpoint_sa.cli.terminal import Commands
@@ -32,27 +34,63 @@ def add(commands: Commands) -> None:
     copy = terminal.command(
         commands, "copy", _copy, "copy threads to another database, and read them back"
     )
+    _add_arguments(copy)
+    import_ = terminal.command(
+        commands,
+        "import",
+        _import,
+        "bring threads of LangGraph's own savers into a database, and read them back",
+    )
+    _add_arguments(import_)
+
+
+def _add_arguments(command: argparse.ArgumentParser) -> None:
     for end, dest, text in (("from", "source", "has"), ("to", "target", "gets")):
         variable = f"CHECKPOINT_SA_{end.upper()}"
-        copy.add_argument(
+        command.add_argument(
             f"--{end}",
             dest=dest,
             metavar="URL",
             default=os.environ.get(variable),
             help=f"the database that {text} them; default: the environment's {variable}",
         )
-        copy.add_argument(
+        command.add_argument(
             f"--{end}-schema",
             dest=f"{dest}_schema",
             metavar="SCHEMA",
             help="the schema of its tables; default: the database's own",
         )
-    copy.add_argument("--dry-run", action="store_true", help="compare and count, copy nothing")
-    copy.add_argument("thread", nargs="*", help="the ids of threads; default: all")
-    terminal.add_json(copy)
+    command.add_argument("--dry-run", action="store_true", help="compare and count, store nothing")
+    command.add_argument("thread", nargs="*", help="the ids of threads; default: all")
+    terminal.add_json(command)
 
 
 def _copy(given: argparse.Namespace) -> None:
+    _check(given)
+
+    def run(source: SQLAlchemySaver, target: SQLAlchemySaver) -> CopySummary:
+        with _progress(given) as options:
+            return transfer.copy(source, target, **options)
+
+    done = database.run_on_two(
+        (given.source, given.source_schema), (given.target, given.target_schema), run
+    )
+    terminal.rows(given, _SUMMARY, [done._asdict()])
+
+
+def _import(given: argparse.Namespace) -> None:
+    _check(given)
+
+    def run(target: SQLAlchemySaver) -> CopySummary:
+        with _progress(given) as options:
+            return importing.run(given.source, target, schema=given.source_schema, **options)
+
+    in_loop = engines.is_async(given.source)
+    done = database.run_on(given.target, given.target_schema, run, in_loop=in_loop)
+    terminal.rows(given, _SUMMARY, [done._asdict()])
+
+
+def _check(given: argparse.Namespace) -> None:
     for end, url in (("from", given.source), ("to", given.target)):
         if not url:
             raise ConfigurationError(
@@ -60,17 +98,13 @@ def _copy(given: argparse.Namespace) -> None:
                 " postgresql://user@host/database."
             )
 
-    def run(source: SQLAlchemySaver, target: SQLAlchemySaver) -> CopySummary:
-        with terminal.progress("threads", len(given.thread) or None) as advance:
-            return transfer.copy(
-                source,
-                target,
-                threads=given.thread or None,
-                dry_run=given.dry_run,
-                progress=lambda _: advance(1),
-            )
 
-    done = database.run_on_two(
-        (given.source, given.source_schema), (given.target, given.target_schema), run
-    )
-    terminal.rows(given, _SUMMARY, [done._asdict()])
+@contextmanager
+def _progress(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Show a bar; return what both ways to move threads take."""
+    with terminal.progress("threads", len(given.thread) or None) as advance:
+        yield {
+            "threads": given.thread or None,
+            "dry_run": given.dry_run,
+            "progress": lambda _: advance(1),
+        }

@@ -1,0 +1,549 @@
+"""Threads of LangGraph's own savers, from their databases into one of ours.
+
+Each row is made into rows of ours without making an object of a value: documents are taken apart as
+bytes (`msgpack.py`), so no code of what is stored runs. Before a thread is stored, all of its rows
+are made once; then it goes the way of a copy (`transfer.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import ormsgpack
+from langgraph.checkpoint.serde.types import TASKS
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import greenlet_spawn
+
+from checkpoint_sa import codec, engines, models, msgpack, peers, raw, transfer
+from checkpoint_sa import statements as sql
+from checkpoint_sa.aio import AsyncSQLAlchemySaver
+from checkpoint_sa.encryption import AESGCMSerializer
+from checkpoint_sa.errors import (
+    ConfigurationError,
+    CorruptDataError,
+    InvalidInputError,
+    TransferError,
+)
+from checkpoint_sa.transfer import CopySummary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import Checkpoint
+    from sqlalchemy import Connection, RowMapping, Table
+    from sqlalchemy.engine import URL
+
+    from checkpoint_sa.saver import SQLAlchemySaver
+    from checkpoint_sa.transfer import Rows
+
+T = TypeVar("T")
+
+_PAGE_ROWS = 500
+_PAGE_BYTES = 8 * 2**20
+_DIGEST_BYTES = 16
+
+_COLUMNS = {
+    table: [sql.DOCUMENTS.get(column.name, column.name) for column in table.columns]
+    for table in sql.TABLES
+}
+
+_NO_SENDS = ormsgpack.packb([])
+
+_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "channel", "version")
+"""What names a row, as far as it has it."""
+
+
+def import_from(  # noqa: PLR0913 - one for each choice
+    source: Engine | URL | str,
+    target: SQLAlchemySaver,
+    *,
+    schema: str | None = None,
+    threads: Iterable[str] | None = None,
+    dry_run: bool = False,
+    progress: Callable[[str], object] | None = None,
+) -> CopySummary:
+    """Bring threads of one of LangGraph's own savers into a database of ours.
+
+    From langgraph-checkpoint-sqlite, langgraph-checkpoint-postgres and langgraph-checkpoint-mysql;
+    which one it is, its tables say. The source is only read, and may be in use. Again after an
+    interruption, or later, it brings what is missing. Values keep the bytes that they have, and no
+    serializer reads them.
+
+    Args:
+        source: The other saver's database.
+        target: A saver on the database that gets them; `setup()` has made its tables.
+        schema: The schema of the source's tables.
+        threads: Ids of threads; all by default.
+        dry_run: Whether to read, compare and count only.
+        progress: Called with the id of each thread that is done.
+
+    Raises:
+        SchemaError: The source isn't a database of one of these savers, or the target's tables
+            aren't those of this release.
+        ThreadExistsError: The target has other content in a thread, of which nothing was changed.
+        CorruptDataError: A row isn't what the saver writes; it is named. Nothing of its thread was
+            stored; threads before it were.
+        InvalidInputError: A row has an id that can't be stored; likewise.
+        TransferError: The source has no such thread, a row can't be taken apart (encrypted by
+            SqliteSaver) or kept, or what the target has in the end isn't the same.
+        ValueTooLargeError: The target's server doesn't take a value.
+        ConfigurationError: The source or the saver is async; or the saver would refuse what isn't
+            encrypted.
+    """
+    if isinstance(target, AsyncSQLAlchemySaver) or not _is_sync(source):
+        raise ConfigurationError(
+            "import_from() takes a sync source and saver. Use `await aimport_from(...)`."
+        )
+    return run(source, target, schema=schema, threads=threads, dry_run=dry_run, progress=progress)
+
+
+async def aimport_from(  # noqa: PLR0913
+    source: AsyncEngine | Engine | URL | str,
+    target: AsyncSQLAlchemySaver | SQLAlchemySaver,
+    *,
+    schema: str | None = None,
+    threads: Iterable[str] | None = None,
+    dry_run: bool = False,
+    progress: Callable[[str], object] | None = None,
+) -> CopySummary:
+    """Import as `import_from` does; a sync source or saver blocks the event loop."""
+    return await greenlet_spawn(
+        partial(
+            run,
+            source,
+            target,
+            schema=schema,
+            threads=threads,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    )
+
+
+def _is_sync(source: AsyncEngine | Engine | URL | str) -> bool:
+    if isinstance(source, AsyncEngine | Engine):
+        return isinstance(source, Engine)
+    return not engines.is_async(source)
+
+
+def run(  # noqa: PLR0913
+    source: AsyncEngine | Engine | URL | str,
+    target: AsyncSQLAlchemySaver | SQLAlchemySaver,
+    *,
+    schema: str | None,
+    threads: Iterable[str] | None,
+    dry_run: bool,
+    progress: Callable[[str], object] | None,
+) -> CopySummary:
+    """Import; what is async works in a greenlet of SQLAlchemy's."""
+    serde = target.serde
+    if isinstance(serde, AESGCMSerializer) and not serde.allow_plain:
+        raise ConfigurationError(
+            "The values of the source aren't encrypted by AESGCMSerializer, and this saver would"
+            " refuse to read them. Import with another saver, or with allow_plain=True."
+        )
+    side = transfer.side_of(target)
+    total = CopySummary(0, 0, 0, 0, 0, 0)
+    wanted = None if threads is None else list(dict.fromkeys(map(codec.thread_id, threads)))
+    with _engine(source) as engine:
+        for thread_id in wanted if wanted is not None else _threads(engine, schema):
+            with _snapshot(engine) as connection:
+                done = _import(peers.Peer(connection, schema), side, thread_id, dry_run=dry_run)
+            if done is None and wanted is not None:
+                raise TransferError(f"The source has no thread {thread_id!r}.")
+            if done is None:
+                continue  # deleted meanwhile
+            total = CopySummary(*map(sum, zip(total, done, strict=True)))
+            if progress is not None:
+                progress(thread_id)
+    return total
+
+
+@contextmanager
+def _engine(source: AsyncEngine | Engine | URL | str) -> Iterator[Engine]:
+    if isinstance(source, AsyncEngine):
+        yield source.sync_engine
+    elif isinstance(source, Engine):
+        yield source
+    else:
+        url = engines.read_only(engines.url_of(source))
+        is_async = engines.is_async(url)
+        made = engines.make_async_engine(url).sync_engine if is_async else engines.make_engine(url)
+        try:
+            yield made
+        finally:
+            made.dispose()
+
+
+@contextmanager
+def _snapshot(engine: Engine) -> Iterator[Connection]:
+    """Open a connection whose statements all see the same rows."""
+    with engines.transactional(engine).connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        else:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+def _threads(engine: Engine, schema: str | None) -> Iterator[str]:
+    after = None
+    while True:
+        with _snapshot(engine) as connection:
+            page, after = peers.Peer(connection, schema).threads(after)
+        yield from page
+        if after is None:
+            return
+
+
+def _import(
+    peer: peers.Peer, target: transfer.Side, thread_id: str, *, dry_run: bool
+) -> CopySummary | None:
+    """Import one thread; None where there is none."""
+    if next(peer.checkpoints(thread_id), None) is None:
+        return None
+    return transfer.store_thread(
+        lambda: _pages(_rows(peer, thread_id)),
+        target,
+        thread_id,
+        dry_run=dry_run,
+        is_checked=False,
+    )
+
+
+def _pages(rows: Iterable[tuple[Table, dict[str, Any]]]) -> Iterator[Rows]:
+    """Put rows of one table together, up to so many and so many bytes, but one."""
+    last: Table | None = None
+    page: list[dict[str, Any]] = []
+    size = 0
+    for table, row in rows:
+        bytes_ = raw.size_of(row)
+        if (
+            last is not None
+            and page
+            and (table is not last or len(page) == _PAGE_ROWS or size + bytes_ > _PAGE_BYTES)
+        ):
+            yield last, page
+            page, size = [], 0
+        last = table
+        page.append({name: row.get(name) for name in _COLUMNS[table]})
+        size += bytes_
+    if last is not None and page:
+        yield last, page
+
+
+def _rows(peer: peers.Peer, thread_id: str) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """Yield the rows of a thread as ours, checkpoints last."""
+    values = _Values(has_documents=peer.has_documents)
+    for found in peer.checkpoints(thread_id):
+        for blob in _made("checkpoints", found, values.rows_of).blobs:
+            if values.is_new(blob):
+                yield sql.blobs, blob
+    for found in peer.blobs(thread_id):
+        blob = _made("checkpoint_blobs", found, _blob)
+        if values.is_new(blob):
+            yield sql.blobs, blob
+    for found in peer.writes(thread_id):
+        yield sql.writes, _made("writes", found, _write)
+    for found in peer.checkpoints(thread_id):
+        yield sql.checkpoints, _made("checkpoints", found, values.rows_of).checkpoint
+
+
+class _UnkeptError(Exception):
+    """Says what of a row can't be kept; never leaves this module."""
+
+
+def _made(table: str, found: RowMapping, make: Callable[[RowMapping], T]) -> T:
+    """Make a row of ours.
+
+    Raises:
+        CorruptDataError: It isn't what the saver writes.
+        InvalidInputError: It has an id that can't be stored.
+        TransferError: It can't be kept.
+    """
+    named = ", ".join(f"{name}={found[name]!r}" for name in _KEY if name in found)
+    where = f"Row of the source: {table}: {named}. Nothing of this thread was stored."
+    try:
+        return make(found)
+    except _UnkeptError as error:
+        raise TransferError(f"{error} {where}") from None
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error} {where}") from None
+    except msgpack.MalformedError as error:
+        said = str(error)
+    except RecursionError:
+        said = "it is nested too deeply"
+    except (ValueError, TypeError):  # json's and ormsgpack's may quote the value
+        said = "it isn't the text or JSON that it says to be"
+    raise CorruptDataError(f"A row isn't what LangGraph's saver writes: {said}. {where}")
+
+
+class _Values:
+    """The values that the checkpoints of one thread have in their documents.
+
+    A channel's version names one value with us. A saver that stores whole documents stores a value
+    anew each time, and it may have changed meanwhile: a node changed a list in place, or a set came
+    in another order. The first one keeps the version; another one gets a version that sorts right
+    behind it.
+    """
+
+    def __init__(self, *, has_documents: bool) -> None:
+        self._has_documents = has_documents
+        self._first: dict[bytes, bytes] = {}
+        self._given: dict[bytes, bytes] = {}
+
+    def is_new(self, blob: dict[str, Any]) -> bool:
+        """Whether a value is to be stored, and wasn't given before.
+
+        Raises:
+            TransferError: Another value was given under its version.
+        """
+        key, digest = raw.key_digest(sql.blobs, blob), _digest(blob["type"], blob["blob"] or b"")
+        given = self._given.setdefault(key, digest)
+        if given != digest:
+            raise TransferError(
+                "The source has two values for one version of a channel:"
+                f" {', '.join(f'{name}={blob[name]!r}' for name in sql.BLOB_KEY)}. The thread"
+                " can't be imported; nothing of it was stored."
+            )
+        return given is digest
+
+    def rows_of(self, found: RowMapping) -> codec.CheckpointRows:
+        """Make the rows of a checkpoint."""
+        checkpoint = self._checkpoint(found)
+        if checkpoint["id"] != found["checkpoint_id"]:
+            raise msgpack.MalformedError("its document has another id")
+        parent = found["parent_checkpoint_id"] and _text(found, "parent_checkpoint_id")
+        place = codec.address(_place(found, parent))
+        versions = checkpoint["channel_versions"]
+        for channel, value in checkpoint["channel_values"].items():
+            if type(value) is not codec.Packed:
+                continue
+            if channel not in versions:
+                raise _UnkeptError(f"The value of channel {channel!r} has no version.")
+            self._name(place[1], channel, value, checkpoint)
+        return codec.checkpoint_rows(
+            codec.AS_PACKED,
+            place,
+            cast("Checkpoint", checkpoint),
+            _dict(_json(found["metadata"] or b"{}"), "metadata"),
+            versions,
+        )
+
+    def _checkpoint(self, found: RowMapping) -> dict[str, Any]:
+        """Return a checkpoint, its values packed unless JSON has them."""
+        kind = found["type"] if self._has_documents else "json"
+        if kind == "msgpack":
+            checkpoint = _unpacked(_bytes(found["checkpoint"]))
+        elif kind == "json":
+            checkpoint = _from_json(found["checkpoint"], is_serialized=self._has_documents)
+        elif isinstance(kind, str) and "+" in kind:
+            raise _UnkeptError(
+                f"A checkpoint is encrypted as a whole ({kind!r}), and can't be taken apart."
+            )
+        else:
+            raise msgpack.MalformedError(f"its type is {kind!r}, expected is msgpack or json")
+        for name in ("channel_versions", "versions_seen"):
+            checkpoint[name] = _dict(checkpoint.get(name) or {}, name)
+        for name in checkpoint["channel_versions"]:
+            if not isinstance(name, str):
+                raise msgpack.MalformedError("a channel's name isn't text")
+        if not isinstance(checkpoint.get("id"), str):
+            raise msgpack.MalformedError("its document has no id")
+        return checkpoint
+
+    def _name(
+        self, namespace: str, channel: str, value: codec.Packed, checkpoint: dict[str, Any]
+    ) -> None:
+        """Give a value another version if another value has its version."""
+        version = checkpoint["channel_versions"][channel]
+        key = _digest(namespace, channel, str(version))
+        digest = _digest(value.kind, value.data)
+        if self._first.setdefault(key, digest) == digest:
+            return
+        if not isinstance(version, str):
+            raise _UnkeptError(
+                f"Channel {channel!r} has another value under version {version!r} in an earlier"
+                " checkpoint."
+            )
+        other = f"{version}.{digest.hex()[:16]}"
+        checkpoint["channel_versions"][channel] = other
+        for seen in checkpoint["versions_seen"].values():
+            if isinstance(seen, dict) and seen.get(channel) == version:
+                seen[channel] = other
+
+
+def _unpacked(data: bytes) -> dict[str, Any]:
+    """Take a document of MessagePack apart; values stay the bytes that they are."""
+    fields, values = msgpack.split(data, "channel_values")
+    sends = (
+        fields.pop("pending_sends") if fields.get("pending_sends", _NO_SENDS) != _NO_SENDS else None
+    )
+    checkpoint = {name: _plain(part) for name, part in fields.items()}
+    checkpoint["channel_values"] = {channel: _value(part) for channel, part in values.items()}
+    if sends is not None:
+        _add_sends(checkpoint, codec.Packed("msgpack", sends))
+    return checkpoint
+
+
+def _value(part: bytes) -> Any:
+    if msgpack.is_plain(part):
+        value = _plain(part)
+        if not isinstance(value, bytes) and codec.inlines(value):
+            return value
+    snapshot = msgpack.extension(part) == msgpack.SNAPSHOT
+    return codec.Packed("msgpack", part, is_snapshot=snapshot)
+
+
+def _plain(part: bytes) -> Any:
+    """Return what is no object and has none in it."""
+    found: list[int] = []
+    value = ormsgpack.unpackb(
+        part, ext_hook=lambda code, _: found.append(code), option=ormsgpack.OPT_NON_STR_KEYS
+    )
+    if found:
+        raise _UnkeptError("A checkpoint has an object outside of its channel_values.")
+    return value
+
+
+def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:
+    """Take a document of JSON apart.
+
+    Args:
+        text: The document.
+        is_serialized: Whether LangGraph's serializer wrote it, and would make objects of some of
+            its dicts. Else it has small values only.
+    """
+    checkpoint = _dict(_json(text), "its document")
+    values = _dict(checkpoint.pop("channel_values", None) or {}, "channel_values")
+    has_sends = is_serialized and bool(checkpoint.get("pending_sends"))
+    sends = checkpoint.pop("pending_sends") if has_sends else None
+    if is_serialized and '"lc":' in codec.encode_json(checkpoint):
+        raise _UnkeptError("A checkpoint has an object outside of its channel_values.")
+    checkpoint["channel_values"] = {
+        channel: value
+        if codec.inlines(value) and _is_scalar(value)
+        else _packed(value, is_serialized=is_serialized)
+        for channel, value in values.items()
+    }
+    if has_sends:
+        _add_sends(checkpoint, _packed(sends, is_serialized=True))
+    return checkpoint
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _packed(value: Any, *, is_serialized: bool) -> codec.Packed:
+    if is_serialized:
+        return codec.Packed("json", codec.encode_json(value).encode())
+    return codec.Packed(*codec.dump(codec.AS_PACKED, value, ()))
+
+
+def _add_sends(checkpoint: dict[str, Any], sends: codec.Packed) -> None:
+    """Make a channel's value of pending sends, as LangGraph does with such a checkpoint.
+
+    Raises:
+        _UnkeptError: The checkpoint is of a version that has them in the channel.
+    """
+    if (checkpoint.get("v") or 1) >= sql.FIRST_WITHOUT_SENDS:
+        raise _UnkeptError("A checkpoint has pending_sends, which its version has elsewhere.")
+    versions = _dict(checkpoint.get("channel_versions") or {}, "channel_versions")
+    last = max(versions.values(), default=codec.next_version(None))
+    checkpoint["channel_values"][TASKS] = sends
+    checkpoint["channel_versions"] = versions | {TASKS: last}
+
+
+def _place(found: RowMapping, checkpoint_id: str | None) -> RunnableConfig:
+    return codec.config_of(
+        _text(found, "thread_id"), _text(found, "checkpoint_ns"), checkpoint_id or ""
+    )
+
+
+def _blob(found: RowMapping) -> dict[str, Any]:
+    thread, namespace, _ = codec.address(_place(found, None))
+    kind = _text(found, "type")
+    data = None if kind == "empty" else _checked(kind, found["blob"])
+    return codec.blob_row(
+        thread, namespace, _text(found, "channel"), _text(found, "version"), (kind, data)
+    )
+
+
+def _write(found: RowMapping) -> dict[str, Any]:
+    thread, namespace, checkpoint_id = codec.address(
+        _place(found, _text(found, "checkpoint_id")), needs_checkpoint=True
+    )
+    task = codec.key("task_id", _text(found, "task_id"), models.TASK_ID_BYTES)
+    codec.fits(
+        thread_id=thread,
+        checkpoint_ns=namespace,
+        checkpoint_id=cast("str", checkpoint_id),
+        task_id=task,
+    )
+    kind = _text(found, "type")
+    if not isinstance(found["idx"], int):
+        raise msgpack.MalformedError("idx isn't an integer")
+    return {
+        "thread_id": thread,
+        "checkpoint_ns": namespace,
+        "checkpoint_id": checkpoint_id,
+        "task_id": task,
+        "idx": found["idx"],
+        "channel": codec.key("channel", _text(found, "channel"), models.CHANNEL_BYTES),
+        "type": codec.key("type", kind, models.TYPE_BYTES),
+        "blob": _checked(kind, found["blob"]),
+        "task_path": codec.key("task_path", _text(found, "task_path"), 2**24 - 1),
+    }
+
+
+def _checked(kind: str, value: Any) -> bytes:
+    """Return a value's bytes, if they are what their type says and no code runs when it is read."""
+    data = _bytes(value)
+    if kind == "msgpack":
+        msgpack.check(data)
+    elif kind == "json":
+        _json(data)
+    elif kind.startswith("pickle"):
+        raise _UnkeptError("A value is a pickle, which may run any code when it is read.")
+    return data
+
+
+def _json(text: str | bytes) -> Any:
+    return json.loads(text)
+
+
+def _dict(value: Any, name: str) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise msgpack.MalformedError(f"{name} is no map")
+    return value
+
+
+def _text(found: RowMapping, name: str) -> str:
+    value = found[name]
+    if not isinstance(value, str):
+        raise msgpack.MalformedError(f"{name} isn't text")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise msgpack.MalformedError("it has no bytes")
+    return bytes(value)
+
+
+def _digest(*parts: str | bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(b"%d:" % len(data))
+        digest.update(data)
+    return digest.digest()
