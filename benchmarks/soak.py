@@ -122,8 +122,10 @@ class Soak:
             await asyncio.sleep(self.random.uniform(0.2, 1.0))
             if restarts and time.monotonic() - self.begin > restarts[0]:
                 restarts.pop(0)
+                begin = time.monotonic()
                 await asyncio.to_thread(self.server.restart)
                 self.counts["restarts"] += 1
+                self.counts["seconds of restarts"] += round(time.monotonic() - begin)
             elif self.random.random() < 0.3:
                 self.counts["sessions killed"] += await asyncio.to_thread(self.kill, admin)
             else:

@@ -11,13 +11,12 @@ from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import chains, codec, engines, migrate, overview, repository, turns
+from checkpoint_sa import chains, codec, engines, migrate, overview, repository
 from checkpoint_sa.base import (
     BaseSaver,
     Change,
@@ -131,10 +130,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
             check_parent=check_parent,
         )
         self.bind = bind
-        lock = engines.lock_for(owner, asyncio.Lock)
-        self._turns = lock or (
-            turns.async_of(owner) if isinstance(owner, Engine) else nullcontext()
-        )
+        self._lock = engines.lock_for(owner, asyncio.Lock) or nullcontext()
         self._queue = engines.queue_for(owner, asyncio.Lock) or nullcontext()
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -199,7 +195,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
                 in one (MySQL, MariaDB).
         """
         self._enter_loop()
-        async with self._turns:
+        async with self._lock:
             if isinstance(self.bind, AsyncConnection) and not self.bind.in_transaction():
                 await self.bind.begin()  # the caller's to commit
             await migrate.aupgrade(self.bind, schema=self.schema)
@@ -208,7 +204,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         self._enter_loop()
-        async with self._turns:
+        async with self._lock:
             # All in one greenlet: AsyncEngine takes three, and a task, for each connection.
             return await greenlet_spawn(partial(self._run_read, function, *args, **kwargs))
 
@@ -216,27 +212,27 @@ class AsyncSQLAlchemySaver(BaseSaver):
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         self._enter_loop()
-        async with self._turns, self._queue:
+        async with self._lock, self._queue:
             return await greenlet_spawn(partial(self._run_write, function, *args, **kwargs))
 
     async def _put(self, rows: codec.CheckpointRows) -> None:
         self._enter_loop()
-        async with self._turns, self._queue:
+        async with self._lock, self._queue:
             await greenlet_spawn(self._run_put, rows)
 
     async def _put_writes(self, rows: Sequence[dict[str, Any]]) -> None:
         self._enter_loop()
-        async with self._turns, self._queue:
+        async with self._lock, self._queue:
             await greenlet_spawn(self._run_put_writes, rows)
 
     async def _put_changes(self, changes: chains.Changes) -> None:
         self._enter_loop()
-        async with self._turns, self._queue:
+        async with self._lock, self._queue:
             await greenlet_spawn(self._run_put_changes, changes)
 
     async def _put_missing(self, changes: chains.Changes) -> None:
         self._enter_loop()
-        async with self._turns, self._queue:
+        async with self._lock, self._queue:
             await greenlet_spawn(self._run_put_missing, changes)
 
     def _enter_loop(self) -> None:

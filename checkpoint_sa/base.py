@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -21,6 +21,7 @@ from checkpoint_sa import (
     repository,
     retention,
     retry,
+    turns,
 )
 from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.errors import CorruptDataError, InvalidInputError
@@ -28,6 +29,7 @@ from checkpoint_sa.incremental import Chained, Tails, is_worth_it, since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from contextlib import AbstractContextManager
 
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointTuple
     from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -73,7 +75,9 @@ class BaseSaver(BaseCheckpointSaver[str]):
         self._owner = bind
         self._dialect = bind.dialect
         self._connection: Connection | None = None
+        self._turns: AbstractContextManager[None] = nullcontext()
         if isinstance(bind, Engine):
+            self._turns = turns.of(bind)
             engines.check_engine(bind)
             engine = engines.in_schema(bind, schema)
             self._once = engines.at_once(engine)
@@ -146,7 +150,8 @@ class BaseSaver(BaseCheckpointSaver[str]):
         with retry.Operation(name, self._counts, seconds) as operation:
             while True:
                 try:
-                    return once(function, *args, **kwargs)
+                    with self._turns:
+                        return once(function, *args, **kwargs)
                 except Exception as error:
                     pause = operation.pause(error, has_worked=self._verified)
                     if pause is None:

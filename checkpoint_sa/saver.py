@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from checkpoint_sa import chains, codec, engines, migrate, overview, repository, turns
+from checkpoint_sa import chains, codec, engines, migrate, overview, repository
 from checkpoint_sa.base import (
     BaseSaver,
     Change,
@@ -101,8 +101,7 @@ class SQLAlchemySaver(BaseSaver):
             check_parent=check_parent,
         )
         self.bind = bind
-        lock = engines.lock_for(bind, threading.RLock)
-        self._turns = lock or (turns.of(bind) if isinstance(bind, Engine) else nullcontext())
+        self._lock = engines.lock_for(bind, threading.RLock) or nullcontext()
         self._queue = engines.queue_for(bind, threading.Lock) or nullcontext()
 
     @classmethod
@@ -161,7 +160,7 @@ class SQLAlchemySaver(BaseSaver):
             ConfigurationError: The connection has a transaction, and the engine can't change tables
                 in one (MySQL, MariaDB).
         """
-        with self._turns:
+        with self._lock:
             if isinstance(self.bind, Connection) and not self.bind.in_transaction():
                 self.bind.begin()  # the caller's to commit
             migrate.upgrade(self.bind, schema=self.schema)
@@ -169,29 +168,29 @@ class SQLAlchemySaver(BaseSaver):
     def _read(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self._turns:
+        with self._lock:
             return self._run_read(function, *args, **kwargs)
 
     def _write(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self._turns, self._queue:
+        with self._lock, self._queue:
             return self._run_write(function, *args, **kwargs)
 
     def _put(self, rows: codec.CheckpointRows) -> None:
-        with self._turns, self._queue:
+        with self._lock, self._queue:
             self._run_put(rows)
 
     def _put_writes(self, rows: Sequence[dict[str, Any]]) -> None:
-        with self._turns, self._queue:
+        with self._lock, self._queue:
             self._run_put_writes(rows)
 
     def _put_changes(self, changes: chains.Changes) -> None:
-        with self._turns, self._queue:
+        with self._lock, self._queue:
             self._run_put_changes(changes)
 
     def _put_missing(self, changes: chains.Changes) -> None:
-        with self._turns, self._queue:
+        with self._lock, self._queue:
             self._run_put_missing(changes)
 
     # Reading

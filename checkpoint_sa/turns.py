@@ -4,7 +4,8 @@ SQLAlchemy's pool gives a connection that comes back to whoever asks next, and t
 the task which has just given it back: of 64 tasks on 16 connections, one was served once in ten
 seconds, others 400 times. Operations that find the pool exhausted wait here in a queue instead.
 
-A turn is not counted: who is first goes when an operation has ended, or when the pool has room. So
+A turn is one attempt at an operation: who tries again waits again.
+It is not counted: who is first goes when another one has ended, or when the pool has room. So
 nothing can get lost when a task is cancelled, or when others use the engine's pool as well.
 """
 
@@ -16,19 +17,22 @@ import time
 import weakref
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import QueuePool
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.util import await_only
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from sqlalchemy import Engine, Pool
 
 _LOOK_SECONDS = 0.05
 """How often the first one looks whether somebody else has given a connection back."""
 
-_queues: WeakKeyDictionary[Engine, Any] = WeakKeyDictionary()
+_queues: WeakKeyDictionary[Engine, AbstractContextManager[None]] = WeakKeyDictionary()
 
 Turn = TypeVar("Turn", threading.Event, "asyncio.Future[None]")
 
@@ -72,8 +76,8 @@ class _Queue(Generic[Turn]):
         )
 
 
-class Turns(_Queue[threading.Event]):
-    """A context for an operation of a thread."""
+class _Threads(_Queue[threading.Event]):
+    """A context for what a thread does with a connection."""
 
     def __enter__(self) -> None:
         if self._is_free():
@@ -103,12 +107,14 @@ class Turns(_Queue[threading.Event]):
             self._waiting.popleft().set()
 
 
-class AsyncTurns(_Queue["asyncio.Future[None]"]):
-    """A context for an operation of a task."""
+class _Tasks(_Queue["asyncio.Future[None]"]):
+    """A context for what a task does with a connection, in a greenlet of SQLAlchemy's."""
 
-    async def __aenter__(self) -> None:
-        if self._is_free():
-            return
+    def __enter__(self) -> None:
+        if not self._is_free():
+            await_only(self._enter())
+
+    async def _enter(self) -> None:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -126,7 +132,7 @@ class AsyncTurns(_Queue["asyncio.Future[None]"]):
                 raise self._timed_out()
             await asyncio.wait([turn], timeout=min(left, _LOOK_SECONDS))
 
-    async def __aexit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._give()
 
     def _give(self) -> None:
@@ -134,14 +140,13 @@ class AsyncTurns(_Queue["asyncio.Future[None]"]):
             self._waiting.popleft().set_result(None)
 
 
-def of(engine: Engine) -> Turns:
-    """Return the queue of an engine, which all savers on it share."""
-    return cast("Turns", _queues.setdefault(engine, Turns(engine)))
-
-
-def async_of(engine: Engine) -> AsyncTurns:
-    """Return the queue of an `AsyncEngine`'s `sync_engine`."""
-    return cast("AsyncTurns", _queues.setdefault(engine, AsyncTurns(engine)))
+def of(engine: Engine) -> AbstractContextManager[None]:
+    """Return the context of an engine, which all savers on it share."""
+    made: AbstractContextManager[None] | None = _queues.get(engine)
+    if made is None:
+        kind = _Tasks if engine.dialect.is_async else _Threads
+        made = _queues.setdefault(engine, kind(engine))
+    return made
 
 
 def _has_room(pool: Pool) -> bool:
