@@ -12,6 +12,7 @@ nothing can get lost when a task is cancelled, or when others use the engine's p
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import weakref
@@ -64,7 +65,8 @@ class _Queue(Generic[Turn]):
 
     def _deadline(self) -> float:
         pool = self._engine.pool
-        return time.monotonic() + (pool.timeout() if isinstance(pool, QueuePool) else 0.0)
+        timeout: float | None = pool.timeout() if isinstance(pool, QueuePool) else 0.0
+        return math.inf if timeout is None else time.monotonic() + timeout
 
     def _timed_out(self) -> PoolTimeoutError:
         pool = self._engine.pool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
@@ -523,15 +524,19 @@ def test_a_state_is_updated(store: Store) -> None:
 
 def test_a_node_that_failed_runs_again_and_the_others_do_not(store: Store) -> None:
     ran: list[str] = []
+    worked = threading.Event()
 
     def fails_once(_: Any) -> dict[str, Any]:
         ran.append("fails")
         if ran.count("fails") == 1:
+            worked.wait(10)
+            time.sleep(0.5)  # LangGraph cancels a task whose end it hasn't seen yet
             raise ZeroDivisionError
         return {"words": ["fails"]}
 
     def works(_: Any) -> dict[str, Any]:
         ran.append("works")
+        worked.set()
         return {"words": ["works"]}
 
     builder: Any = StateGraph(State)
