@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 from checkpoint_sa import engines
 from checkpoint_sa import statements as sql
 from checkpoint_sa.repository import Stored, versions_of
+from checkpoint_sa.retention import time_of_id, time_said
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
     from checkpoint_sa.repository import AnyRow, CheckpointKey
-
-_GREGORIAN = datetime(1582, 10, 15, tzinfo=timezone.utc)
-"""From when on a UUID counts, in 100 ns."""
-_UUID6 = 6
 
 _TOKEN = "branch:to:"  # noqa: S105 - no secret
 """Begins the name of the channel by which LangGraph starts a node."""
@@ -102,22 +98,7 @@ class ChannelSize(NamedTuple):
 
 def time_of(said: object, checkpoint_id: str) -> datetime | None:
     """Return when a checkpoint was made: what its `ts` says, else its id where that is a UUID 6."""
-    try:
-        time = datetime.fromisoformat(str(said).replace("Z", "+00:00"))
-    except ValueError:
-        return _time_of_id(checkpoint_id)
-    return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)
-
-
-def _time_of_id(checkpoint_id: str) -> datetime | None:
-    try:
-        uuid = UUID(checkpoint_id)
-    except ValueError:
-        return None
-    if uuid.version != _UUID6:
-        return None
-    ticks = uuid.int >> 80 << 12 | uuid.int >> 64 & 0xFFF
-    return _GREGORIAN + timedelta(microseconds=ticks // 10)
+    return time_said(said) or time_of_id(checkpoint_id)
 
 
 class Position(NamedTuple):

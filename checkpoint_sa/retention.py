@@ -123,7 +123,11 @@ def time_of(row: AnyRow) -> datetime | None:
     """Return when a checkpoint was made: its `ts`, else its id's time; None if neither says."""
     if row.ts is None or row.ts == "null":
         return time_of_id(row.checkpoint_id)
-    stamp = json.loads(row.ts)
+    return time_said(json.loads(row.ts))
+
+
+def time_said(stamp: Any) -> datetime | None:
+    """Return the time that a `ts` names, in UTC where it names no zone; None if it names none."""
     try:
         time = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
         return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)

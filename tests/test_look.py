@@ -21,6 +21,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.types import Send
 from stores import Store, id_of, thread
 from test_migration_schemas import schemas
+from test_retention import NOW, id_at
 from test_security import HOSTILE, RAN
 
 from checkpoint_sa import (
@@ -412,6 +413,14 @@ def test_what_is_not_there_is_named(
     assert said.out == ""
     assert repr(arguments[1]) in said.err
     assert all(repr(part) in said.err for part in arguments[2:3] if part == "1")
+
+
+def test_a_time_that_utc_does_not_reach_is_that_of_the_id(sqlite_store: Store) -> None:
+    sqlite_store.save(ts="0001-01-01T00:00:00+14:00", checkpoint_id=id_at(NOW))
+    (summary,) = sqlite_store.threads()
+    assert summary.first == summary.last == pytest.approx(NOW, abs=timedelta(milliseconds=1))
+    (step,) = steps_of(sqlite_store).steps
+    assert step.time == summary.first
 
 
 def test_a_criterion_needs_a_name_and_a_value(capsys: Captured) -> None:
