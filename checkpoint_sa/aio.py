@@ -265,7 +265,8 @@ class AsyncSQLAlchemySaver(BaseSaver):
             SchemaError: The tables aren't those of this release.
             CorruptDataError: A stored value can't be deserialized.
         """
-        stored = await self._read(repository.get, *codec.address(config), chains=self.incremental)
+        address = codec.address(config)
+        stored = await self._read(repository.get, *address, known=self._known(*address))
         if stored is None:
             return None
         return await _aside(size_of(stored), self._loaded, stored)
@@ -395,8 +396,9 @@ class AsyncSQLAlchemySaver(BaseSaver):
         return rows.config
 
     async def _put_change(self, change: Change) -> None:
-        address = change.unknown
-        parent = await self._read(repository.get, *address, chains=True) if address else None
+        parent = None
+        if address := change.unknown:
+            parent = await self._read(repository.get, *address, known=self._known(*address))
         changes = await _aside(change.size, change.find, parent)
         try:
             await self._put_changes(changes)

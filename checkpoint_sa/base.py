@@ -228,6 +228,12 @@ class BaseSaver(BaseCheckpointSaver[str]):
         """Whether values are stored as what changed."""
         return self.tails is not None
 
+    def _known(
+        self, thread_id: str, checkpoint_ns: str, _: str | None = None
+    ) -> Sequence[Tail] | None:
+        """Return values that needn't be read; None if only other savers store what changed."""
+        return None if self.tails is None else self.tails.known(thread_id, checkpoint_ns)
+
     def _as_changes(self, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """Make writes what changed since the values of their checkpoint, where these are known."""
         if self.tails is None or codec.encrypts(self.serde) or not rows:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from checkpoint_sa import incremental, repository
 from checkpoint_sa import statements as sql
 from checkpoint_sa.incremental import SINCE, SUFFIX, Chains, Since, Tail
-from checkpoint_sa.upsert import nests
+from checkpoint_sa.upsert import nests, selects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Connection, Dialect
+    from sqlalchemy import Connection, Dialect, Table
 
     from checkpoint_sa.repository import AnyRow, BlobKey
 
@@ -101,7 +101,6 @@ def put(connection: Connection, changes: Changes) -> None:
             | sql.several(changes.changed, sql.OF_ALL_BLOBS, "chained_"),
         )
     else:
-        _lock_bases(connection, changes.changed)
         _insert(connection, changes.changed)
         repository.put(connection, changes.checkpoint, changes.blobs)
 
@@ -137,10 +136,17 @@ def _lock_bases(connection: Connection, changed: Sequence[dict[str, Any]]) -> No
 
 
 def _insert(connection: Connection, changed: Sequence[dict[str, Any]]) -> None:
-    for statement, table in ((sql.PUT_DELTAS, sql.deltas), (sql.PUT_CHAINED, sql.blobs)):
-        connection.execute(
-            statement, [{column.name: row[column.name] for column in table.c} for row in changed]
-        )
+    if selects(connection.dialect) and len(changed) <= sql.AT_ONCE:
+        parameters = sql.several(changed, sql.OF_ALL_BLOBS, "chained_")
+        connection.execute(sql.put_deltas(len(changed)), parameters)
+    else:
+        _lock_bases(connection, changed)
+        connection.execute(sql.PUT_DELTAS, _columns(sql.deltas, changed))
+    connection.execute(sql.PUT_CHAINED, _columns(sql.blobs, changed))
+
+
+def _columns(table: Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{column.name: row[column.name] for column in table.c} for row in rows]
 
 
 # Rewriting what is stored
@@ -277,7 +283,7 @@ def _changed_writes(connection: Connection, thread_id: str) -> list[tuple[str, s
 
 def _whole_writes(connection: Connection, key: tuple[str, str, str]) -> int:
     """Make the writes of one checkpoint whole."""
-    stored = repository.get(connection, *key, chains=True)
+    stored = repository.get(connection, *key, known=())
     changed = [write for write in stored.writes if isinstance(write.blob, Since)] if stored else []
     names = ("key_thread_id", "key_checkpoint_ns", "key_checkpoint_id")
     for write in changed:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Delete, Dialect, Row, Update
     from typing_extensions import Unpack
 
+    from checkpoint_sa.incremental import Tail
+
     AnyRow: TypeAlias = Row[Unpack[tuple[Any, ...]]]
 
 CheckpointKey = tuple[str, str, str]
@@ -105,21 +107,24 @@ def get(
     checkpoint_ns: str,
     checkpoint_id: str | None,
     *,
-    chains: bool = False,
+    known: Sequence[Tail] | None = None,
 ) -> Stored | None:
     """Read one checkpoint, or the latest of its namespace: one statement, or two.
 
-    Values that stand in chains cost one statement more, unless `chains` says that there may be
-    some.
+    Values that stand in chains cost one statement more, unless `known` says that there may be some
+    and which of them needn't be read.
     """
+    chains = known is not None
     reach = types.reach(connection.dialect)
     parameters = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
     if checkpoint_id is not None:
         parameters["checkpoint_id"] = checkpoint_id
+    without = {} if known is None else sql.known(known)
     if reach is not types.Reach.NONE:
         statements = sql.GET_LATEST if checkpoint_id is None else sql.GET_ONE
         for _ in range(_ATTEMPTS_AT_CHAINS):
-            found = _Found(connection.execute(statements[reach, chains], parameters).all())
+            rows = connection.execute(statements[reach, chains], {**parameters, **without}).all()
+            found = _Found(rows, known or ())
             if not found.checkpoints:
                 return None
             if not found.is_whole(reach):
@@ -128,11 +133,11 @@ def get(
                 return found.stored()[0]
         else:
             return found.stored()[0]  # a row is missing for good: who reads the value is told
-    return _get_in_two(connection, parameters, chains=chains)
+    return _get_in_two(connection, parameters, known)
 
 
 def _get_in_two(
-    connection: Connection, parameters: dict[str, str], *, chains: bool
+    connection: Connection, parameters: dict[str, str], known: Sequence[Tail] | None
 ) -> Stored | None:
     """Read a checkpoint and then its parts, which the second statement has in one snapshot."""
     statement = sql.GET_HEAD if "checkpoint_id" in parameters else sql.GET_LATEST_HEAD
@@ -140,8 +145,8 @@ def _get_in_two(
         head = connection.execute(statement, parameters).first()
         if head is None:
             return None
-        found = Chains()
-        stored = _complete(connection, parameters, head, found, chains=chains)
+        found = Chains(known or ())
+        stored = _complete(connection, parameters, head, found, known)
         if stored is None:
             continue  # it was deleted between the two statements: look again
         if complete_chains(connection, found) or attempt + 1 >= _ATTEMPTS_AT_CHAINS:
@@ -157,8 +162,7 @@ def _complete(
     namespace: Mapping[str, str],
     head: AnyRow,
     found: Chains,
-    *,
-    chains: bool,
+    known: Sequence[Tail] | None,
 ) -> Stored | None:
     """Read the parts of a checkpoint; None if it is gone."""
     checkpoint_id, parent_id, checkpoint, metadata, type_, exact = head
@@ -170,12 +174,13 @@ def _complete(
         "checkpoint_id": checkpoint_id,
         "writes_of": checkpoint_id,
         "sends_of": (parent_id or "") if _is_old(document) else "",
+        **({} if known is None else sql.known(known)),
     }
     versions = versions_of(document)
     writes: dict[int, list[Write]] = {sql.WRITE: [], sql.SEND: []}
     blobs: dict[str, tuple[str, bytes | Chained]] = {}
     for chunk in _chunks(list(versions.items()), _TUPLES) or [[]]:
-        rows = _parts(connection, wanted, chunk, chains=chains)
+        rows = _parts(connection, wanted, chunk, chains=known is not None)
         wanted |= {"writes_of": "", "sends_of": ""}
         # What counts is what the last statement still sees.
         if all(row.kind != sql.CHECKPOINT for row in rows):
@@ -300,13 +305,13 @@ def _value(  # noqa: PLR0913, PLR0917 - what there is of a value
 class _Found:
     """Checkpoints out of the database, and the parts of them that came along."""
 
-    def __init__(self, rows: Sequence[AnyRow]) -> None:
+    def __init__(self, rows: Sequence[AnyRow], known: Sequence[Tail] = ()) -> None:
         self.checkpoints: dict[CheckpointKey, AnyRow] = {}
         self.documents: dict[CheckpointKey, dict[str, Any]] = {}
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
         self._sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
         self._blobs: dict[BlobKey, tuple[str, bytes | Chained]] = {}
-        self.chains = Chains()
+        self.chains = Chains(known)
         for row in self._take(rows):
             self.checkpoints[row[1:4]] = row
             self.documents[row[1:4]] = json.loads(row.channel)
@@ -598,7 +603,7 @@ def delta_history(
     # A channel that has such writes has a value at most of its checkpoints, so these are few.
     for (ancestor, channel), writes in collected.items():
         if any((write.type or "").endswith(SINCE) for write in writes):
-            stored = get(connection, thread_id, checkpoint_ns, ancestor, chains=True)
+            stored = get(connection, thread_id, checkpoint_ns, ancestor, known=())
             if stored is not None:
                 writes[:] = [write for write in stored.writes if write.channel == channel]
 

@@ -210,7 +210,8 @@ class SQLAlchemySaver(BaseSaver):
             SchemaError: The tables aren't those of this release.
             CorruptDataError: A stored value can't be deserialized.
         """
-        stored = self._read(repository.get, *codec.address(config), chains=self.incremental)
+        address = codec.address(config)
+        stored = self._read(repository.get, *address, known=self._known(*address))
         return None if stored is None else self._loaded(stored)
 
     def list(
@@ -331,8 +332,9 @@ class SQLAlchemySaver(BaseSaver):
         return rows.config
 
     def _put_change(self, change: Change) -> None:
-        address = change.unknown
-        parent = self._read(repository.get, *address, chains=True) if address else None
+        parent = None
+        if address := change.unknown:
+            parent = self._read(repository.get, *address, known=self._known(*address))
         changes = change.find(parent)
         try:
             self._put_changes(changes)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -30,7 +31,7 @@ from sqlalchemy import (
     update,
 )
 
-from checkpoint_sa.incremental import ROWS
+from checkpoint_sa.incremental import KNOWN, ROWS
 from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointDelta, CheckpointWrite
 from checkpoint_sa.types import (
     Reach,
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
         Select,
         Table,
     )
+
+    from checkpoint_sa.incremental import Tail
 
 checkpoints: Table = Checkpoint.__table__  # type: ignore[assignment]
 blobs: Table = CheckpointBlob.__table__  # type: ignore[assignment]
@@ -210,14 +213,14 @@ GET_EXISTING = select(blobs.c.channel, blobs.c.version).where(_blob_in("blob_key
 
 
 @cache
-def put_changes_at_once(plain: int, chained: int) -> Insert:
-    """Return the statement that stores a checkpoint, `plain` blobs and `chained` ones with changes.
+def put_deltas(count: int) -> Insert:
+    """Return the statement that stores `count` changes.
 
     It fails on the position of a change, which is NULL, if the value that it changes is gone.
     """
     changes = []
-    for i in range(chained):
-        row = {c.name: _value(c, i, OF_ALL_BLOBS, "chained_") for c in (*blobs.c, deltas.c.data)}
+    for i in range(count):
+        row = {c.name: _value(c, i, OF_ALL_BLOBS, "chained_") for c in deltas.c}
         position = (
             _locked.with_only_columns(_base.c.position + literal_column("1", Integer))
             .where(
@@ -231,14 +234,21 @@ def put_changes_at_once(plain: int, chained: int) -> Insert:
             .scalar_subquery()
         )
         row["position"] = case((row["position"] == _zero, _zero), else_=position)
-        changes.append(select(*(row[column.name] for column in deltas.c)))
-    stored = PUT_DELTAS.from_select(
-        [c.name for c in deltas.c], changes[0] if chained == 1 else union_all(*changes)
-    ).cte("stored_deltas")
+        changes.append(select(*row.values()))
+    return PUT_DELTAS.from_select(
+        [c.name for c in deltas.c], changes[0] if count == 1 else union_all(*changes)
+    )
+
+
+@cache
+def put_changes_at_once(plain: int, chained: int) -> Insert:
+    """Return the statement that stores a checkpoint, `plain` blobs and `chained` changes."""
     named = PUT_CHAINED.from_select(
         [c.name for c in blobs.c], _rows([*blobs.c], chained, OF_ALL_BLOBS, "chained_")
-    ).cte("stored_chained")
-    statement = PUT_CHECKPOINT.add_cte(stored, named)
+    )
+    statement = PUT_CHECKPOINT.add_cte(
+        put_deltas(chained).cte("stored_deltas"), named.cte("stored_chained")
+    )
     return statement.add_cte(_plain_at_once(plain)) if plain else statement
 
 
@@ -336,6 +346,32 @@ def _up_to(value: FromClause) -> ColumnElement[bool]:
     return and_(_same_chain(deltas, value), deltas.c.position <= value.c.position)
 
 
+def known(tails: Sequence[Tail]) -> dict[str, Any]:
+    """Return the parameters by which the rows of known values are left out."""
+    places = [tail[:2] for tail in tails[:KNOWN]]
+    places += [("", b"")] * (KNOWN - len(places))
+    return {
+        name: value
+        for i, (version, reference) in enumerate(places)
+        for name, value in ((f"known_version_{i}", version), (f"known_blob_{i}", reference))
+    }
+
+
+def _is_unknown(value: FromClause) -> ColumnElement[bool]:
+    """Whether a value isn't one of those known to who asks, by version and reference."""
+    return not_(
+        or_(
+            *(
+                and_(
+                    value.c.version == _bind(f"known_version_{i}"),
+                    value.c.blob == bindparam(f"known_blob_{i}", type_=blobs.c.blob.type),
+                )
+                for i in range(KNOWN)
+            )
+        )
+    )
+
+
 def _first_deltas(value: FromClause) -> FromClause:
     limit = literal_column(str(ROWS), Integer)
     return select(deltas).where(_up_to(value)).limit(limit).lateral("rows")
@@ -359,7 +395,7 @@ def _with_parts(
 ) -> Select[Any] | CompoundSelect[Any]:
     """Return the statement that reads checkpoints and, as far as it reaches, their parts.
 
-    With `chains`, those that their values stand in as well.
+    With `chains`, those that their values stand in as well, but for `known` values.
     """
     if reach is Reach.NONE:
         return _checkpoint_row(found.subquery("found"))
@@ -388,12 +424,13 @@ def _with_parts(
         values = [_blob_row(one).select_from(used.join(one, true()))]
         if chains:
             rows = _first_deltas(one)
-            values.append(_delta_row(rows).select_from(used.join(one, true()).join(rows, true())))
+            joined = used.join(one, true()).join(rows, true())
+            values.append(_delta_row(rows).select_from(joined).where(_is_unknown(one)))
     else:
         values = [_blob_row(blobs).join(used, is_used)]
         if chains:
             joined = used.join(blobs, is_used).join(deltas, _up_to(blobs))
-            values.append(_delta_row().select_from(joined))
+            values.append(_delta_row().select_from(joined).where(_is_unknown(blobs)))
     return union_all(
         _write_row(WRITE).join(
             found_,
@@ -467,7 +504,7 @@ _nothing = null()
 def parts(count: int | None, *, chains: bool) -> CompoundSelect[Any]:
     """Return the statement for the parts of one checkpoint, with `count` or any number of values.
 
-    With `chains`, those that the values stand in as well.
+    With `chains`, those that the values stand in as well, but for `known` values.
 
     Its last arm says whether the checkpoint is still there. `sends_of` names the parent, or is ''
     where its pending sends aren't wanted.
@@ -539,7 +576,7 @@ def parts(count: int | None, *, chains: bool) -> CompoundSelect[Any]:
                 blob=change.data,
             )
             .select_from(deltas.join(blobs, _up_to(blobs)))
-            .where(_in_namespace(blobs), wanted)
+            .where(_in_namespace(blobs), wanted, _is_unknown(blobs))
         )
     return union_all(*arms)
 

@@ -23,7 +23,16 @@ from typing_extensions import TypedDict
 from checkpoint_sa import CorruptDataError, ParentConflictError, incremental, migrate
 from checkpoint_sa.cli import DONE, main
 from checkpoint_sa.errors import SchemaError
-from checkpoint_sa.incremental import ROWS, InconsistentError, Tails, apply, difference
+from checkpoint_sa.incremental import (
+    KNOWN,
+    ROWS,
+    InconsistentError,
+    Tails,
+    apply,
+    chained,
+    difference,
+    refer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,6 +80,19 @@ def test_a_difference_makes_the_new_value_out_of_the_old_one(pair: tuple[bytes, 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_a_difference_of_any_two_values_is_exact(old: bytes, new: bytes) -> None:
     assert changed(old, new) == new
+
+
+@given(
+    st.lists(edited(), max_size=4), st.sampled_from([b"", b"\x93", b"\xdc\0\x10", b"\xdf\0\0\1\0"])
+)
+def test_the_digest_of_what_has_grown_is_that_of_the_whole(pairs: Any, header: bytes) -> None:
+    tail, body = None, b""
+    for old, new in pairs:
+        for value in (body + old, header + body + old, old, header + old + new):
+            row = {"version": "1", "type": "msgpack", "blob": value}
+            changed, tail = chained(row, tail)
+            assert changed["blob"] == refer(value)
+        body += old
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
@@ -150,7 +172,10 @@ def again(store: Store, **options: Any) -> Store:
 
 
 def values(store: Store, config: RunnableConfig) -> dict[str, Any]:
-    return store.found(config).checkpoint["channel_values"]
+    """Return a checkpoint's values, which a saver that remembers nothing reads as well."""
+    found = store.found(config).checkpoint["channel_values"]
+    assert again(store, serde=store.saver.serde).found(config).checkpoint["channel_values"] == found
+    return found
 
 
 def line(
@@ -468,7 +493,7 @@ DAMAGE = {
 def test_a_broken_chain_is_an_error_that_names_the_rows(changes: Store, damage: str) -> None:
     configs = line(changes, growing(8))
     changes.sql(DAMAGE[damage])
-    for reader in (changes, again(changes, incremental=False)):
+    for reader in (again(changes), again(changes, incremental=False)):
         with pytest.raises(CorruptDataError) as found:
             reader.found(thread())
         for part in ("checkpoint_deltas", "thread_id='t'", "channel='items'", "chain='"):
@@ -512,8 +537,8 @@ def sent_by(store: Store, operation: Callable[[], object]) -> int:
     return len([text for text in sent.texts if not text.startswith("BEGIN")])
 
 
-PUT = {"": 4, "postgresql": 1, "mariadb": 4, "mysql": 4}
-"""The lock, the changes, their names, the checkpoint."""
+PUT = {"": 3, "postgresql": 1, "mariadb": 4, "mysql": 4}
+"""The changes, their names, the checkpoint; where it can't be part of the first, the lock."""
 
 
 @pytest.mark.parametrize(("length", "width"), [(2, 1), (20, 6)])
@@ -544,8 +569,9 @@ def test_a_saver_that_has_not_read_reads_once(changes: Store) -> None:
     assert sent_by(other, lambda: other.save(**save)) == reading + PUT[server]
 
 
-def test_a_page_reads_each_row_of_a_chain_once(changes: Store) -> None:
-    line(changes, growing(30))
+@pytest.fixture
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions of the rows of chains that are read from now on."""
     rows: list[int] = []
     add = incremental.Chains.add
 
@@ -553,14 +579,58 @@ def test_a_page_reads_each_row_of_a_chain_once(changes: Store) -> None:
         rows.append(position)
         add(chains, key, position, data)
 
+    monkeypatch.setattr(incremental.Chains, "add", counted)
+    return rows
+
+
+def test_a_page_reads_each_row_of_a_chain_once(changes: Store, rows_read: list[int]) -> None:
+    line(changes, growing(30))
     before = changes.list(thread(), limit=10)[9].config
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(incremental.Chains, "add", counted)
-        changes.list(thread(), limit=10)
-        assert sorted(rows) == list(range(30))
-        rows.clear()
-        changes.list(thread(), limit=5, before=before)
-        assert sorted(rows) == list(range(20))
+    rows_read.clear()
+    changes.list(thread(), limit=10)
+    assert sorted(rows_read) == list(range(30))
+    rows_read.clear()
+    changes.list(thread(), limit=5, before=before)
+    assert sorted(rows_read) == list(range(20))
+
+
+def test_what_is_remembered_is_not_read(changes: Store, rows_read: list[int]) -> None:
+    configs = line(changes, growing(30))
+    assert changes.found(thread()).checkpoint["channel_values"] == growing(30)[-1]
+    assert not rows_read
+    assert changes.found(configs[9]).checkpoint["channel_values"] == growing(10)[-1]
+    assert sorted(rows_read) == list(range(10))
+    rows_read.clear()
+    other = again(changes)
+    other.found(thread())
+    assert sorted(rows_read) == list(range(30))
+
+
+def test_the_largest_values_are_those_not_read(changes: Store, rows_read: list[int]) -> None:
+    for turn in range(2):
+        state = {f"channel {n}": ITEMS[: 8 + n + turn] for n in range(KNOWN + 1)}
+        last = line(changes, [state])[0]
+    assert changes.found(last).checkpoint["channel_values"] == state
+    assert rows_read == [0]
+
+
+@pytest.mark.parametrize("elsewhere", ["a new version", "the same value", "other chains"])
+def test_what_another_process_did_is_read(
+    changes: Store, rows_read: list[int], elsewhere: str
+) -> None:
+    last = line(changes, growing(5))[-1]
+    state = growing(5)[-1]
+    if elsewhere == "other chains":
+        for to_chains in (False, True):
+            again(changes).rewrite(["t"], incremental=to_chains)
+    else:
+        state = growing(6)[-1] if elsewhere == "a new version" else state
+        line(again(changes), [state], last)
+    rows_read.clear()
+    assert changes.found(thread()).checkpoint["channel_values"] == state
+    assert rows_read
+    line(changes, growing(3, 13), changes.found(thread()).config)
+    assert values(changes, thread()) == growing(3, 13)[-1]
 
 
 # Deleting and copying
