@@ -211,29 +211,12 @@ class AsyncSQLAlchemySaver(BaseSaver):
     async def _write(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        self._enter_loop()
-        async with self._lock, self._queue:
-            return await greenlet_spawn(partial(self._run_write, function, *args, **kwargs))
+        return await self._queued(self._run_write, function, *args, **kwargs)
 
-    async def _put(self, rows: codec.CheckpointRows) -> None:
+    async def _queued(self, run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._enter_loop()
         async with self._lock, self._queue:
-            await greenlet_spawn(self._run_put, rows)
-
-    async def _put_writes(self, rows: Sequence[dict[str, Any]]) -> None:
-        self._enter_loop()
-        async with self._lock, self._queue:
-            await greenlet_spawn(self._run_put_writes, rows)
-
-    async def _put_changes(self, changes: chains.Changes) -> None:
-        self._enter_loop()
-        async with self._lock, self._queue:
-            await greenlet_spawn(self._run_put_changes, changes)
-
-    async def _put_missing(self, changes: chains.Changes) -> None:
-        self._enter_loop()
-        async with self._lock, self._queue:
-            await greenlet_spawn(self._run_put_missing, changes)
+            return await greenlet_spawn(partial(run, *args, **kwargs))
 
     def _enter_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -392,7 +375,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
         if self.tails is not None and not codec.encrypts(self.serde):
             await self._put_change(Change(self.tails, rows, checkpoint, new_versions))
         else:
-            await self._put(rows)
+            await self._queued(self._run_put, rows)
         return rows.config
 
     async def _put_change(self, change: Change) -> None:
@@ -401,9 +384,9 @@ class AsyncSQLAlchemySaver(BaseSaver):
             parent = await self._read(repository.get, *address, known=self._known(*address))
         changes = await _aside(change.size, change.find, parent)
         try:
-            await self._put_changes(changes)
+            await self._queued(self._run_put_changes, changes)
         except (IntegrityError, chains.OutdatedError):
-            await self._put_missing(await _aside(change.size, change.afresh))
+            await self._queued(self._run_put_missing, await _aside(change.size, change.afresh))
         else:
             change.stored(changes)
 
@@ -440,7 +423,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
         )
         if rows:
             size = sum(len(row["blob"]) for row in rows) if self.incremental else 0
-            await self._put_writes(await _aside(size, self._as_changes, rows))
+            await self._queued(self._run_put_writes, await _aside(size, self._as_changes, rows))
 
     # Deleting and copying
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Rows = TypeVar("Rows", codec.CheckpointRows, chains.Changes)
 
 _FIRST_PAGE = 10
 _LARGEST_PAGE = 100
@@ -179,18 +180,9 @@ class BaseSaver(BaseCheckpointSaver[str]):
             return function(connection, *args, **kwargs)
 
     def _run_put(self, rows: codec.CheckpointRows) -> None:
-        """Store a checkpoint: one statement that commits itself needs no transaction."""
+        """Store a checkpoint."""
         store = store_only_checkpoint if self.keeps_latest_only else store_checkpoint
-        if self.check_parent:
-            self._run_write(store_next_checkpoint, rows.checkpoint, store, rows)
-        elif (
-            self._commits_at_once
-            and not self.keeps_latest_only
-            and repository.puts_at_once(self._dialect, rows.blobs)
-        ):
-            self._run_read(store, rows)
-        else:
-            self._run_write(store, rows)
+        self._run_store(store, rows, at_once=repository.puts_at_once(self._dialect, rows.blobs))
 
     def _run_put_writes(self, rows: Sequence[dict[str, Any]]) -> None:
         """Store a task's writes."""
@@ -202,26 +194,24 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _run_put_changes(self, changes: chains.Changes) -> None:
         """Store a checkpoint, with values as what changed."""
         store = store_only_changes if self.keeps_latest_only else store_changes
-        if self.check_parent:
-            self._run_write(store_next_checkpoint, changes.checkpoint, store, changes)
-        elif (
-            self._commits_at_once
-            and not self.keeps_latest_only
-            and chains.puts_at_once(self._dialect, changes)
-        ):
-            self._run_read(store, changes)
-        else:
-            self._run_write(store, changes)
+        self._run_store(store, changes, at_once=chains.puts_at_once(self._dialect, changes))
 
     def _run_put_missing(self, changes: chains.Changes) -> None:
         """Store a checkpoint of which some values may be there already: the second attempt."""
         self._counts.failed_first()
         store = store_only_changes if self.keeps_latest_only else store_changes
+        self._run_store(partial(store_missing, store=store), changes, at_once=False)
+
+    def _run_store(
+        self, store: Callable[[Connection, Rows], None], rows: Rows, *, at_once: bool
+    ) -> None:
+        """Store a checkpoint's rows: one statement that commits itself needs no transaction."""
         if self.check_parent:
-            checkpoint = changes.checkpoint
-            self._run_write(store_next_checkpoint, checkpoint, store_missing, store, changes)
+            self._run_write(store_next_checkpoint, store, rows)
+        elif at_once and self._commits_at_once and not self.keeps_latest_only:
+            self._run_read(store, rows)
         else:
-            self._run_write(store_missing, store, changes)
+            self._run_write(store, rows)
 
     @property
     def incremental(self) -> bool:
@@ -365,15 +355,11 @@ def store_only_checkpoint(connection: Connection, rows: codec.CheckpointRows) ->
 
 
 def store_next_checkpoint(
-    connection: Connection,
-    checkpoint: Mapping[str, Any],
-    store: Callable[Concatenate[Connection, P], None],
-    *args: P.args,
-    **kwargs: P.kwargs,
+    connection: Connection, store: Callable[[Connection, Rows], None], rows: Rows
 ) -> None:
     """Store a checkpoint where its parent is the latest one."""
-    repository.expect_latest(connection, checkpoint)
-    store(connection, *args, **kwargs)
+    repository.expect_latest(connection, rows.checkpoint)
+    store(connection, rows)
 
 
 def store_changes(connection: Connection, changes: chains.Changes) -> None:
@@ -390,8 +376,8 @@ def store_only_changes(connection: Connection, changes: chains.Changes) -> None:
 
 def store_missing(
     connection: Connection,
-    store: Callable[[Connection, chains.Changes], None],
     changes: chains.Changes,
+    store: Callable[[Connection, chains.Changes], None],
 ) -> None:
     """Store a checkpoint of which some values may be there already."""
     store(connection, chains.without_stored(connection, changes))

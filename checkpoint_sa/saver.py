@@ -174,24 +174,11 @@ class SQLAlchemySaver(BaseSaver):
     def _write(
         self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        with self._lock, self._queue:
-            return self._run_write(function, *args, **kwargs)
+        return self._queued(self._run_write, function, *args, **kwargs)
 
-    def _put(self, rows: codec.CheckpointRows) -> None:
+    def _queued(self, run: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._lock, self._queue:
-            self._run_put(rows)
-
-    def _put_writes(self, rows: Sequence[dict[str, Any]]) -> None:
-        with self._lock, self._queue:
-            self._run_put_writes(rows)
-
-    def _put_changes(self, changes: chains.Changes) -> None:
-        with self._lock, self._queue:
-            self._run_put_changes(changes)
-
-    def _put_missing(self, changes: chains.Changes) -> None:
-        with self._lock, self._queue:
-            self._run_put_missing(changes)
+            return run(*args, **kwargs)
 
     # Reading
 
@@ -328,7 +315,7 @@ class SQLAlchemySaver(BaseSaver):
         if self.tails is not None and not codec.encrypts(self.serde):
             self._put_change(Change(self.tails, rows, checkpoint, new_versions))
         else:
-            self._put(rows)
+            self._queued(self._run_put, rows)
         return rows.config
 
     def _put_change(self, change: Change) -> None:
@@ -337,9 +324,9 @@ class SQLAlchemySaver(BaseSaver):
             parent = self._read(repository.get, *address, known=self._known(*address))
         changes = change.find(parent)
         try:
-            self._put_changes(changes)
+            self._queued(self._run_put_changes, changes)
         except (IntegrityError, chains.OutdatedError):
-            self._put_missing(change.afresh())
+            self._queued(self._run_put_missing, change.afresh())
         else:
             change.stored(changes)
 
@@ -367,7 +354,7 @@ class SQLAlchemySaver(BaseSaver):
         """
         rows = codec.dump_writes(self.serde, config, writes, task_id, task_path)
         if rows:
-            self._put_writes(self._as_changes(rows))
+            self._queued(self._run_put_writes, self._as_changes(rows))
 
     # Deleting and copying
 
