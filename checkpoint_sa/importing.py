@@ -7,7 +7,6 @@ are made once; then it goes the way of a copy (`transfer.py`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import contextmanager
 from functools import partial
@@ -29,7 +28,6 @@ from checkpoint_sa.errors import (
     InvalidInputError,
     TransferError,
 )
-from checkpoint_sa.transfer import CopySummary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,13 +38,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from checkpoint_sa.saver import SQLAlchemySaver
-    from checkpoint_sa.transfer import Rows
+    from checkpoint_sa.transfer import CopySummary, Rows
 
 T = TypeVar("T")
-
-_PAGE_ROWS = 500
-_PAGE_BYTES = 8 * 2**20
-_DIGEST_BYTES = 16
 
 _COLUMNS = {
     table: [sql.DOCUMENTS.get(column.name, column.name) for column in table.columns]
@@ -149,20 +143,13 @@ def run(  # noqa: PLR0913
             " refuse to read them. Import with another saver, or with allow_plain=True."
         )
     side = transfer.side_of(target)
-    total = CopySummary(0, 0, 0, 0, 0, 0)
-    wanted = None if threads is None else list(dict.fromkeys(map(codec.thread_id, threads)))
     with _engine(source) as engine:
-        for thread_id in wanted if wanted is not None else _threads(engine, schema):
+
+        def imported(thread_id: str) -> CopySummary | None:
             with _snapshot(engine) as connection:
-                done = _import(peers.Peer(connection, schema), side, thread_id, dry_run=dry_run)
-            if done is None and wanted is not None:
-                raise TransferError(f"The source has no thread {thread_id!r}.")
-            if done is None:
-                continue  # deleted meanwhile
-            total = CopySummary(*map(sum, zip(total, done, strict=True)))
-            if progress is not None:
-                progress(thread_id)
-    return total
+                return _import(peers.Peer(connection, schema), side, thread_id, dry_run=dry_run)
+
+        return transfer.each(imported, threads, _threads(engine, schema), progress)
 
 
 @contextmanager
@@ -227,7 +214,7 @@ def _pages(rows: Iterable[tuple[Table, dict[str, Any]]]) -> Iterator[Rows]:
         if (
             last is not None
             and page
-            and (table is not last or len(page) == _PAGE_ROWS or size + bytes_ > _PAGE_BYTES)
+            and (table is not last or len(page) == raw.PAGE_ROWS or size + bytes_ > raw.PAGE_BYTES)
         ):
             yield last, page
             page, size = [], 0
@@ -304,7 +291,8 @@ class _Values:
         Raises:
             TransferError: Another value was given under its version.
         """
-        key, digest = raw.key_digest(sql.blobs, blob), _digest(blob["type"], blob["blob"] or b"")
+        key = raw.key_digest(sql.blobs, blob)
+        digest = raw.digest([blob["type"], blob["blob"] or b""])
         given = self._given.setdefault(key, digest)
         if given != digest:
             raise TransferError(
@@ -332,7 +320,7 @@ class _Values:
             codec.AS_PACKED,
             place,
             cast("Checkpoint", checkpoint),
-            _dict(_json(found["metadata"] or b"{}"), "metadata"),
+            _dict(json.loads(found["metadata"] or b"{}"), "metadata"),
             versions,
         )
 
@@ -363,8 +351,8 @@ class _Values:
     ) -> None:
         """Give a value another version if another value has its version."""
         version = checkpoint["channel_versions"][channel]
-        key = _digest(namespace, channel, str(version))
-        digest = _digest(value.kind, value.data)
+        key = raw.digest([namespace, channel, str(version)])
+        digest = raw.digest([value.kind, value.data])
         if self._first.setdefault(key, digest) == digest:
             return
         if not isinstance(version, str):
@@ -420,7 +408,7 @@ def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:
         is_serialized: Whether LangGraph's serializer wrote it, and would make objects of some of
             its dicts. Else it has small values only.
     """
-    checkpoint = _dict(_json(text), "its document")
+    checkpoint = _dict(json.loads(text), "its document")
     values = _dict(checkpoint.pop("channel_values", None) or {}, "channel_values")
     has_sends = is_serialized and bool(checkpoint.get("pending_sends"))
     sends = checkpoint.pop("pending_sends") if has_sends else None
@@ -509,14 +497,10 @@ def _checked(kind: str, value: Any) -> bytes:
     if kind == "msgpack":
         msgpack.check(data)
     elif kind == "json":
-        _json(data)
+        json.loads(data)
     elif kind.startswith("pickle"):
         raise _UnkeptError("A value is a pickle, which may run any code when it is read.")
     return data
-
-
-def _json(text: str | bytes) -> Any:
-    return json.loads(text)
 
 
 def _dict(value: Any, name: str) -> dict[Any, Any]:
@@ -538,12 +522,3 @@ def _bytes(value: Any) -> bytes:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise msgpack.MalformedError("it has no bytes")
     return bytes(value)
-
-
-def _digest(*parts: str | bytes) -> bytes:
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(b"%d:" % len(data))
-        digest.update(data)
-    return digest.digest()

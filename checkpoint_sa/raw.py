@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
 
-_PAGE_ROWS = 500
-_PAGE_BYTES = 8 * 2**20
+PAGE_ROWS = 500
+PAGE_BYTES = 8 * 2**20
 _DIGEST_BYTES = 16
 
 _DOCUMENTS = tuple(sql.DOCUMENTS.values())
@@ -36,11 +36,11 @@ class Page(NamedTuple):
 
 def page(connection: Connection, table: Table, thread_id: str, last: dict[str, Any] | None) -> Page:
     """Read rows of a thread, up to so many and up to so many bytes, but one: two statements."""
-    parameters: dict[str, Any] = {"thread_id": thread_id, "size": _PAGE_ROWS, **(last or {})}
+    parameters: dict[str, Any] = {"thread_id": thread_id, "size": PAGE_ROWS, **(last or {})}
     after = last is not None
     total = size = 0
     for row in connection.execute(sql.stored_sizes(table, after=after), parameters).all():
-        if size and total + int(row.bytes or 0) > _PAGE_BYTES:
+        if size and total + int(row.bytes or 0) > PAGE_BYTES:
             break
         total += int(row.bytes or 0)
         size += 1
@@ -87,15 +87,25 @@ def size_of(row: dict[str, Any]) -> int:
 
 def key_digest(table: Table, row: dict[str, Any]) -> bytes:
     """Return what tells a row's key from every other row's."""
-    return _digest([table.name, *(row[column.name] for column in table.primary_key)])
+    return digest([table.name, *(row[column.name] for column in table.primary_key)])
 
 
 def row_digest(table: Table, row: dict[str, Any]) -> bytes:
     """Return what tells a row's content from every other row's."""
     loose = row.get("exact") is not None
-    return _digest(
+    return digest(
         [table.name, *(_said(row[n], loose=loose) if n in _DOCUMENTS else row[n] for n in row)]
     )
+
+
+def digest(parts: Sequence[Any]) -> bytes:
+    """Return what tells these bytes and things that JSON can say from all others."""
+    made = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part).encode()
+        made.update(b"%d%c" % (len(data), b"t" if data is not part else b"b"))
+        made.update(data)
+    return made.digest()
 
 
 def _portable(text: str) -> str:
@@ -118,12 +128,3 @@ def _said(text: str, *, loose: bool) -> str:
 def _rounded(text: str) -> float:
     number = float(text)
     return int(number) if number.is_integer() else number
-
-
-def _digest(parts: Sequence[Any]) -> bytes:
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in parts:
-        data = part if isinstance(part, bytes) else json.dumps(part).encode()
-        digest.update(b"%d%c" % (len(data), b"t" if data is not part else b"b"))
-        digest.update(data)
-    return digest.digest()

@@ -118,22 +118,45 @@ def _copy(
     *,
     dry_run: bool,
 ) -> CopySummary:
-    total = CopySummary(0, 0, 0, 0, 0, 0)
-    wanted = _threads(source) if threads is None else dict.fromkeys(map(codec.thread_id, threads))
-    for thread_id in wanted:
+    def copied(thread_id: str) -> CopySummary | None:
         # First, so that all that these refer to is there when it is read.
         checkpoints = source.read(raw.checkpoint_keys, thread_id)
-        if not checkpoints and threads is None:
-            continue  # deleted meanwhile
         if not checkpoints:
+            return None
+        return _copy_thread(source, target, thread_id, checkpoints, dry_run=dry_run)
+
+    return each(copied, threads, _threads(source), progress)
+
+
+def each(
+    one: Callable[[str], CopySummary | None],
+    threads: Iterable[str] | None,
+    there: Iterable[str],
+    progress: Callable[[str], object] | None,
+) -> CopySummary:
+    """Go through threads, and sum up.
+
+    Args:
+        one: Does a thread; returns None if the source doesn't have it.
+        threads: Ids of the threads; None is those that are `there`.
+        there: The ids of all threads.
+        progress: Called with the id of each thread that is done.
+
+    Raises:
+        TransferError: The source has no such thread.
+    """
+    total = CopySummary(0, 0, 0, 0, 0, 0)
+    for thread_id in there if threads is None else dict.fromkeys(map(codec.thread_id, threads)):
+        done = one(thread_id)
+        if done is not None:
+            total = CopySummary(*map(sum, zip(total, done, strict=True)))
+            if progress is not None:
+                progress(thread_id)
+        elif threads is not None:  # else it was deleted meanwhile
             raise TransferError(
-                f"The source has no thread {thread_id!r}."
-                " `checkpoint-sa threads` lists what there is."
+                f"The source has no thread {thread_id!r}. Threads that were named before it are"
+                " done; leave it out, or name none for all that there are."
             )
-        done = _copy_thread(source, target, thread_id, checkpoints, dry_run=dry_run)
-        total = CopySummary(*map(sum, zip(total, done, strict=True)))
-        if progress is not None:
-            progress(thread_id)
     return total
 
 

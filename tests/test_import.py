@@ -482,7 +482,7 @@ def test_an_interrupted_import_goes_on(
     file: Peer, target: Store, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
     put_all_values(file)
-    monkeypatch.setattr("checkpoint_sa.importing._PAGE_ROWS", 5)
+    monkeypatch.setattr("checkpoint_sa.raw.PAGE_ROWS", 5)
     left = iter(range(pages))
     store = raw.store
 

@@ -219,8 +219,8 @@ def test_pages_end_by_rows_and_by_bytes(
         store(connection, table, rows)
 
     monkeypatch.setattr(raw, "store", counted)
-    monkeypatch.setattr(raw, "_PAGE_ROWS", 7)
-    monkeypatch.setattr(raw, "_PAGE_BYTES", 50_000)
+    monkeypatch.setattr(raw, "PAGE_ROWS", 7)
+    monkeypatch.setattr(raw, "PAGE_BYTES", 50_000)
     copy(source, target)
     same(source, target)
     assert max(rows for rows, _ in sizes) == 7
@@ -255,7 +255,7 @@ def test_an_interrupted_copy_goes_on(
     source, target = two
     source = source.using(source.make_saver(incremental=True))
     fill(source)
-    monkeypatch.setattr(raw, "_PAGE_ROWS", 2)
+    monkeypatch.setattr(raw, "PAGE_ROWS", 2)
     left = iter(range(pages))
     store = raw.store
 
@@ -280,7 +280,7 @@ import os, signal, sys
 from checkpoint_sa import raw
 from checkpoint_sa.cli import main
 
-raw._PAGE_ROWS = 2
+raw.PAGE_ROWS = 2
 store, left = raw.store, iter(range(4))
 
 def killed(*args):
