@@ -47,9 +47,6 @@ _LARGEST_PAGE = 100
 """PostgreSQL compiles the statement of a larger page at each execution: 270 ms instead of 48."""
 _PAGE_BYTES = 8 * 2**20
 
-_SERVERS_DELETE = "delete_all"
-"""What LangGraph's server calls the strategy that BaseCheckpointSaver.prune calls "delete"."""
-
 
 class BaseSaver(BaseCheckpointSaver[str]):
     """A saver's settings, and how one operation runs on its engine or connection."""
@@ -472,6 +469,7 @@ def prune_strategy(name: str) -> Callable[[Connection, str], None]:
     strategies: dict[str, Callable[[Connection, str], None]] = {
         "keep_latest": repository.keep_latest,
         "delete": _delete_thread,
+        "delete_all": _delete_thread,  # what LangGraph's server calls it
     }
     if name not in strategies:
         raise InvalidInputError(
@@ -500,14 +498,13 @@ def pruning(  # noqa: PLR0913 - one for each option
         InvalidInputError: An option is wrong, options contradict each other, or no thread is named
             where all of them must be meant.
     """
-    if strategy == _SERVERS_DELETE:
-        strategy = "delete"
     prune = prune_strategy(strategy)
     rule = retention.rule(keep=keep, older_than=older_than, idle_for=idle_for)
     ids = None if thread_ids is None else codec.thread_ids(thread_ids)
-    if rule is not None and strategy == "delete":
+    deletes = prune is _delete_thread
+    if rule is not None and deletes:
         raise InvalidInputError(
-            "strategy='delete' keeps nothing, so it goes with none of older_than, idle_for and"
+            f"{strategy=} keeps nothing, so it goes with none of older_than, idle_for and"
             " keep. For whole threads that nobody uses any more, pass idle_for alone."
         )
     if rule is None and ids is None:
@@ -517,7 +514,7 @@ def pruning(  # noqa: PLR0913 - one for each option
         )
     if rule is None and not dry_run and report is None:
         return _uncounted(ids or [], prune)
-    if rule is None and strategy == "delete":
+    if rule is None and deletes:
         return retention.going_through(
             ids, partial(retention.delete_thread, dry_run=dry_run), report
         )

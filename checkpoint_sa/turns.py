@@ -45,6 +45,18 @@ class _Queue(Generic[Turn]):
         self._engine = weakref.proxy(engine)  # whose entry here ends with it
         self._waiting: deque[Turn] = deque()
 
+    def __exit__(self, *_: object) -> None:
+        self._give()
+
+    def _give(self) -> None:
+        if self._waiting:
+            with suppress(IndexError):  # another thread was faster
+                self._wake(self._waiting.popleft())
+
+    def _wake(self, turn: Turn) -> None:
+        """Tell who waits that its turn has come."""
+        raise NotImplementedError
+
     def _is_free(self) -> bool:
         return not self._waiting and _has_room(self._engine.pool)
 
@@ -101,12 +113,8 @@ class _Threads(_Queue[threading.Event]):
                 raise self._timed_out()
             turn.wait(min(left, _LOOK_SECONDS))
 
-    def __exit__(self, *_: object) -> None:
-        self._give()
-
-    def _give(self) -> None:
-        with suppress(IndexError):
-            self._waiting.popleft().set()
+    def _wake(self, turn: threading.Event) -> None:
+        turn.set()
 
 
 class _Tasks(_Queue["asyncio.Future[None]"]):
@@ -134,12 +142,8 @@ class _Tasks(_Queue["asyncio.Future[None]"]):
                 raise self._timed_out()
             await asyncio.wait([turn], timeout=min(left, _LOOK_SECONDS))
 
-    def __exit__(self, *_: object) -> None:
-        self._give()
-
-    def _give(self) -> None:
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
+    def _wake(self, turn: asyncio.Future[None]) -> None:
+        turn.set_result(None)
 
 
 def of(engine: Engine) -> AbstractContextManager[None]:

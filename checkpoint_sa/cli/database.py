@@ -66,11 +66,21 @@ def url(given: argparse.Namespace) -> str:
     Raises:
         ConfigurationError: None was.
     """
-    if not given.url:
+    return need("url", given.url)
+
+
+def need(option: str, given: str | None) -> str:
+    """Return the URL that an option has, or its environment variable.
+
+    Raises:
+        ConfigurationError: None has.
+    """
+    if not given:
         raise ConfigurationError(
-            "No database. Set CHECKPOINT_SA_URL, or pass --url postgresql://user@host/database."
+            f"No database. Set CHECKPOINT_SA_{option.upper()}, or pass --{option}"
+            " postgresql://user@host/database."
         )
-    return str(given.url)
+    return given
 
 
 def run(given: argparse.Namespace, function: Callable[[SQLAlchemySaver], T]) -> T:

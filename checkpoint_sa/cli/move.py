@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from checkpoint_sa import engines, importing, transfer
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
-from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +65,8 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _copy(given: argparse.Namespace) -> None:
-    _check(given)
+    database.need("from", given.source)
+    database.need("to", given.target)
 
     def run(source: SQLAlchemySaver, target: SQLAlchemySaver) -> CopySummary:
         with _progress(given) as options:
@@ -79,7 +79,8 @@ def _copy(given: argparse.Namespace) -> None:
 
 
 def _import(given: argparse.Namespace) -> None:
-    _check(given)
+    database.need("from", given.source)
+    database.need("to", given.target)
 
     def run(target: SQLAlchemySaver) -> CopySummary:
         with _progress(given) as options:
@@ -88,15 +89,6 @@ def _import(given: argparse.Namespace) -> None:
     in_loop = engines.is_async(given.source)
     done = database.run_on(given.target, given.target_schema, run, in_loop=in_loop)
     terminal.rows(given, _SUMMARY, [done._asdict()])
-
-
-def _check(given: argparse.Namespace) -> None:
-    for end, url in (("from", given.source), ("to", given.target)):
-        if not url:
-            raise ConfigurationError(
-                f"No database. Set CHECKPOINT_SA_{end.upper()}, or pass --{end}"
-                " postgresql://user@host/database."
-            )
 
 
 @contextmanager
