@@ -222,17 +222,17 @@ def _run_back(old: bytes, at_old: int, new: bytes, at_new: int, limit: int) -> i
 
 
 def _longest(is_same: Callable[[int, int], bool], limit: int) -> int:
-    """Return how far two stretches are the same, in steps that double and then halve."""
-    done, step = 0, 64
-    while done < limit:
-        size = min(step, limit - done)
-        if is_same(done, size):
-            done, step = done + size, step * 2
-        elif size == 1:
-            break
+    """Return how far two stretches are the same, given whether a part of them is."""
+    if is_same(0, limit):
+        return limit
+    same, differs = 0, limit
+    while differs - same > 1:
+        middle = (same + differs) // 2
+        if is_same(same, middle - same):
+            same = middle
         else:
-            limit, step = done + size - 1, max(1, size // 2)
-    return done
+            differs = middle
+    return same
 
 
 # Digests
