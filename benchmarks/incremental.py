@@ -213,7 +213,7 @@ def measure(graph: str, stores: dict[str, Place], turns: int, marks: list[int]) 
     builder, ask = GRAPHS[graph]()
     compiled = {place: builder.compile(checkpointer=stores[place].saver) for place in stores}
     measured = {place: Measured([], {}, {}, []) for place in stores}
-    config: Any = {"configurable": {"thread_id": graph}}
+    config = named(graph)
     order = list(stores)
     for turn in range(1, turns + 1):
         random.shuffle(order)
@@ -255,6 +255,46 @@ def around(found: Measured, turn: int) -> float:
     return statistics.median(found.milliseconds[max(0, turn - 20) : turn])
 
 
+def added(stores: dict[str, Place], early: int, late: int, samples: int = 60) -> None:
+    """Say what a turn of the chat takes more than memory's, early and late in turns.
+
+    Side by side in time: a machine that others use is twice as fast in one minute as in another.
+    """
+    builder, ask = chat()
+    compiled = {place: builder.compile(checkpointer=stores[place].saver) for place in stores}
+    order = [(place, turn) for place in stores for turn in (early, late)]
+    taken: dict[tuple[str, int], list[float]] = {key: [] for key in order}
+    for place, turn in order:
+        random.seed(turn)
+        first = [ask(turn)["messages"][0] for _ in range(2 * turn - samples)]
+        compiled[place].invoke({"messages": first}, named(f"added-{turn}"))
+    for sample in range(samples):
+        random.shuffle(order)
+        for place, turn in order:
+            random.seed(sample)
+            question = ask(turn)
+            began = time.perf_counter()
+            compiled[place].invoke(question, named(f"added-{turn}"))
+            taken[place, turn].append((time.perf_counter() - began) * 1000)
+    print(f"\n| | ms more at {early} | at {late} | growth | of the peer's at {late} |")
+    print("| --- | --- | --- | --- | --- |")
+    more = {
+        (place, turn): statistics.median(
+            one - other for one, other in zip(times, taken["memory", turn], strict=True)
+        )
+        for (place, turn), times in taken.items()
+    }
+    for place in list(stores)[1:]:
+        first_, last = more[place, early], more[place, late]
+        peers = more.get((f"{place.split()[0]} peer", late))
+        share = f"{last / peers:.2f}" if peers else ""
+        print(f"| {place} | {first_:.1f} | {last:.1f} | {last / first_:.2f} | {share} |")
+
+
+def named(thread_id: str) -> Any:
+    return {"configurable": {"thread_id": thread_id}}
+
+
 def plot(folder: Path, graph: str, measured: dict[str, Measured], marks: list[int]) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - only plots need it
 
@@ -293,6 +333,8 @@ def main() -> None:
             stores = dict(places(stack, Path(folder), urls))
             measured = measure(graph, stores, turns, marks)
             report(graph, measured, [marks[0], marks[-1]])
+            if graph == "chat":
+                added(stores, marks[0], marks[-1])
             if given.plot:
                 plot(given.plot, graph, measured, marks)
 
