@@ -154,3 +154,12 @@ class Store(testing.Store):
             self.run(self.own.dispose())
         self.root.dispose()
         super().close()
+
+
+def exact(value: Any) -> Any:
+    """Return a form whose equality is identity of content: 1, 1.0 and True differ, NaN is NaN."""
+    if isinstance(value, dict):
+        return {(type(name).__name__, name): exact(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value).__name__, [exact(item) for item in value]
+    return type(value).__name__, repr(value) if isinstance(value, float) else value

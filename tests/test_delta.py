@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
+from graphs import App, T, anew, joined
 from langchain_core.messages import AIMessage
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, empty_checkpoint, writes_sort_key
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
-    from langgraph.types import StateSnapshot
     from sqlalchemy import Executable
 
 POSTGRESQL = [name for name, kind in KINDS.items() if kind.server == "postgresql"]
@@ -825,44 +825,6 @@ def test_a_delta_line_that_grows_between_the_statements_of_prune_is_whole(store:
 # Graphs
 
 
-def joined(state: list[str], writes: Sequence[list[str]]) -> list[str]:
-    return [*state, *itertools.chain.from_iterable(writes)]
-
-
-T = thread("t", ns=None)
-
-
-class App:
-    """A graph with a checkpointer, driven through the methods of its store's colour."""
-
-    def __init__(self, store: Store, builder: Any) -> None:
-        self.store = store
-        self.graph = builder.compile(checkpointer=store.make_saver())
-
-    def _do(self, method: str, *args: Any, **options: Any) -> Any:
-        if self.store.kind.is_async:
-            return self.store.run(getattr(self.graph, f"a{method}")(*args, **options))
-        return getattr(self.graph, method)(*args, **options)
-
-    def invoke(self, work: Any, config: RunnableConfig = T, **options: Any) -> Any:
-        return self._do("invoke", work, config, **options)
-
-    def state(self, config: RunnableConfig = T, **options: Any) -> StateSnapshot:
-        return self._do("get_state", config, **options)  # type: ignore[no-any-return]
-
-    def update(self, values: Any, config: RunnableConfig = T, **options: Any) -> RunnableConfig:
-        return self._do("update_state", config, values, **options)  # type: ignore[no-any-return]
-
-    def history(self) -> list[StateSnapshot]:
-        if not self.store.kind.is_async:
-            return list(self.graph.get_state_history(T))
-
-        async def collect() -> list[StateSnapshot]:
-            return [state async for state in self.graph.aget_state_history(T)]
-
-        return self.store.run(collect())  # type: ignore[no-any-return]
-
-
 def diary(frequency: int, *, ask: bool = False, delta: bool = True) -> Any:
     """Build a graph that writes a log: morning, then noon and tea at a time, then evening."""
 
@@ -938,11 +900,11 @@ def test_the_state_after_prune_is_the_state_before(
 ) -> None:
     graph = diary(frequency)
     for turn in range(3):
-        live(App(store, graph), turn, durability=durability)
-        before = App(store, graph).state()
+        live(anew(store, graph), turn, durability=durability)
+        before = anew(store, graph).state()
         assert before.values == days(*range(turn + 1))
         store.prune(["t"])
-        after = App(store, graph).state()
+        after = anew(store, graph).state()
         assert (after.values, after.next, after.config) == (before.values, (), before.config)
         assert list(unreferenced(store)) == []
 
@@ -951,19 +913,19 @@ def test_the_state_after_prune_is_the_state_before(
 def test_prune_keeps_no_more_than_back_to_the_last_snapshots(
     store: Store, frequency: int, most: int
 ) -> None:
-    live(App(store, diary(frequency)), *range(12))
+    live(anew(store, diary(frequency)), *range(12))
     assert store.count("checkpoints") == 12 * 5
     store.prune(["t"])
     assert store.count("checkpoints") <= most
-    assert App(store, diary(frequency)).state().values == days(*range(12))
+    assert anew(store, diary(frequency)).state().values == days(*range(12))
 
 
 def test_every_state_that_prune_leaves_from_a_snapshot_on_is_the_one_it_was(store: Store) -> None:
     """What is left before the latest is there to rebuild it; its own states stay whole as well."""
-    live(App(store, diary(2)), *range(4))
-    before = {id_of(state.config): state.values for state in App(store, diary(2)).history()}
+    live(anew(store, diary(2)), *range(4))
+    before = {id_of(state.config): state.values for state in anew(store, diary(2)).history()}
     store.prune(["t"])
-    after = App(store, diary(2)).history()
+    after = anew(store, diary(2)).history()
     assert after[0].values == days(*range(4))
     assert [state.values["turn"] for state in after] == [3] * len(after)
     assert [state.values["log"] for state in after] == [
@@ -974,27 +936,27 @@ def test_every_state_that_prune_leaves_from_a_snapshot_on_is_the_one_it_was(stor
 @pytest.mark.parametrize("frequency", [1, 4, 1_000])
 def test_a_fork_after_prune_goes_on_from_its_own_state(store: Store, frequency: int) -> None:
     graph = diary(frequency)
-    live(App(store, graph), *range(3))
+    live(anew(store, graph), *range(3))
     base = next(
         state
-        for state in App(store, graph).history()
+        for state in anew(store, graph).history()
         if state.values.get("turn") == 1 and state.next == ("evening",)
     )
-    fork = App(store, graph).update({"log": ["fork"]}, base.config, as_node="tea")
-    before = App(store, graph).state()
+    fork = anew(store, graph).update({"log": ["fork"]}, base.config, as_node="tea")
+    before = anew(store, graph).state()
     assert before.values["log"] == [*day(0), *day(1)[:-1], "fork"]
     store.prune(["t"])
-    after = App(store, graph).state()
+    after = anew(store, graph).state()
     assert (after.values, after.config["configurable"]["checkpoint_id"]) == (
         before.values,
         id_of(fork),
     )
-    App(store, graph).invoke(None, T)
-    live(App(store, graph), 5)
+    anew(store, graph).invoke(None, T)
+    live(anew(store, graph), 5)
     expected = [*day(0), *day(1)[:-1], "fork", "evening 1", *day(5)]
-    assert App(store, graph).state().values["log"] == expected
+    assert anew(store, graph).state().values["log"] == expected
     store.prune(["t"])
-    assert App(store, graph).state().values["log"] == expected
+    assert anew(store, graph).state().values["log"] == expected
     assert list(unreferenced(store)) == []
 
 
@@ -1006,57 +968,57 @@ def test_an_interrupted_run_is_resumed_after_prune(
 ) -> None:
     graph = diary(frequency, ask=True)
     for turn in range(2):
-        live(App(store, graph), turn, durability=durability)
+        live(anew(store, graph), turn, durability=durability)
         store.prune(["t"])
-        waiting = App(store, graph).state()
+        waiting = anew(store, graph).state()
         assert waiting.next == ("evening",)
         assert [question.value for question in waiting.interrupts] == ["well?"]
-        App(store, graph).invoke(Command(resume="night"), durability=durability)
+        anew(store, graph).invoke(Command(resume="night"), durability=durability)
         store.prune(["t"])
-    assert App(store, graph).state().values["log"] == [*day(0, "night"), *day(1, "night")]
+    assert anew(store, graph).state().values["log"] == [*day(0, "night"), *day(1, "night")]
 
 
 def test_a_channel_that_becomes_a_delta_channel_survives_prune(store: Store) -> None:
-    live(App(store, diary(1_000, delta=False)), 0, 1)
+    live(anew(store, diary(1_000, delta=False)), 0, 1)
     graph = diary(1_000)
     for turn in (2, 3):
-        live(App(store, graph), turn)
+        live(anew(store, graph), turn)
         store.prune(["t"])
-        assert App(store, graph).state().values == days(*range(turn + 1))
+        assert anew(store, graph).state().values == days(*range(turn + 1))
 
 
 def test_a_channel_that_was_a_delta_channel_survives_prune(store: Store) -> None:
-    live(App(store, diary(1_000)), 0, 1)
+    live(anew(store, diary(1_000)), 0, 1)
     graph = diary(1_000, delta=False)
     store.prune(["t"])
-    assert App(store, graph).state().values == days(0, 1)
-    App(store, graph).update({"turn": 1}, as_node="evening")
+    assert anew(store, graph).state().values == days(0, 1)
+    anew(store, graph).update({"turn": 1}, as_node="evening")
     store.prune(["t"])
-    assert App(store, graph).state().values == days(0, 1)
-    live(App(store, graph), 2)
+    assert anew(store, graph).state().values == days(0, 1)
+    live(anew(store, graph), 2)
     store.prune(["t"])
-    assert App(store, graph).state().values == days(0, 1, 2)
+    assert anew(store, graph).state().values == days(0, 1, 2)
 
 
 def test_an_overwritten_delta_channel_survives_prune(store: Store) -> None:
     graph = diary(1_000)
-    live(App(store, graph), 0, 1)
-    App(store, graph).update({"log": Overwrite(["anew"])}, as_node="evening")
-    live(App(store, graph), 2)
+    live(anew(store, graph), 0, 1)
+    anew(store, graph).update({"log": Overwrite(["anew"])}, as_node="evening")
+    live(anew(store, graph), 2)
     store.prune(["t"])
-    assert App(store, graph).state().values["log"] == ["anew", *day(2)]
+    assert anew(store, graph).state().values["log"] == ["anew", *day(2)]
 
 
 def test_a_copied_checkpoint_of_a_delta_channel_survives_prune(store: Store) -> None:
     """`__copy__`: a checkpoint beside the one it copies, without updates of its own."""
     graph = diary(1_000)
-    live(App(store, graph), 0, 1)
-    base = App(store, graph).history()[4]
-    App(store, graph).update(None, base.config, as_node="__copy__")
-    before = App(store, graph).state()
+    live(anew(store, graph), 0, 1)
+    base = anew(store, graph).history()[4]
+    anew(store, graph).update(None, base.config, as_node="__copy__")
+    before = anew(store, graph).state()
     assert before.values["log"] == base.values["log"]
     store.prune(["t"])
-    assert App(store, graph).state().values == before.values
+    assert anew(store, graph).state().values == before.values
 
 
 @pytest.mark.parametrize("memory", [None, True], ids=["of each call", "of its own"])
@@ -1069,22 +1031,22 @@ def test_a_delta_channel_in_a_subgraph_survives_prune(store: Store, memory: bool
         builder.add_edge("child", END)
         return builder
 
-    live(App(store, outer()), 0)
-    before = App(store, outer()).state(subgraphs=True)
+    live(anew(store, outer()), 0)
+    before = anew(store, outer()).state(subgraphs=True)
     store.prune(["t"])
-    after = App(store, outer()).state(subgraphs=True)
+    after = anew(store, outer()).state(subgraphs=True)
     assert after.values == before.values
     inside: list[Any] = [state.tasks[0].state for state in (before, after)]
     assert inside[0].values == inside[1].values
     assert inside[1].values["log"][-3:] == ["morning 0", "noon 0", "tea 0"]
-    assert App(store, outer()).invoke(Command(resume="night"))["log"][-1] == "night 0"
+    assert anew(store, outer()).invoke(Command(resume="night"))["log"][-1] == "night 0"
     store.prune(["t"])
-    assert App(store, outer()).state().values["log"][-1] == "night 0"
+    assert anew(store, outer()).state().values["log"][-1] == "night 0"
     assert list(unreferenced(store)) == []
 
 
 def test_the_default_finds_a_graphs_own_histories(store: Store) -> None:
-    live(App(store, diary(3)), *range(3))
+    live(anew(store, diary(3)), *range(3))
     for found in store.list(thread()):
         history(store, found.config, "log", "rare", "turn")
 
@@ -1092,12 +1054,12 @@ def test_the_default_finds_a_graphs_own_histories(store: Store) -> None:
 def test_a_prune_that_counters_alone_would_not_show_keeps_the_snapshot(store: Store) -> None:
     """The first update of a thread stores a snapshot and counts nothing."""
     graph = diary(1_000)
-    App(store, graph).update({"log": ["first"], "turn": 0}, as_node="evening")
-    App(store, graph).update({"turn": 7}, as_node="evening")
-    before = App(store, graph).state().values
+    anew(store, graph).update({"log": ["first"], "turn": 0}, as_node="evening")
+    anew(store, graph).update({"turn": 7}, as_node="evening")
+    before = anew(store, graph).state().values
     assert (before["log"], before["turn"]) == (["first"], 7)
     store.prune(["t"])
-    assert App(store, graph).state().values == before
+    assert anew(store, graph).state().values == before
 
 
 def test_late_writes_do_not_reach_the_history_of_what_exists(store: Store) -> None:

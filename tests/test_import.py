@@ -27,10 +27,10 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, Send, interrupt
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
-from stores import KINDS, Store
-from test_interop import VALUES, exact
+from stores import Store, exact
+from test_interop import VALUES
 from test_migration_adoption import HASH
-from test_transfer import DATA, DONE, USAGE, InterruptedCopyError, open_store
+from test_transfer import DATA, DONE, USAGE, interrupted_after, open_store
 
 import checkpoint_sa
 from checkpoint_sa import (
@@ -44,7 +44,6 @@ from checkpoint_sa import (
     ThreadExistsError,
     TransferError,
     msgpack,
-    raw,
 )
 from checkpoint_sa.cli import main
 
@@ -173,11 +172,8 @@ def file(open_peer: Callable[[str], Peer]) -> Peer:
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Iterator[Store]:
-    store = Store(KINDS["sqlite"], f"sqlite+pysqlite:///{tmp_path / 'target.db'}")
-    store.setup()
-    yield store
-    store.close()
+def target(sqlite_store: Store) -> Store:
+    return sqlite_store
 
 
 def import_from(source: Peer | str, target: Store, **options: Any) -> CopySummary:
@@ -190,11 +186,11 @@ def seen(saver: Any) -> dict[tuple[str, ...], Any]:
     found: dict[tuple[str, ...], Any] = {}
     for item in list(saver.list(None)):  # its lock is not for two
         key = item.config["configurable"]
-        parts = exact(item._asdict())
+        parts = {name: exact(part) for name, part in item._asdict().items()}
         # langgraph-checkpoint-mysql gives them in no order.
         parts["pending_writes"] = sorted(map(repr, item.pending_writes))
         found[key["thread_id"], key["checkpoint_ns"], key["checkpoint_id"]] = parts
-        assert exact(saver.get_tuple(item.config)._asdict())["checkpoint"] == parts["checkpoint"]
+        assert exact(saver.get_tuple(item.config).checkpoint) == parts["checkpoint"]
     return found
 
 
@@ -483,18 +479,8 @@ def test_an_interrupted_import_goes_on(
 ) -> None:
     put_all_values(file)
     monkeypatch.setattr("checkpoint_sa.raw.PAGE_ROWS", 5)
-    left = iter(range(pages))
-    store = raw.store
-
-    def fail(*args: Any) -> None:
-        if next(left, None) is None:
-            raise InterruptedCopyError
-        store(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(raw, "store", fail)
-        with pytest.raises(InterruptedCopyError):
-            import_from(file, target)
+    with interrupted_after(pages):
+        import_from(file, target)
     assert 0 < sum(target.rows()) <= 5 * pages
     assert import_from(file, target).threads == 1
     assert seen(target.saver) == seen(file.saver)

@@ -36,7 +36,7 @@ from psycopg import AsyncConnection, Connection
 from psycopg.rows import dict_row
 from pydantic import BaseModel
 from sqlalchemy import create_engine, make_url, text
-from stores import KINDS, Store, id_of, thread
+from stores import KINDS, Store, exact, id_of, thread
 
 from checkpoint_sa import SchemaError, migrate
 
@@ -169,18 +169,9 @@ def both(request: pytest.FixtureRequest, ours: Store, peer: Peer) -> tuple[Store
     return (ours, peer) if request.param == "ours first" else (peer, ours)
 
 
-def exact(value: Any) -> Any:
-    """Return a form whose equality is identity of content: 1, 1.0 and True differ, NaN is NaN."""
-    if isinstance(value, dict):
-        return {name: exact(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value).__name__, [exact(item) for item in value]
-    return type(value).__name__, repr(value) if isinstance(value, float) else value
-
-
 def seen(item: CheckpointTuple | None) -> Any:
     assert item is not None
-    return exact(item._asdict())
+    return {name: exact(part) for name, part in item._asdict().items()}
 
 
 # Each reads what the other wrote

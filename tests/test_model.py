@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from langgraph.checkpoint.base import WRITES_IDX_MAP
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
-from stores import KINDS, Store, id_of, thread
+from stores import KINDS, Store, exact, id_of, thread
 
 from checkpoint_sa import InvalidInputError, ThreadExistsError
 
@@ -51,15 +51,6 @@ def examples(count: int, **options: Any) -> settings:
         suppress_health_check=list(HealthCheck),
         **options,
     )
-
-
-def exact(value: Any) -> Any:
-    """Return a form whose equality is identity of content: 1, 1.0 and True differ, NaN is NaN."""
-    if isinstance(value, dict):
-        return {(type(name).__name__, name): exact(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value).__name__, [exact(item) for item in value]
-    return type(value).__name__, repr(value) if isinstance(value, float) else value
 
 
 def seen(item: CheckpointTuple | None) -> Any:

@@ -30,7 +30,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
-from stores import KINDS, Store, thread
+from stores import KINDS, Store, exact, thread
 
 from checkpoint_sa import (
     AsyncShallowSQLAlchemySaver,
@@ -54,15 +54,6 @@ __all__ = ["bare_store"]
 
 ASYNC = [name for name, kind in KINDS.items() if kind.is_async]
 HOSTILE_CHANNELS = [":", "a:b", ".", "a.b", 'a"b', "a'b", "$.a", "a[0]", "ü", "x" * 300, "%s", ""]
-
-
-def exact(value: Any) -> Any:
-    """Return a form whose equality is identity of content: 1, 1.0 and True differ, NaN is NaN."""
-    if isinstance(value, dict):
-        return {name: exact(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value).__name__, [exact(item) for item in value]
-    return type(value).__name__, repr(value) if isinstance(value, float) else value
 
 
 def values_of(store: Store, config: Any) -> dict[str, Any]:

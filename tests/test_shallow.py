@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
+from graphs import App, app, joined
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.serde.types import ERROR, TASKS, _DeltaSnapshot
 from langgraph.graph import END, START, StateGraph
@@ -29,10 +30,9 @@ from checkpoint_sa import (
 from checkpoint_sa.engines import make_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     from langchain_core.runnables import RunnableConfig
-    from langgraph.types import StateSnapshot
 
 SYNC_SERVERS = [name for name, kind in KINDS.items() if kind.server and not kind.is_async]
 on_sync_servers = pytest.mark.parametrize("migrated_store", SYNC_SERVERS, indirect=True)
@@ -399,33 +399,9 @@ def test_deleting_copying_and_pruning_work_as_ever(shallow: Store) -> None:
 # Graphs
 
 
-def joined(state: list[str], writes: Sequence[list[str]]) -> list[str]:
-    return [*state, *itertools.chain.from_iterable(writes)]
-
-
-T = thread("t", ns=None)
-
-
-class App:
-    """A graph on a new shallow saver, driven through the methods of its store's colour."""
-
-    def __init__(self, store: Store, builder: Any) -> None:
-        self.store = store
-        self.graph = builder.compile(checkpointer=store.make_saver(shallow=True))
-
-    def _do(self, method: str, *args: Any, **options: Any) -> Any:
-        if self.store.kind.is_async:
-            return self.store.run(getattr(self.graph, f"a{method}")(*args, **options))
-        return getattr(self.graph, method)(*args, **options)
-
-    def invoke(self, work: Any, **options: Any) -> Any:
-        return self._do("invoke", work, T, **options)
-
-    def state(self, **options: Any) -> StateSnapshot:
-        return self._do("get_state", T, **options)  # type: ignore[no-any-return]
-
-    def update(self, changes: Mapping[str, Any], **options: Any) -> Any:
-        return self._do("update_state", T, changes, **options)
+def anew(store: Store, builder: Any) -> App:
+    """Compile a graph on a new shallow saver."""
+    return app(store, builder, store.make_saver(shallow=True))
 
 
 class State(TypedDict):
@@ -464,14 +440,14 @@ DURABILITIES = ["sync", "async", "exit"]
 @pytest.mark.parametrize("durability", DURABILITIES)
 def test_a_graph_is_interrupted_and_resumed(store: Store, durability: str) -> None:
     for turn in range(3):
-        App(store, asking()).invoke(
+        anew(store, asking()).invoke(
             {"words": ["in"], "log": [f"in {turn}"], "turn": turn}, durability=durability
         )
-        waiting = App(store, asking()).state()
+        waiting = anew(store, asking()).state()
         assert waiting.next == ("ask",)
         assert [question.value for question in waiting.interrupts] == ["well?"]
-        App(store, asking()).invoke(Command(resume=f"answer {turn}"), durability=durability)
-    state = App(store, asking()).state()
+        anew(store, asking()).invoke(Command(resume=f"answer {turn}"), durability=durability)
+    state = anew(store, asking()).state()
     assert state.next == ()
     assert state.values["words"] == [
         word for turn in range(3) for word in ("in", "first", f"answer {turn}", "last")
@@ -495,8 +471,8 @@ def test_a_graph_without_delta_channels_leaves_one_checkpoint(
     builder.add_edge(START, "a")
     builder.add_edge("a", END)
     for _ in range(5):
-        App(store, builder).invoke({"words": ["in"]}, durability=durability)
-    assert App(store, builder).state().values == {"words": ["in", "a"] * 5}
+        anew(store, builder).invoke({"words": ["in"]}, durability=durability)
+    assert anew(store, builder).state().values == {"words": ["in", "a"] * 5}
     assert store.count("checkpoints") == 1
 
 
@@ -504,19 +480,19 @@ def test_a_graph_with_a_delta_channel_keeps_a_bounded_chain(store: Store) -> Non
     plain = graph(first=says("first"), last=says("last"))
     most = 0
     for turn in range(12):
-        App(store, plain).invoke({"words": ["in"], "log": [f"in {turn}"], "turn": turn})
+        anew(store, plain).invoke({"words": ["in"], "log": [f"in {turn}"], "turn": turn})
         most = max(most, store.count("checkpoints"))
-        assert App(store, plain).state().values["log"] == [
+        assert anew(store, plain).state().values["log"] == [
             f"{name} {done}" for done in range(turn + 1) for name in ("in", "first", "last")
         ]
     assert most <= 6
 
 
 def test_a_state_is_updated(store: Store) -> None:
-    App(store, asking()).invoke({"words": ["in"], "log": ["in"], "turn": 0})
-    App(store, asking()).update({"words": ["human"], "log": ["human"]})
-    App(store, asking()).invoke(Command(resume="answer"))
-    assert App(store, asking()).state().values["log"] == [
+    anew(store, asking()).invoke({"words": ["in"], "log": ["in"], "turn": 0})
+    anew(store, asking()).update({"words": ["human"], "log": ["human"]})
+    anew(store, asking()).invoke(Command(resume="answer"))
+    assert anew(store, asking()).state().values["log"] == [
         *("in", "first 0", "human"),
         *("answer", "last 0"),
     ]
@@ -546,10 +522,10 @@ def test_a_node_that_failed_runs_again_and_the_others_do_not(store: Store) -> No
         builder.add_edge(START, name)
         builder.add_edge(name, END)
     with pytest.raises(ZeroDivisionError):
-        App(store, builder).invoke({"words": ["in"]})
-    App(store, builder).invoke(None)
+        anew(store, builder).invoke({"words": ["in"]})
+    anew(store, builder).invoke(None)
     assert sorted(ran) == ["fails", "fails", "works"]
-    assert App(store, builder).state().values["words"] == ["in", "fails", "works"]
+    assert anew(store, builder).state().values["words"] == ["in", "fails", "works"]
 
 
 def test_a_fan_out_of_sends_comes_together(store: Store) -> None:
@@ -560,8 +536,8 @@ def test_a_fan_out_of_sends_comes_together(store: Store) -> None:
     builder.add_conditional_edges(
         "split", lambda _: [Send("work", {"number": number}) for number in range(3)], ["work"]
     )
-    App(store, builder).invoke({"words": []})
-    assert App(store, builder).state().values["words"] == [
+    anew(store, builder).invoke({"words": []})
+    assert anew(store, builder).state().values["words"] == [
         "split",
         *(f"parcel {number}" for number in range(3)),
     ]
@@ -572,12 +548,12 @@ def test_a_subgraph_is_interrupted_and_resumed(store: Store, memory: bool | None
     def outer() -> Any:
         return graph(child=asking().compile(checkpointer=memory), end=says("end"))
 
-    App(store, outer()).invoke({"words": ["in"], "log": ["in"], "turn": 0})
-    inside: Any = App(store, outer()).state(subgraphs=True).tasks[0].state
+    anew(store, outer()).invoke({"words": ["in"], "log": ["in"], "turn": 0})
+    inside: Any = anew(store, outer()).state(subgraphs=True).tasks[0].state
     assert inside.next == ("ask",)
     assert inside.values["words"] == ["in", "first"]
-    App(store, outer()).invoke(Command(resume="answer"))
-    state = App(store, outer()).state()
+    anew(store, outer()).invoke(Command(resume="answer"))
+    state = anew(store, outer()).state()
     assert state.next == ()
     assert state.values["words"][-3:] == ["answer", "last", "end"]
     namespaces = {found.config["configurable"]["checkpoint_ns"] for found in store.list(None)}
@@ -588,16 +564,9 @@ def test_the_history_of_a_graph_is_its_latest_state(store: Store) -> None:
     plain: Any = StateGraph(State)
     plain.add_node("a", lambda _: {"words": ["a"]})
     plain.add_edge(START, "a")
-    app = App(store, plain)
+    app = anew(store, plain)
     for _ in range(3):
         app.invoke({"words": ["in"]})
-    if store.kind.is_async:
-
-        async def collect() -> list[Any]:
-            return [state async for state in app.graph.aget_state_history(T)]
-
-        history = store.run(collect())
-    else:
-        history = list(app.graph.get_state_history(T))
+    history = app.history()
     assert history[0].values["words"] == ["in", "a"] * 3
     assert history[0].config == app.state().config

@@ -8,6 +8,7 @@ import math
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -248,14 +249,9 @@ class InterruptedCopyError(Exception):
     """What ends a copy in these tests."""
 
 
-@pytest.mark.parametrize("pages", range(1, 9))
-def test_an_interrupted_copy_goes_on(
-    two: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch, pages: int
-) -> None:
-    source, target = two
-    source = source.using(source.make_saver(incremental=True))
-    fill(source)
-    monkeypatch.setattr(raw, "PAGE_ROWS", 2)
+@contextmanager
+def interrupted_after(pages: int) -> Iterator[None]:
+    """End a copy when it stores another page."""
     left = iter(range(pages))
     store = raw.store
 
@@ -264,10 +260,22 @@ def test_an_interrupted_copy_goes_on(
             raise InterruptedCopyError
         store(*args)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(raw, "store", fail)
         with pytest.raises(InterruptedCopyError):
-            copy(source, target)
+            yield
+
+
+@pytest.mark.parametrize("pages", range(1, 9))
+def test_an_interrupted_copy_goes_on(
+    two: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    source, target = two
+    source = source.using(source.make_saver(incremental=True))
+    fill(source)
+    monkeypatch.setattr(raw, "PAGE_ROWS", 2)
+    with interrupted_after(pages):
+        copy(source, target)
     partial = sum(map(target.count, TABLES))
     assert 0 < partial < sum(map(source.count, TABLES))
     done = copy(source, target)
