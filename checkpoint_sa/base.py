@@ -232,8 +232,10 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _loaded(self, stored: repository.Stored) -> CheckpointTuple:
         """Make LangGraph's tuple, and remember what a next checkpoint's values may resemble."""
         loaded = codec.load_checkpoint(self.serde, stored)
-        if self.tails is not None and self.tails.of(*stored.key) is None:
-            self.tails.remember(*stored.key, tails_of(stored))
+        if self.tails is not None:
+            known = self.tails.of(*stored.key)
+            if known is None or is_outdated(known, stored):
+                self.tails.remember(*stored.key, tails_of(stored))
         return loaded
 
     def _verify(self) -> None:
@@ -452,6 +454,14 @@ def tails_of(stored: repository.Stored) -> dict[str, Tail]:
             with suppress(CorruptDataError):
                 tails[channel] = blob.tail()
     return tails
+
+
+def is_outdated(tails: Mapping[str, Tail], stored: repository.Stored) -> bool:
+    """Whether a checkpoint has other values than those known of it, or has them elsewhere."""
+    return any(
+        isinstance(blob, Chained) and (channel not in tails or tails[channel].place != blob.place)
+        for channel, (_, blob) in stored.blobs.items()
+    )
 
 
 def store_writes(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:

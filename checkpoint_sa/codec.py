@@ -618,8 +618,16 @@ def blob_row(
         "channel": channel,
         "version": version,
         "type": key("type", dumped[0], models.TYPE_BYTES),
-        "blob": dumped[1],
+        "blob": None if dumped[1] is None else _bytes(dumped[1]),
     }
+
+
+def _bytes(data: bytes | bytearray | memoryview) -> bytes:
+    """Return what was serialized as bytes that stay: of a bytearray, LangGraph's gives the value.
+
+    A node may change it in place while it is on its way, or while a saver remembers it.
+    """
+    return bytes(data)
 
 
 def merge_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
@@ -787,7 +795,7 @@ def dump_writes(
             "idx": idx,
             "channel": row.channel,
             "type": key("type", kind, models.TYPE_BYTES),
-            "blob": blob,
+            "blob": _bytes(blob),
             "task_path": path,
         }
     return [rows[idx] for idx in sorted(rows)]

@@ -8,9 +8,10 @@ A chain is a value and the changes that followed it, each a row of `checkpoint_d
 
 A version's row in `checkpoint_blobs` says where its value stands: `chain` and `position`. Its
 `type` is the serializer's tag with SUFFIX, which no other reader takes for its own. Its `blob` is a
-reference, by which the value is checked: its size and the SHA-256 of its bytes, of which those that
-MessagePack begins a list or dict with come last. So a list that has grown is hashed from where it
-has. Numbers are big-endian: four bytes in a splice, eight in a reference.
+reference, by which the value is checked: its size, and a SHA-256 of its bytes, of which those that
+MessagePack begins a list or dict with come last, followed by how many these are. So a list that has
+grown is hashed from where it has. Numbers are big-endian: four bytes in a splice, eight in a
+reference.
 
 A task's write mostly resembles the value that its channel has in the checkpoint from which the task
 ran. Such a row of `checkpoint_writes` has SINCE at the end of its `type`; its `blob` is a reference
@@ -258,7 +259,8 @@ def _hashed(value: bytes | bytearray, tail: Tail | None = None) -> _Hash:
 
 def _reference(value: bytes | bytearray, hashed: _Hash) -> bytes:
     whole = hashed.copy()
-    whole.update(value[: _header(value)])
+    start = _header(value)
+    whole.update(value[:start] + bytes([start]))
     return _REFERENCE.pack(len(value), whole.digest())
 
 
@@ -345,16 +347,25 @@ def size_of(reference: bytes) -> int:
     return int.from_bytes(reference[:8], "big")
 
 
+class Place(NamedTuple):
+    """What a row of `checkpoint_blobs` says of a value: where it stands, and what it is."""
+
+    version: str
+    reference: bytes
+    chain: str
+    position: int
+
+
 class Chained:
     """A value that is stored in a chain; its length is the value's."""
 
-    def __init__(self, size: int, tail: Callable[[], Tail]) -> None:
-        self._size = size
+    def __init__(self, place: Place, tail: Callable[[], Tail]) -> None:
+        self.place = place
         self.tail = tail
         """Returns the value, as what a next one is appended to; raises CorruptDataError."""
 
     def __len__(self) -> int:
-        return self._size
+        return size_of(self.place.reference)
 
     def whole(self) -> bytes:
         """Return the value."""
@@ -398,7 +409,7 @@ class Chains:
     """
 
     def __init__(self, known: Iterable[Tail] = ()) -> None:
-        self._known = {tail.place: tail for tail in known}
+        self._known = {tail.place: tail._replace(is_past=False) for tail in known}
         self._chains: dict[ChainKey, Chain] = {}
 
     def _of(self, key: ChainKey) -> Chain:
@@ -409,12 +420,13 @@ class Chains:
 
     def name(self, key: ChainKey, position: int, version: str, reference: bytes) -> Chained:
         """Want the value of a row of `checkpoint_blobs`."""
-        known = self._known.get((version, reference, key[3], position))
+        place = Place(version, reference, key[3], position)
+        known = self._known.get(place)
         if known is not None:
-            return Chained(len(known.value), lambda: known)
+            return Chained(place, lambda: known)
         chain = self._of(key)
         chain.wanted[position] = (version, reference)
-        return Chained(size_of(reference), partial(chain.tail, position))
+        return Chained(place, partial(chain.tail, position))
 
     def add(self, key: ChainKey, position: int, data: bytes) -> None:
         """Take a row of `checkpoint_deltas`."""
@@ -448,9 +460,9 @@ class Tail(NamedTuple):
     """Whether the channel has no value any more; a next one may still resemble this."""
 
     @property
-    def place(self) -> tuple[str, bytes, str, int]:
-        """Version, reference, chain and position: these name the value for good."""
-        return self[:4]
+    def place(self) -> Place:
+        """Where the value stands."""
+        return Place(*self[:4])
 
 
 def chained(row: Mapping[str, Any], tail: Tail | None) -> tuple[dict[str, Any], Tail]:

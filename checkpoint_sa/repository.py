@@ -114,16 +114,16 @@ def get(
     Values that stand in chains cost one statement more, unless `known` says that there may be some
     and which of them needn't be read.
     """
-    chains = known is not None
     reach = types.reach(connection.dialect)
     parameters = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
     if checkpoint_id is not None:
         parameters["checkpoint_id"] = checkpoint_id
-    without = {} if known is None else sql.known(known)
     if reach is not types.Reach.NONE:
         statements = sql.GET_LATEST if checkpoint_id is None else sql.GET_ONE
+        statement = statements[reach, known is not None]
         for _ in range(_ATTEMPTS_AT_CHAINS):
-            rows = connection.execute(statements[reach, chains], {**parameters, **without}).all()
+            without = {} if known is None else sql.known(known)
+            rows = connection.execute(statement, {**parameters, **without}).all()
             found = _Found(rows, known or ())
             if not found.checkpoints:
                 return None
@@ -131,6 +131,7 @@ def get(
                 break
             if complete_chains(connection, found.chains):
                 return found.stored()[0]
+            known = known and ()  # it is outdated
         else:
             return found.stored()[0]  # a row is missing for good: who reads the value is told
     return _get_in_two(connection, parameters, known)
@@ -151,6 +152,7 @@ def _get_in_two(
             continue  # it was deleted between the two statements: look again
         if complete_chains(connection, found) or attempt + 1 >= _ATTEMPTS_AT_CHAINS:
             return stored
+        known = known and ()  # it is outdated
     raise CheckpointError(
         f"The checkpoint was deleted and stored again {_ATTEMPTS} times while it was being read:"
         f" {parameters!r}. Try again."

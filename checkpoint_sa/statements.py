@@ -348,23 +348,26 @@ def _up_to(value: FromClause) -> ColumnElement[bool]:
 
 def known(tails: Sequence[Tail]) -> dict[str, Any]:
     """Return the parameters by which the rows of known values are left out."""
-    places = [tail[:2] for tail in tails[:KNOWN]]
-    places += [("", b"")] * (KNOWN - len(places))
+    places = [(tail.chain, tail.position) for tail in tails[:KNOWN]]
+    places += [("", 0)] * (KNOWN - len(places))
     return {
         name: value
-        for i, (version, reference) in enumerate(places)
-        for name, value in ((f"known_version_{i}", version), (f"known_blob_{i}", reference))
+        for i, place in enumerate(places)
+        for name, value in zip((f"known_chain_{i}", f"known_position_{i}"), place, strict=True)
     }
 
 
 def _is_unknown(value: FromClause) -> ColumnElement[bool]:
-    """Whether a value isn't one of those known to who asks, by version and reference."""
+    """Whether a value doesn't stand where one does that is known to who asks.
+
+    Who asks compares the references: InnoDB would read all blobs if they were named here.
+    """
     return not_(
         or_(
             *(
                 and_(
-                    value.c.version == _bind(f"known_version_{i}"),
-                    value.c.blob == bindparam(f"known_blob_{i}", type_=blobs.c.blob.type),
+                    value.c.chain == _bind(f"known_chain_{i}"),
+                    value.c.position == bindparam(f"known_position_{i}", type_=Integer()),
                 )
                 for i in range(KNOWN)
             )

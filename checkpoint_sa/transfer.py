@@ -154,8 +154,8 @@ def each(
                 progress(thread_id)
         elif threads is not None:  # else it was deleted meanwhile
             raise TransferError(
-                f"The source has no thread {thread_id!r}. Threads that were named before it are"
-                " done; leave it out, or name none for all that there are."
+                f"The source has no thread {thread_id!r}. Leave it out, or name none for all that"
+                " there are."
             )
     return total
 

@@ -95,6 +95,13 @@ def test_the_digest_of_what_has_grown_is_that_of_the_whole(pairs: Any, header: b
         body += old
 
 
+@given(st.binary(max_size=100))
+def test_two_values_have_two_digests(value: bytes) -> None:
+    for header in (b"\x91", b"\xdc\0\1", b"\xdf\0\0\0\1"):
+        one, other = header + value, value + header
+        assert (refer(one) == refer(other)) is (one == other)
+
+
 @given(st.binary(max_size=100), st.binary(max_size=100))
 def test_a_damaged_change_ends_in_a_value_or_an_error_of_its_own(old: bytes, change: bytes) -> None:
     value = bytearray(old)
@@ -445,6 +452,18 @@ class Compressing(JsonPlusSerializer):
         return super().loads_typed((kind.removeprefix("z:"), zlib.decompress(blob)))
 
 
+def test_a_value_that_is_changed_in_place_was_stored_as_it_was(changes: Store) -> None:
+    array = bytearray(range(256)) * 20
+    before = bytes(array)
+    first = line(changes, [{"array": array}])[0]
+    changes.put_writes(first, [("array", array)], "task")
+    array[100] ^= 255
+    second = line(changes, [{"array": array}], first)[0]
+    assert values(changes, first) == {"array": bytearray(before)}
+    assert values(changes, second) == {"array": array} != {"array": bytearray(before)}
+    assert again(changes).found(first).pending_writes == [("task", "array", bytearray(before))]
+
+
 def test_a_serializer_that_compresses(store: Store) -> None:
     changes = again(store, serde=Compressing())
     configs = line(changes, growing(12, 40))
@@ -614,6 +633,32 @@ def test_the_largest_values_are_those_not_read(changes: Store, rows_read: list[i
     assert rows_read == [0]
 
 
+def test_what_was_stored_again_under_the_same_names_is_read(changes: Store) -> None:
+    options: dict[str, Any] = {"checkpoint_id": "1", "versions": {"items": 1}}
+    one, other = {"items": ITEMS[:20]}, {"items": [*ITEMS[1:20], "other"]}
+    config = changes.save(values=one, **options)
+    someone = again(changes)
+    someone.delete_thread("t")
+    someone.save(values=other, **options)
+    assert values(changes, config) == other
+    changes.put_writes(config, [("items", [*other["items"], "more"])], "task")
+    found = [("task", "items", [*other["items"], "more"])]
+    assert again(changes).found(config).pending_writes == found
+
+
+def test_a_value_that_a_later_checkpoint_has_lost_is_no_less_known(changes: Store) -> None:
+    first = line(changes, growing(1))[0]
+    line(changes, [{}], first)
+    lost = changes.save(parent=first, versions={"items": changes.saver.get_next_version("9", None)})
+    assert values(changes, lost) == {}
+    assert values(changes, first) == growing(1)[0]
+    changes.put_writes(first, [("items", growing(2)[-1]["items"])], "task")
+    kinds = changes.sql("SELECT type FROM checkpoint_writes")
+    assert [kind if isinstance(kind, str) else kind.decode() for (kind,) in kinds] == [
+        "msgpack:since"
+    ]
+
+
 @pytest.mark.parametrize("elsewhere", ["a new version", "the same value", "other chains"])
 def test_what_another_process_did_is_read(
     changes: Store, rows_read: list[int], elsewhere: str
@@ -629,6 +674,9 @@ def test_what_another_process_did_is_read(
     rows_read.clear()
     assert changes.found(thread()).checkpoint["channel_values"] == state
     assert rows_read
+    rows_read.clear()
+    assert changes.found(thread()).checkpoint["channel_values"] == state
+    assert not rows_read
     line(changes, growing(3, 13), changes.found(thread()).config)
     assert values(changes, thread()) == growing(3, 13)[-1]
 
