@@ -247,7 +247,7 @@ def test_values_come_back_as_they_were_for_less(changes: Store, case: str) -> No
     assert stored_bytes(changes) < plain / 4
     for reader in (changes, again(changes), again(changes, incremental=False)):
         for config, state in zip(configs, states, strict=True):
-            assert values(reader, config) == state
+            assert reader.found(config).checkpoint["channel_values"] == state
         found = [item.checkpoint["channel_values"] for item in reader.list(thread())]
         assert found == states[::-1]
 
