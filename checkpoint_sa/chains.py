@@ -10,7 +10,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from checkpoint_sa import incremental, repository
+from checkpoint_sa import engines, incremental, repository
 from checkpoint_sa import statements as sql
 from checkpoint_sa.incremental import SINCE, SUFFIX, Chains, Since, Tail
 from checkpoint_sa.upsert import nests, selects
@@ -242,15 +242,20 @@ def _chain(
             tail = None
     found = {row[:4]: row for row in connection.execute(sql.LOCK_VALUES, {"blob_keys": list(keys)})}
     rows = [found[key] for key in keys if key in found and found[key].chain is None]
+    changed, tail = engines.aside(connection, _chained, rows, tail)
+    for change in changed:
+        connection.execute(sql.PUT_DELTAS, {c.name: change[c.name] for c in sql.deltas.c})
+        _update(connection, change)
+    return len(changed), tail
+
+
+def _chained(rows: Sequence[AnyRow], tail: Tail | None) -> tuple[list[dict[str, Any]], Tail | None]:
     changed = []
     for row in rows:
         value = {**row._mapping, "blob": bytes(row.blob)}  # noqa: SLF001 - a public name
         change, tail = incremental.chained(value, tail)
         changed.append(change)
-    for change in changed:
-        connection.execute(sql.PUT_DELTAS, {c.name: change[c.name] for c in sql.deltas.c})
-        _update(connection, change)
-    return len(changed), tail
+    return changed, tail
 
 
 def _unchain(connection: Connection, keys: Sequence[BlobKey]) -> int:
@@ -267,10 +272,11 @@ def _unchain(connection: Connection, keys: Sequence[BlobKey]) -> int:
                 chains.name((*row[:3], row.chain), row.position, row.version, bytes(row.blob)),
             )
     repository.complete_chains(connection, chains)
-    for key, (kind, value) in values.items():
-        plain = {"type": kind.removesuffix(SUFFIX), "blob": value.whole()}
-        whole = dict(zip(sql.BLOB_KEY, key, strict=True))
-        _update(connection, whole | plain | {"chain": None, "position": None})
+    whole = engines.aside(connection, lambda: [value.whole() for _, value in values.values()])
+    for (key, (kind, _)), blob in zip(values.items(), whole, strict=True):
+        plain = {"type": kind.removesuffix(SUFFIX), "blob": blob}
+        named = dict(zip(sql.BLOB_KEY, key, strict=True))
+        _update(connection, named | plain | {"chain": None, "position": None})
     repository.free_chains(connection, chain_keys)
     return len(values)
 

@@ -11,7 +11,7 @@ import importlib.util
 import time
 from contextlib import contextmanager, suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast
 from urllib.parse import quote, urlencode
 from weakref import WeakKeyDictionary
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 Colour = Literal["sync", "async"]
 Lock = TypeVar("Lock")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Drivers(NamedTuple):
@@ -681,6 +683,13 @@ def pause(owner: Engine | Connection, seconds: float) -> None:
         await_only(asyncio.sleep(seconds))
     else:
         time.sleep(seconds)
+
+
+def aside(connection: Connection, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what takes a while on the CPU: beside the event loop of an async driver."""
+    if connection.dialect.is_async:
+        return await_only(asyncio.to_thread(function, *args, **kwargs))
+    return function(*args, **kwargs)
 
 
 def sizes_on_disk(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -950,6 +951,28 @@ def test_rewriting_in_several_steps(store: Store, monkeypatch: pytest.MonkeyPatc
     assert [item.checkpoint["channel_values"] for item in store.list(thread("a"))] == growing(10)[
         ::-1
     ]
+
+
+def test_rewriting_compares_beside_the_event_loop(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            threads.add(threading.get_ident())
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(incremental, "difference", noted(difference))
+    monkeypatch.setattr(incremental, "apply", noted(apply))
+    line(store, growing(5))
+    for to_chains in (True, False):
+        threads.clear()
+        assert store.rewrite(incremental=to_chains) == 5
+        assert threads
+        assert (threading.get_ident() in threads) is not store.kind.is_async
 
 
 def test_rewriting_stops_at_a_broken_chain(changes: Store) -> None:
