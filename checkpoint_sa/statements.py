@@ -302,11 +302,11 @@ def _row(  # noqa: PLR0913 - one for each column
     )
 
 
-def _write_row(kind: int) -> Select[Any]:
-    columns = writes.c
+def _write_row(kind: int, source: FromClause = writes) -> Select[Any]:
+    columns = source.c
     return _row(
         kind,
-        writes,
+        source,
         checkpoint_id=columns.checkpoint_id,
         channel=columns.channel,
         task_path=columns.task_path,
@@ -341,9 +341,9 @@ def _delta_row(source: FromClause = deltas) -> Select[Any]:
     )
 
 
-def _up_to(value: FromClause) -> ColumnElement[bool]:
+def _up_to(value: FromClause, change: FromClause = deltas) -> ColumnElement[bool]:
     """Whether a row of `deltas` is one of those that a value is put together from."""
-    return and_(_same_chain(deltas, value), deltas.c.position <= value.c.position)
+    return and_(_same_chain(change, value), change.c.position <= value.c.position)
 
 
 def known(tails: Sequence[Tail]) -> dict[str, Any]:
@@ -376,8 +376,9 @@ def _is_unknown(value: FromClause) -> ColumnElement[bool]:
 
 
 def _first_deltas(value: FromClause) -> FromClause:
+    change = deltas.alias("d")
     limit = literal_column(str(ROWS), Integer)
-    return select(deltas).where(_up_to(value)).limit(limit).lateral("rows")
+    return select(change).where(_up_to(value, change)).limit(limit).lateral("rows")
 
 
 def _checkpoint_row(found: FromClause) -> Select[Any]:
@@ -416,42 +417,44 @@ def _with_parts(
         .select_from(found_.join(versions, true()))
         .distinct()
     )
-    used: FromClause = used_.cte("used") if chains else used_.subquery("used")
+    twice = chains and reach is Reach.JOIN
+    used: FromClause = used_.cte("used") if twice else used_.subquery("used")
+    # Short names: psycopg converts a statement of more than 4,096 characters at each execution.
+    write, blob = writes.alias("w"), blobs.alias("b")
     is_used = and_(
-        _same_namespace(blobs, used),
-        blobs.c.channel == used.c.channel,
-        blobs.c.version == used.c.version,
+        _same_namespace(blob, used),
+        blob.c.channel == used.c.channel,
+        blob.c.version == used.c.version,
     )
     if reach is Reach.LATERAL:
-        one = select(blobs).where(is_used).limit(literal_column("1", Integer)).lateral("one")
-        values = [_blob_row(one).select_from(used.join(one, true()))]
+        one = select(blob).where(is_used).limit(literal_column("1", Integer)).lateral("one")
+        joined = used.join(one, true())
+        values = [_blob_row(one).select_from(joined)]
         if chains:
-            rows = _first_deltas(one)
-            joined = used.join(one, true()).join(rows, true())
-            values.append(_delta_row(rows).select_from(joined).where(_is_unknown(one)))
+            value = select(*one.c).select_from(joined).cte("value")
+            rows = _first_deltas(value)
+            changes = _delta_row(rows).select_from(value.join(rows, true()))
+            values = [_blob_row(value), changes.where(_is_unknown(value))]
     else:
-        values = [_blob_row(blobs).join(used, is_used)]
+        values = [_blob_row(blob).join(used, is_used)]
         if chains:
-            joined = used.join(blobs, is_used).join(deltas, _up_to(blobs))
-            values.append(_delta_row().select_from(joined).where(_is_unknown(blobs)))
+            joined = used.join(blob, is_used).join(deltas, _up_to(blob))
+            values.append(_delta_row().select_from(joined).where(_is_unknown(blob)))
     return union_all(
-        _write_row(WRITE).join(
+        _write_row(WRITE, write).join(
             found_,
-            and_(
-                _same_namespace(writes, found_),
-                writes.c.checkpoint_id == found_.c.checkpoint_id,
-            ),
+            and_(_same_namespace(write, found_), write.c.checkpoint_id == found_.c.checkpoint_id),
         ),
-        _write_row(SEND)
+        _write_row(SEND, write)
         .join(
             found_,
             and_(
-                _same_namespace(writes, found_),
-                writes.c.checkpoint_id == found_.c.parent_checkpoint_id,
+                _same_namespace(write, found_),
+                write.c.checkpoint_id == found_.c.parent_checkpoint_id,
             ),
         )
         .where(
-            writes.c.channel == TASKS,
+            write.c.channel == TASKS,
             func.coalesce(found_.c.checkpoint["v"].as_integer(), 1)
             < literal_column(str(FIRST_WITHOUT_SENDS), Integer),
         ),

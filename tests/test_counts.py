@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -598,10 +599,29 @@ def test_reading_looks_everything_up_by_primary_keys(store: Store, read: str) ->
     else:
         text = "\n".join(str(line["detail"]) for line in lines)
         for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
-            assert f"{table} USING INDEX sqlite_autoindex_{table}_1 (thread_id=?" in text
-            assert f"SCAN {table}" not in text
+            assert f"USING INDEX sqlite_autoindex_{table}_1 (thread_id=?" in text
+        assert not scanned(text)
         # A page may be put in order once more, the whole thread may not.
         assert text.count("TEMP B-TREE FOR ORDER BY") <= ("page" in read)
+
+
+@pytest.mark.parametrize("migrated_store", ["pg-psycopg"], indirect=True)
+def test_what_a_step_sends_is_short_enough_for_psycopgs_cache(store: Store) -> None:
+    """Longer statements than 4,096 characters are converted at each execution: 0.1 ms."""
+    values = {"messages": ["x" * 3000], "other": ["y"]}
+    with store.statements() as sent:
+        for saver in (store, store.using(store.make_saver(incremental=True))):
+            config = saver.save("t", values)
+            saver.put_writes(config, list(values.items()), "task")
+            saver.found(config)
+            saver.found(thread())
+    assert max(map(len, sent.texts)) < 4096 - 100  # the name of a schema
+
+
+def scanned(text: str) -> set[str]:
+    """Name the tables that a plan of SQLite's reads from end to end."""
+    names = {*re.findall(r"SCAN (\w+)", text)}
+    return {name for name in names if name in ("b", "d", "w") or name.startswith("checkpoint")}
 
 
 def test_the_latest_is_one_row_at_the_end_of_the_index(store: Store) -> None:
@@ -658,4 +678,4 @@ def test_chains_are_looked_up_by_primary_keys(store: Store) -> None:
                 assert "Seq Scan on checkpoint_deltas" not in lines
             else:
                 lines = "\n".join(str(line["detail"]) for line in plan)
-                assert "SCAN checkpoint" not in lines
+                assert not scanned(lines)
