@@ -3,11 +3,12 @@
     pip install -e ".[test]" matplotlib
     python benchmarks/incremental.py --postgresql postgresql://user@host/database --plot docs
 
-Three graphs, each turn of each on every store in turns, so that all of them see the same noise:
+Four graphs, each turn of each on every store in turns, so that all of them see the same noise:
 
     chat        a user's and an assistant's message a turn, 360 characters each
     agent       a question, three calls of tools with 1,500 characters of result, an answer
-    document    a document of 20,000 characters, each turn's input, of which a sentence is replaced
+    document    a document of 20,000 characters, of which each turn replaces a sentence
+    resent      the same, with the whole document as each turn's input
 
 The tables of a server's database are emptied. Without a server, SQLite alone is measured.
 """
@@ -48,6 +49,7 @@ TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "checkpoint_de
 
 class Document(TypedDict):
     text: str
+    wish: str
 
 
 def words(characters: int) -> str:
@@ -95,8 +97,8 @@ def agent() -> Any:
     return builder, lambda _: {"messages": [HumanMessage(words(200))]}
 
 
-def document() -> Any:
-    def edit(state: Document) -> Document:
+def document(*, resent: bool = False) -> Any:
+    def edit(state: Document) -> dict[str, str]:
         time.sleep(0.02)  # a model takes longer; the checkpoint is stored meanwhile
         at = random.randrange(0, 19_900)
         return {"text": state["text"][:at] + words(80) + state["text"][at + 80 :]}
@@ -105,11 +107,17 @@ def document() -> Any:
     builder.add_node("edit", edit)
     builder.add_edge(START, "edit")
     first = words(20_000)
-    return builder, lambda turn: {"text": first} if turn == 1 else {"text": None}
+    later = {"text": None} if resent else {"wish": "Say it better."}
+    return builder, lambda turn: {"text": first, "wish": ""} if turn == 1 else later
 
 
-GRAPHS = {"chat": chat, "agent": agent, "document": document}
-TURNS = {"chat": 400, "agent": 40, "document": 160}
+GRAPHS: dict[str, Callable[[], Any]] = {
+    "chat": chat,
+    "agent": agent,
+    "document": document,
+    "resent": partial(document, resent=True),
+}
+TURNS = {"chat": 400, "agent": 40, "document": 160, "resent": 160}
 
 
 class Place(NamedTuple):
