@@ -244,7 +244,7 @@ def _chain(
     rows = [found[key] for key in keys if key in found and found[key].chain is None]
     changed, tail = engines.aside(connection, _chained, rows, tail)
     for change in changed:
-        connection.execute(sql.PUT_DELTAS, {c.name: change[c.name] for c in sql.deltas.c})
+        connection.execute(sql.PUT_DELTAS, _columns(sql.deltas, [change]))
         _update(connection, change)
     return len(changed), tail
 

@@ -276,8 +276,8 @@ class Chain:
     def __init__(self, key: ChainKey) -> None:
         self.key = key
         self.rows: dict[int, bytes] = {}
-        self.wanted: dict[int, tuple[str, bytes]] = {}
-        """Position -> version and reference."""
+        self.wanted: dict[int, Place] = {}
+        """By position."""
         self._tails: dict[int, Tail] = {}
         self._error: CorruptDataError | None = None
 
@@ -316,23 +316,15 @@ class Chain:
                 except InconsistentError:
                     raise self._corrupt(f"the change at position {position} doesn't fit") from None
             chain_bytes += len(row)
-            if position in self.wanted:
-                version, reference = self.wanted[position]
+            place = self.wanted.get(position)
+            if place is not None:
                 hashed = _hashed(value)
-                if _reference(value, hashed) != reference:
+                if _reference(value, hashed) != place.reference:
                     raise self._corrupt(
                         f"the value at position {position} has another digest than the row of"
-                        f" checkpoint_blobs with version={version!r} names"
+                        f" checkpoint_blobs with version={place.version!r} names"
                     )
-                self._tails[position] = Tail(
-                    version=version,
-                    reference=reference,
-                    chain=self.key[3],
-                    position=position,
-                    chain_bytes=chain_bytes,
-                    value=bytes(value),
-                    hashed=hashed,
-                )
+                self._tails[position] = Tail(*place, chain_bytes, bytes(value), hashed)
 
     def _corrupt(self, what: str) -> CorruptDataError:
         thread, namespace, channel, chain = self.key
@@ -425,7 +417,7 @@ class Chains:
         if known is not None:
             return Chained(place, lambda: known)
         chain = self._of(key)
-        chain.wanted[position] = (version, reference)
+        chain.wanted[position] = place
         return Chained(place, partial(chain.tail, position))
 
     def add(self, key: ChainKey, position: int, data: bytes) -> None:
@@ -435,7 +427,7 @@ class Chains:
     def lacking(self) -> list[tuple[str, str, str, str]]:
         """Name, by the keys of their blobs, the last values of the chains that aren't whole."""
         return [
-            (*chain.key[:3], chain.wanted[max(chain.wanted)][0])
+            (*chain.key[:3], chain.wanted[max(chain.wanted)].version)
             for chain in self._chains.values()
             if chain.wanted and not chain.is_whole
         ]

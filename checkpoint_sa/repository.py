@@ -122,8 +122,7 @@ def get(
         statements = sql.GET_LATEST if checkpoint_id is None else sql.GET_ONE
         statement = statements[reach, known is not None]
         for _ in range(_ATTEMPTS_AT_CHAINS):
-            without = {} if known is None else sql.known(known)
-            rows = connection.execute(statement, {**parameters, **without}).all()
+            rows = connection.execute(statement, parameters | sql.known(known)).all()
             found = _Found(rows, known or ())
             if not found.checkpoints:
                 return None
@@ -176,7 +175,7 @@ def _complete(
         "checkpoint_id": checkpoint_id,
         "writes_of": checkpoint_id,
         "sends_of": (parent_id or "") if _is_old(document) else "",
-        **({} if known is None else sql.known(known)),
+        **sql.known(known),
     }
     versions = versions_of(document)
     writes: dict[int, list[Write]] = {sql.WRITE: [], sql.SEND: []}

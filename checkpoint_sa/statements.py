@@ -346,8 +346,10 @@ def _up_to(value: FromClause, change: FromClause = deltas) -> ColumnElement[bool
     return and_(_same_chain(change, value), change.c.position <= value.c.position)
 
 
-def known(tails: Sequence[Tail]) -> dict[str, Any]:
-    """Return the parameters by which the rows of known values are left out."""
+def known(tails: Sequence[Tail] | None) -> dict[str, Any]:
+    """Return the parameters by which the rows of known values are left out, if any are read."""
+    if tails is None:
+        return {}
     places = [(tail.chain, tail.position) for tail in tails[:KNOWN]]
     places += [("", 0)] * (KNOWN - len(places))
     return {

@@ -667,9 +667,8 @@ def test_chains_are_looked_up_by_primary_keys(store: Store) -> None:
     for read in READS.values():
         for plan in plans(changes, partial(read, changes)):
             if store.kind.server in ("mariadb", "mysql"):
-                used = [
-                    row for row in of_tables(plan) if row["table"] != "checkpoint_writes"
-                ]  # empty
+                empty = "checkpoint_writes"
+                used = [row for row in of_tables(plan) if row["table"] != empty]
                 assert {row["key"] for row in used} <= {"PRIMARY"}
                 assert {row["type"] for row in used} <= {"const", "ref", "range", "eq_ref"}
             elif store.kind.server == "postgresql":
