@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -77,12 +78,26 @@ def _fail(error: Exception, given: argparse.Namespace, code: int) -> int:
 
 
 def _without_password(text: str, given: argparse.Namespace) -> str:
-    """Hide passwords in what a driver says, in case one quotes what it was given."""
-    for url in (getattr(given, name, None) for name in ("url", "source", "target")):
+    """Hide the passwords of the given URLs in a driver's message, which may quote its arguments."""
+    for given_url in (getattr(given, name, None) for name in ("url", "source", "target")):
         try:
-            password = engines.url_of(url).password if url else None
+            url = engines.url_of(given_url) if given_url else None
         except ConfigurationError:
             continue
-        for form in {password, quote(password), quote_plus(password)} if password else ():
-            text = text.replace(form, "***")
+        if url is not None and url.password:
+            text = _hide(text, str(url.password), {url.username, url.host, url.database})
     return text
+
+
+def _hide(text: str, password: str, names: set[str | None]) -> str:
+    """Replace a password where it stands as one: in a URL, as a setting, as a whole quoted word.
+
+    The same letters elsewhere are another word: a replacement there would garble the message and
+    tell the password. So would one in place of the user's, host's or database's name.
+    """
+    forms = "|".join(map(re.escape, {password, quote(password), quote_plus(password)}))
+    text = re.sub(rf"(://[^\s/@:]*:)(?:{forms})(?=@)", r"\1***", text)
+    text = re.sub(rf"(\bpassword=)(?:{forms})(?![^\s&'\"])", r"\1***", text)
+    if password in names:
+        return text
+    return re.sub(rf"(?<!\w)([\"'`])(?:{forms})\1", r"\1***\1", text)
