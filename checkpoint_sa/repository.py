@@ -724,12 +724,34 @@ def delete_runs(
     chains: set[ChainKey] = set()
     for chunk in _chunks(sorted(freed - kept), _TUPLES):
         chains.update(row[:4] for row in connection.execute(sql.GET_CHAINS, {"blob_keys": chunk}))
-    lock_chains(connection, chains)
-    apply(connection, sql.DELETE_BLOBS, freed - kept)
-    free_chains(connection, chains)
-    apply(connection, sql.DELETE_CHECKPOINTS, doomed)
-    apply(connection, sql.DELETE_WRITES, doomed)
+    delete_checkpoints(connection, doomed, writes_of=doomed, orphans=orphans)
+    delete_values(connection, freed - kept, chains)
+
+
+# Every deletion locks rows in one order: `delete_checkpoints`, then `delete_values`. Two of them
+# that meet on the same rows wait for each other; in two orders they would deadlock.
+
+
+def delete_checkpoints(
+    connection: Connection,
+    checkpoints: Collection[CheckpointKey],
+    *,
+    writes_of: Collection[CheckpointKey],
+    orphans: Collection[CheckpointKey],
+) -> None:
+    """Delete checkpoints and writes; checkpoints that stay behind as orphans lose their parent."""
+    apply(connection, sql.DELETE_CHECKPOINTS, checkpoints)
+    apply(connection, sql.DELETE_WRITES, writes_of)
     apply(connection, sql.FORGET_PARENTS, orphans)
+
+
+def delete_values(
+    connection: Connection, blobs: Collection[BlobKey], chains: Collection[ChainKey]
+) -> None:
+    """Delete values, and of chains the rows behind the last value that stays."""
+    lock_chains(connection, chains)
+    apply(connection, sql.DELETE_BLOBS, blobs)
+    free_chains(connection, chains)
 
 
 def used(row: AnyRow) -> Iterator[BlobKey]:
@@ -779,20 +801,18 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     ]
     if not doomed:
         return
-    apply(connection, sql.DELETE_CHECKPOINTS, doomed)
-    if checkpoint_ns is None:
-        apply(connection, sql.DELETE_WRITES, doomed)
-    else:  # with those of late writers, whose checkpoints went at an earlier put
-        ids = family[checkpoint_ns]
-        oldest = {"checkpoint_id": next(i for i in ids if i in kept[checkpoint_ns])}
-        connection.execute(sql.DELETE_OLDER_WRITES, scope | oldest)
     orphans = [
         (thread_id, namespace, checkpoint_id)
         for namespace, ids in kept.items()
         for checkpoint_id in ids
         if family[namespace][checkpoint_id].parent_checkpoint_id in family[namespace].keys() - ids
     ]
-    apply(connection, sql.FORGET_PARENTS, orphans)
+    writes_of = doomed if checkpoint_ns is None else []
+    delete_checkpoints(connection, doomed, writes_of=writes_of, orphans=orphans)
+    if checkpoint_ns is not None:  # also of late writers, whose checkpoints went at an earlier put
+        ids = family[checkpoint_ns]
+        oldest = {"checkpoint_id": next(i for i in ids if i in kept[checkpoint_ns])}
+        connection.execute(sql.DELETE_OLDER_WRITES, scope | oldest)
     needed = {key for row in uses(connection, thread_id, family) for key in used(row)}
     unused = {key for key in blobs.keys() - needed if key[1] in family}
     # A chain has rows to free where its last value goes.
@@ -801,9 +821,7 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
         for chain, values in positions.items()
         if max(values, key=values.__getitem__) in unused
     }
-    lock_chains(connection, chains)
-    apply(connection, sql.DELETE_BLOBS, unused)
-    free_chains(connection, chains)
+    delete_values(connection, unused, chains)
 
 
 def lock_chains(connection: Connection, chains: Collection[ChainKey]) -> None:

@@ -249,19 +249,13 @@ def _sized(parts: _Parts, plan: _Plan) -> _Plan:
     return plan._replace(chains=free.keys(), size=size)
 
 
-def _delete(connection: Connection, plan: _Plan) -> None:
-    repository.apply(connection, sql.DELETE_CHECKPOINTS, plan.checkpoints)
-    repository.apply(connection, sql.DELETE_WRITES, plan.writes)
-    repository.apply(connection, sql.FORGET_PARENTS, plan.without_parent)
-    repository.lock_chains(connection, plan.chains)
-    repository.apply(connection, sql.DELETE_BLOBS, plan.blobs)
-    repository.free_chains(connection, plan.chains)
-
-
 def _carry_out(connection: Connection, parts: _Parts, plan: _Plan, *, dry_run: bool) -> Deleted:
     plan = _sized(parts, plan)
     if not dry_run:
-        _delete(connection, plan)
+        repository.delete_checkpoints(
+            connection, plan.checkpoints, writes_of=plan.writes, orphans=plan.without_parent
+        )
+        repository.delete_values(connection, plan.blobs, plan.chains)
     return plan.size
 
 
