@@ -18,7 +18,6 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import (
     AsyncAdaptedQueuePool,
     NullPool,
@@ -180,6 +179,8 @@ def make_engine(url: str | URL, **options: Any) -> Engine:
 
 def make_async_engine(url: str | URL, **options: Any) -> AsyncEngine:
     """Create an async engine for a connection string; `options` are `create_async_engine`'s."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - imports the ORM
+
     parsed = parse_url(url, "async")
     if parsed.drivername.endswith("+asyncpg"):
         parsed, connect_args = _libpq_for_asyncpg(parsed)

@@ -22,19 +22,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, column, event, inspect, select, table
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import LargeBinary
 
 from checkpoint_sa import engines
 from checkpoint_sa.errors import ConfigurationError, SchemaError
-from checkpoint_sa.models import metadata
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from alembic.config import Config
     from sqlalchemy import ColumnClause
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.schema import SchemaItem
 
 __all__ = [
@@ -65,7 +64,6 @@ _APPLICATION_TABLE = "alembic_version"
 """Where our revision stands when an application runs our revisions as a branch of its own."""
 
 _PREFIX = "checkpoint_sa_"
-_TABLES = frozenset({*metadata.tables, VERSION_TABLE})
 _LOCK_SECONDS = engines.LOCK_SECONDS
 
 _QUESTIONS = ("current", "verify")
@@ -218,7 +216,10 @@ def include_object(  # noqa: PLR0913 - Alembic's hook
     For `context.configure(include_object=...)` in the application's env.py, whether our metadata is
     part of its `target_metadata` or not. `schema` is that of our tables (`functools.partial`).
     """
-    return kind != "table" or name not in _TABLES or getattr(item, "schema", None) != schema
+    from checkpoint_sa.models import metadata  # noqa: PLC0415 - imports the ORM
+
+    ours = {*metadata.tables, VERSION_TABLE}
+    return kind != "table" or name not in ours or getattr(item, "schema", None) != schema
 
 
 def ini_path() -> Path:
@@ -454,6 +455,8 @@ async def _acall(
     bind: AsyncEngine | AsyncConnection | URL | str,
     function: Callable[[Connection], T],
 ) -> T:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine  # noqa: PLC0415 - imports the ORM
+
     if isinstance(bind, AsyncConnection):
         return await bind.run_sync(function)
     if isinstance(bind, AsyncEngine):

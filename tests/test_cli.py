@@ -76,6 +76,27 @@ def test_verify_of_a_database_without_tables(url: str, capsys: Captured) -> None
     assert "no checkpoint tables" in said.err
 
 
+def test_a_probe_loads_neither_langgraph_nor_alembic_nor_the_orm(url: str) -> None:
+    migrate.upgrade(url)
+    program = (
+        "import sys; from checkpoint_sa.cli import main;"
+        " assert main(['verify', '--url', sys.argv[1]]) == 0;"
+        " slow = {'langgraph', 'langchain_core', 'alembic', 'sqlalchemy.orm', 'rich'};"
+        " assert not slow & sys.modules.keys(), slow & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program, url], check=True)
+
+
+def test_every_public_name_is_there_at_its_first_use() -> None:
+    program = (
+        "import checkpoint_sa;"
+        " assert all(getattr(checkpoint_sa, name) for name in checkpoint_sa.__all__);"
+        " assert set(checkpoint_sa.__all__) <= set(dir(checkpoint_sa));"
+        " assert checkpoint_sa.migrate.HEAD and not hasattr(checkpoint_sa, 'nosuch')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_nothing_is_dropped_by_accident(url: str, capsys: Captured) -> None:
     main(["upgrade", "--url", url])
     assert main(["downgrade", "base", "--url", url]) == USAGE

@@ -10,13 +10,14 @@ import argparse
 import os
 import re
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from checkpoint_sa import engines
-from checkpoint_sa.cli import clean, completion, look, move, schema
+from checkpoint_sa.cli import schema
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ A URL on the command line shows in the list of processes; CHECKPOINT_SA_URL does
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors go to standard error, without a password."""
-    given = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = parser(arguments[0] if arguments else None).parse_args(arguments)
     try:
         given.run(given)
         sys.stdout.flush()
@@ -55,8 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser with every command."""
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser with every command.
+
+    If a command about the schema is named, with these alone: a probe starts `verify` every few
+    seconds, and the other commands import LangGraph.
+    """
     whole = argparse.ArgumentParser(
         prog="checkpoint-sa",
         description="LangGraph checkpoints in a database: the schema, and what is stored.",
@@ -65,10 +71,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     schema.add(commands)
-    look.add(commands)
-    clean.add(commands)
-    move.add(commands)
-    completion.add(commands)
+    if command not in commands.choices:
+        for module in ("look", "clean", "move", "completion"):
+            import_module(f"{__name__}.{module}").add(commands)
     return whole
 
 

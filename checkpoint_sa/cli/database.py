@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import SQLAlchemySaver, engines
+import checkpoint_sa
+from checkpoint_sa import engines
 from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
+
+    from checkpoint_sa import SQLAlchemySaver
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -101,7 +104,7 @@ def run_on(
     """
     if in_loop or engines.is_async(url):
         return asyncio.run(_in_loop([(url, schema)], function))
-    with SQLAlchemySaver.from_conn_string(url, schema=schema) as saver:
+    with checkpoint_sa.SQLAlchemySaver.from_conn_string(url, schema=schema) as saver:
         return function(saver)
 
 
@@ -127,7 +130,7 @@ async def _in_loop(places: Sequence[tuple[str, str | None]], function: Callable[
             else:
                 engine = engines.make_engine(url)
                 stack.callback(engine.dispose)
-            savers.append(SQLAlchemySaver(engine, schema=schema))
+            savers.append(checkpoint_sa.SQLAlchemySaver(engine, schema=schema))
         return await greenlet_spawn(function, *savers)
 
 
