@@ -27,7 +27,7 @@ DONE, DATA, USAGE, DATABASE = range(4)
 
 _EPILOG = """\
 exit codes:
-  0  done; verify: the database is at this release's revision
+  0  done; verify: this release works with the database's tables
   1  the schema: behind, ahead, not there, another package's, or locked by another migration;
      a value can't be read; a thread isn't there
   2  usage: an argument, the URL, a driver that isn't installed
