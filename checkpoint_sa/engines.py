@@ -94,6 +94,9 @@ _FREE_AUTOCOMMIT = _PSYCOPG | {"asyncpg"}
 
 _BUSY_MILLISECONDS = 30_000
 
+_POOL_SIZE = 10
+"""Connections of an engine that we make; operations that find none free wait in line."""
+
 _OURS_ARE_AUTOCOMMIT = ("sqlite", "postgresql", *MYSQL_FAMILY)
 
 
@@ -212,6 +215,9 @@ def _libpq_for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
 def _options(url: URL, pool: type[QueuePool], options: dict[str, Any]) -> dict[str, Any]:
     backend = url.get_backend_name()
     defaults: dict[str, Any] = {"hide_parameters": True}
+    if "poolclass" not in options:
+        # No overflow: its connections are closed as they come back, and opened again and again.
+        defaults |= {"pool_size": _POOL_SIZE, "max_overflow": 0}
     connect_args: dict[str, Any] = {}
     if backend in _OURS_ARE_AUTOCOMMIT:
         # An operation of one statement is one round trip, then; others begin a transaction.
