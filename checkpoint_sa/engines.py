@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import threading
 import time
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -37,12 +38,12 @@ from checkpoint_sa.types import MYSQL_FAMILY, POSTGRESQL_FAMILY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 Colour = Literal["sync", "async"]
-Lock = TypeVar("Lock")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -431,20 +432,42 @@ def _driver_commits(connection: Connection) -> bool:
     return connection.dialect.name in MYSQL_FAMILY and asked is not None and bool(asked())
 
 
-_locks: WeakKeyDictionary[object, Any] = WeakKeyDictionary()
+_locks: WeakKeyDictionary[object, AbstractContextManager[object]] = WeakKeyDictionary()
 
 
-def lock_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock | None:
+class _TaskLock:
+    """A lock that tasks take, in greenlets of SQLAlchemy's, as threads take `threading.RLock`."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    def __enter__(self) -> None:
+        await_only(self._lock.acquire())
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _lock_of(owner: Engine | Connection) -> AbstractContextManager[object]:
+    """Return the lock of an engine or connection, which all savers on it share."""
+    found = _locks.get(owner)
+    if found is None:
+        made = _TaskLock() if owner.dialect.is_async else threading.RLock()
+        found = _locks.setdefault(owner, made)
+    return found
+
+
+def lock_for(owner: Engine | Connection) -> AbstractContextManager[object] | None:
     """Return the lock of a single connection that many share; None where a pool gives out several.
 
     It belongs to the engine or connection, so that several savers on it take turns as well.
     """
     if isinstance(owner, Engine) and not isinstance(owner.pool, StaticPool):
         return None
-    return cast("Lock", _locks.setdefault(owner, make_lock()))
+    return _lock_of(owner)
 
 
-def queue_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock | None:
+def queue_for(owner: Engine | Connection) -> AbstractContextManager[object] | None:
     """Return the lock in which an SQLite engine's writers wait for each other; None elsewhere.
 
     SQLite has one writer at a time, and lets others sleep for milliseconds before they ask again:
@@ -455,7 +478,7 @@ def queue_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock
     # A NullPool serves several event loops, a lock of asyncio's one.
     if isinstance(owner.pool, StaticPool | NullPool):
         return None
-    return cast("Lock", _locks.setdefault(owner, make_lock()))
+    return _lock_of(owner)
 
 
 # Faults

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Table
     from sqlalchemy.engine import URL
 
+    from checkpoint_sa.database import Database
     from checkpoint_sa.saver import SQLAlchemySaver
     from checkpoint_sa.transfer import CopySummary, Rows
 
@@ -142,12 +143,13 @@ def run(  # noqa: PLR0913
             "The values of the source aren't encrypted by AESGCMSerializer, and this saver would"
             " refuse to read them. Import with another saver, or with allow_plain=True."
         )
-    side = transfer.side_of(target)
     with _engine(source) as engine:
 
         def imported(thread_id: str) -> CopySummary | None:
             with _snapshot(engine) as connection:
-                return _import(peers.Peer(connection, schema), side, thread_id, dry_run=dry_run)
+                return _import(
+                    peers.Peer(connection, schema), target.database, thread_id, dry_run=dry_run
+                )
 
         return transfer.each(imported, threads, _threads(engine, schema), progress)
 
@@ -190,7 +192,7 @@ def _threads(engine: Engine, schema: str | None) -> Iterator[str]:
 
 
 def _import(
-    peer: peers.Peer, target: transfer.Side, thread_id: str, *, dry_run: bool
+    peer: peers.Peer, target: Database, thread_id: str, *, dry_run: bool
 ) -> CopySummary | None:
     """Import one thread; None where there is none."""
     if next(peer.checkpoints(thread_id), None) is None:
@@ -199,6 +201,7 @@ def _import(
         lambda: _pages(_rows(peer, thread_id)),
         target,
         thread_id,
+        name="import",
         dry_run=dry_run,
         is_checked=False,
     )

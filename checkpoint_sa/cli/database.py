@@ -7,7 +7,7 @@ import json
 import os
 from argparse import ArgumentTypeError
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.util import greenlet_spawn
 
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection
-
     from checkpoint_sa import SQLAlchemySaver
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -132,13 +129,3 @@ async def _in_loop(places: Sequence[tuple[str, str | None]], function: Callable[
                 stack.callback(engine.dispose)
             savers.append(checkpoint_sa.SQLAlchemySaver(engine, schema=schema))
         return await greenlet_spawn(function, *savers)
-
-
-def read(
-    saver: SQLAlchemySaver,
-    function: Callable[Concatenate[Connection, P], T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T:
-    """Read from a saver's database, as its own methods do."""
-    return saver._read(function, *args, **kwargs)  # noqa: SLF001
