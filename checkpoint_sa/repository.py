@@ -548,6 +548,8 @@ class _Walk:
         """Channel -> version of its blob."""
         self.inline: dict[str, Any] = {}
         """Channel -> value out of a checkpoint's JSON."""
+        self.found: dict[str, str] = {}
+        """Channel -> version that the checkpoint with the value has."""
         self.open = set(self.path)
 
     def take(self, link: _Link, stored: Collection[tuple[str, ...]]) -> None:
@@ -563,6 +565,7 @@ class _Walk:
                 self.inline[channel] = link.inline[channel]
             else:
                 continue
+            self.found[channel] = str(version)
             self.open.discard(channel)
 
 
@@ -771,7 +774,15 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     family: Family = defaultdict(dict)
     for row in connection.execute(sql.family(namespace=one), scope):
         family[row.checkpoint_ns][row.checkpoint_id] = row
-    kept = kept_of(connection, thread_id, family, blobs, latest_of(family))
+    latest = latest_of(family)
+    rows = [
+        row
+        for namespace, members in family.items()
+        for checkpoint_id, row in members.items()
+        if one or checkpoint_id in latest[namespace]
+    ]
+    lines = Lines(connection, thread_id, rows, is_whole=one)
+    kept = kept_of(connection, thread_id, family, blobs, latest, lines)
     doomed = [
         (thread_id, namespace, checkpoint_id)
         for namespace, rows in family.items()
@@ -845,12 +856,40 @@ def latest_of(family: Family) -> dict[str, set[str]]:
     return {namespace: {next(reversed(rows))} for namespace, rows in family.items()}
 
 
-def kept_of(
+class Lines:
+    """The versions and inline values of a thread's checkpoints, as far as they are needed."""
+
+    def __init__(
+        self, connection: Connection, thread_id: str, rows: Iterable[AnyRow], *, is_whole: bool
+    ) -> None:
+        """Begin with the rows of some checkpoints, or with `is_whole` of all."""
+        self._connection = connection
+        self._thread_id = thread_id
+        self._is_whole = is_whole
+        self._links: dict[str, dict[str, _Link]] = defaultdict(dict)
+        self._take(rows)
+
+    def _take(self, rows: Iterable[AnyRow]) -> None:
+        for row in rows:
+            self._links[row.checkpoint_ns][row.checkpoint_id] = _link(row)
+
+    def of(self, namespace: str) -> dict[str, _Link]:
+        """Return what is known of a namespace, by checkpoint id."""
+        return self._links[namespace]
+
+    def complete(self, namespaces: Iterable[str]) -> None:
+        """Read the other checkpoints of some namespaces: a statement, where there are any."""
+        if not self._is_whole:
+            self._take(uses(self._connection, self._thread_id, namespaces))
+
+
+def kept_of(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     connection: Connection,
     thread_id: str,
     family: Family,
     blobs: Mapping[BlobKey, str],
     wanted: Mapping[str, Collection[str]],
+    lines: Lines,
 ) -> dict[str, set[str]]:
     """Return the checkpoints that stay, by namespace: those that are wanted and what they need."""
     kept = {namespace: set(ids) for namespace, ids in wanted.items()}
@@ -866,24 +905,9 @@ def kept_of(
         for row in connection.execute(sql.GET_SENDERS, {"keys": chunk}):
             kept[row.checkpoint_ns].add(row.checkpoint_id)
 
-    # LangGraph counts each DeltaChannel's updates in metadata. LangGraph.js only marks the thread:
-    # there, every channel with a version and no value may be one.
-    deltas = {
-        namespace: {channel for row in rows.values() for channel in said(row.counters) or ()}
-        for namespace, rows in family.items()
-        if any(said(row.counters) or said(row.delta) for row in rows.values())
-    }
-    links: dict[str, dict[str, _Link]] = defaultdict(dict)
-    for row in uses(connection, thread_id, deltas):
-        links[row.checkpoint_ns][row.checkpoint_id] = _link(row)
-    for namespace, channels in deltas.items():
-        stored = {key[2:] for key, kind in blobs.items() if key[1] == namespace and kind != "empty"}
-        of_javascript = any(said(row.delta) for row in family[namespace].values())
-        ids = wanted[namespace]
-        for link in [link for link in map(links[namespace].get, ids) if link is not None]:
-            if link.parent_id not in ids:  # else the parent needs all that this one does
-                names = channels | link.versions.keys() if of_javascript else channels
-                kept[namespace].update(_needed(link, links[namespace], names, stored))
+    ancestors = rebuilt_from(connection, thread_id, family, blobs, wanted, lines)
+    for namespace, ids in ancestors.items():
+        kept[namespace] |= ids
 
     # A call's namespace ends in its task id, after a colon; a subgraph with a checkpointer of its
     # own has none, and its state outlives each call. A call can be stored before the root
@@ -896,28 +920,121 @@ def kept_of(
     return {namespace: ids & family[namespace].keys() for namespace, ids in kept.items()}
 
 
+def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
+    connection: Connection,
+    thread_id: str,
+    family: Family,
+    blobs: Mapping[BlobKey, str],
+    wanted: Mapping[str, Collection[str]],
+    lines: Lines,
+) -> dict[str, set[str]]:
+    """Return the ancestors that the values of wanted checkpoints are rebuilt from, by namespace.
+
+    LangGraph rebuilds a DeltaChannel where a checkpoint has a version of it and no value: from the
+    nearest value that an ancestor has, or from nothing, and from the writes since. A version
+    without a value isn't enough to know one by, for a channel that was cleared is stored alike. A
+    channel is a DeltaChannel if
+
+    - the metadata of its namespace counts its updates, or LangGraph.js has marked the thread;
+    - or ancestors have writes to it, from the nearest value on, as older releases of LangGraph
+      don't count all updates. A channel that was cleared had its value after the last write;
+    - or the nearest value has the same version. A plain channel became a DeltaChannel, and nothing
+      was written to it since.
+    """
+    stored: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for key, kind in blobs.items():
+        if kind != "empty":
+            stored[key[1]].add(key[2:])
+    heads = [
+        (namespace, link, channels)
+        for namespace, ids in wanted.items()
+        for link in map(lines.of(namespace).get, ids)
+        # If the parent is wanted as well, it needs all that this one does.
+        if link and link.parent_id in family[namespace] and link.parent_id not in ids
+        if (channels := _without_value(link, stored[namespace]))
+    ]
+    if not heads:
+        return {}
+
+    namespaces = {namespace for namespace, *_ in heads}
+    lines.complete(namespaces)
+    counted = {namespace: _counted(family[namespace].values()) for namespace in namespaces}
+    pasts = []
+    for namespace, link, channels in heads:
+        walk = _walk_back(link, lines.of(namespace), channels, stored[namespace])
+        known = counted[namespace]
+        for channel, path in walk.path.items():
+            is_same = walk.found.get(channel) == str(link.versions[channel])
+            is_known = is_same or known is None or channel in known
+            pasts.append((namespace, channel, path, is_known))
+    doubtful = {(namespace, channel) for namespace, channel, _, is_known in pasts if not is_known}
+    written = _written(connection, thread_id, doubtful)
+
+    needed: dict[str, set[str]] = defaultdict(set)
+    for namespace, channel, path, is_known in pasts:
+        if is_known or not written[namespace, channel].isdisjoint(path):
+            needed[namespace].update(path)
+    return needed
+
+
+def _without_value(link: _Link, stored: Collection[tuple[str, ...]]) -> list[str]:
+    """Name the channels that may be DeltaChannels and have no value at a checkpoint."""
+    walk = _Walk(
+        channel
+        for channel in link.versions
+        if channel not in (sql.INPUT, sql.TASKS) and not channel.startswith(sql.BRANCH)
+    )
+    walk.take(link, stored)
+    return sorted(walk.open)
+
+
+def _counted(rows: Iterable[AnyRow]) -> Collection[str] | None:
+    """Name the channels that metadata knows as DeltaChannels; None: each of them may be one.
+
+    LangGraph counts the updates of a DeltaChannel. LangGraph.js only marks the thread.
+    """
+    channels: set[str] = set()
+    for row in rows:
+        if said(row.delta):
+            return None
+        channels.update(said(row.counters) or ())
+    return channels
+
+
+def _written(
+    connection: Connection, thread_id: str, channels: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], set[str]]:
+    """Return the checkpoints that have writes to some channels, each with its namespace."""
+    written: dict[tuple[str, str], set[str]] = defaultdict(set)
+    names = sorted({name for _, name in channels})
+    for namespaces in _chunks(sorted({namespace for namespace, _ in channels}), _SINGLES // 2):
+        for some in _chunks(names, _SINGLES // 2):
+            wanted = {"thread_id": thread_id, "namespaces": namespaces, "channels": some}
+            for row in connection.execute(sql.GET_WRITTEN, wanted):
+                written[row.checkpoint_ns, row.channel].add(row.checkpoint_id)
+    return written
+
+
 def said(text: str | None) -> Any:
     """Return a part of a document; None where it is missing, which SQLite says as null."""
     return json.loads(text) if text and text != "{}" else None
 
 
-def _needed(
+def _walk_back(
     head: _Link,
     links: Mapping[str, _Link],
     channels: Iterable[str],
     stored: Collection[tuple[str, ...]],
-) -> set[str]:
-    """Name the ancestors from which the DeltaChannels of a checkpoint are rebuilt."""
-    start = _Walk(channels)
-    start.take(head, stored)
-    walk = _Walk(start.open)  # what the checkpoint holds itself needs no ancestor
+) -> _Walk:
+    """Follow the parents of a checkpoint until each channel has met a stored value."""
+    walk = _Walk(channels)
     seen = {head.checkpoint_id}
     at = head.parent_id
     while walk.open and at is not None and at in links and at not in seen:
         seen.add(at)
         walk.take(links[at], stored)
         at = links[at].parent_id
-    return set().union(*walk.path.values())
+    return walk
 
 
 def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:
