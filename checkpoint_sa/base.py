@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from contextlib import AbstractContextManager
 
+    from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointTuple
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from typing_extensions import Self
@@ -214,6 +215,14 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def incremental(self) -> bool:
         """Whether values are stored as what changed."""
         return self.tails is not None
+
+    def _place(self, config: RunnableConfig) -> tuple[str, str, str | None]:
+        """Return the place of the checkpoint to read: the latest one's, where others are replaced.
+
+        An application may keep the config of an open question, and resume the graph with it twice.
+        """
+        thread_id, checkpoint_ns, checkpoint_id = codec.address(config)
+        return thread_id, checkpoint_ns, None if self.keeps_latest_only else checkpoint_id
 
     def _known(
         self, thread_id: str, checkpoint_ns: str, _: str | None = None

@@ -801,7 +801,7 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
         (thread_id, namespace, checkpoint_id)
         for namespace, ids in kept.items()
         for checkpoint_id in ids
-        if family[namespace][checkpoint_id].parent_checkpoint_id in family[namespace].keys() - ids
+        if (parent := family[namespace][checkpoint_id].parent_checkpoint_id) and parent not in ids
     ]
     apply(connection, sql.FORGET_PARENTS, orphans)
     needed = {key for row in uses(connection, thread_id, family) for key in used(row)}

@@ -197,7 +197,7 @@ class SQLAlchemySaver(BaseSaver):
             SchemaError: The tables aren't those of this release.
             CorruptDataError: A stored value can't be deserialized.
         """
-        address = codec.address(config)
+        address = self._place(config)
         stored = self._read(repository.get, *address, known=self._known(*address))
         return None if stored is None else self._loaded(stored)
 
@@ -703,7 +703,8 @@ class ShallowSQLAlchemySaver(SQLAlchemySaver):
 
     On the same tables. There is no history to travel in, so storage doesn't grow with the number of
     steps; each call of a subgraph is a namespace of its own and stays until `prune`. A run that was
-    cancelled and finishes late doesn't replace what is newer.
+    cancelled and finishes late doesn't replace what is newer. `get_tuple` returns the latest
+    checkpoint for the config of a replaced one.
     """
 
     keeps_latest_only = True
