@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from checkpoint_sa import statements as sql
@@ -937,7 +937,7 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
 
     - the metadata of its namespace counts its updates, or LangGraph.js has marked the thread;
     - or ancestors have writes to it, from the nearest value on, as older releases of LangGraph
-      don't count all updates. A channel that was cleared had its value after the last write;
+      don't count all updates; see `_is_written`;
     - or the nearest value has the same version. A plain channel became a DeltaChannel, and nothing
       was written to it since.
     """
@@ -959,21 +959,21 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     namespaces = {namespace for namespace, *_ in heads}
     lines.complete(namespaces)
     counted = {namespace: _counted(family[namespace].values()) for namespace in namespaces}
-    pasts = []
+    needed: dict[str, set[str]] = defaultdict(set)
+    doubtful = []
     for namespace, link, channels in heads:
         walk = _walk_back(link, lines.of(namespace), channels, stored[namespace])
         known = counted[namespace]
         for channel, path in walk.path.items():
             is_same = walk.found.get(channel) == str(link.versions[channel])
-            is_known = is_same or known is None or channel in known
-            pasts.append((namespace, channel, path, is_known))
-    doubtful = {(namespace, channel) for namespace, channel, _, is_known in pasts if not is_known}
-    written = _written(connection, thread_id, doubtful)
-
-    needed: dict[str, set[str]] = defaultdict(set)
-    for namespace, channel, path, is_known in pasts:
-        if is_known or not written[namespace, channel].isdisjoint(path):
-            needed[namespace].update(path)
+            if is_same or known is None or channel in known:
+                needed[namespace].update(path)
+            else:
+                doubtful.append((namespace, channel, [link.checkpoint_id, *path]))
+    written = _written(connection, thread_id, {namespace for namespace, *_ in doubtful})
+    for namespace, channel, line in doubtful:
+        if _is_written(channel, line, lines.of(namespace), family[namespace], written[namespace]):
+            needed[namespace].update(line[1:])
     return needed
 
 
@@ -1002,17 +1002,45 @@ def _counted(rows: Iterable[AnyRow]) -> Collection[str] | None:
 
 
 def _written(
-    connection: Connection, thread_id: str, channels: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], set[str]]:
-    """Return the checkpoints that have writes to some channels, each with its namespace."""
-    written: dict[tuple[str, str], set[str]] = defaultdict(set)
-    names = sorted({name for _, name in channels})
-    for namespaces in _chunks(sorted({namespace for namespace, _ in channels}), _SINGLES // 2):
-        for some in _chunks(names, _SINGLES // 2):
-            wanted = {"thread_id": thread_id, "namespaces": namespaces, "channels": some}
-            for row in connection.execute(sql.GET_WRITTEN, wanted):
-                written[row.checkpoint_ns, row.channel].add(row.checkpoint_id)
+    connection: Connection, thread_id: str, namespaces: Collection[str]
+) -> dict[str, dict[str, set[str]]]:
+    """Return the channels that the checkpoints of some namespaces have writes to."""
+    written: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for chunk in _chunks(sorted(namespaces), _SINGLES):
+        wanted = {"thread_id": thread_id, "namespaces": chunk}
+        for row in connection.execute(sql.GET_WRITTEN, wanted):
+            written[row.checkpoint_ns][row.checkpoint_id].add(row.channel)
     return written
+
+
+def _is_written(
+    channel: str,
+    line: Sequence[str],
+    links: Mapping[str, _Link],
+    rows: Mapping[str, AnyRow],
+    written: Mapping[str, Collection[str]],
+) -> bool:
+    """Whether a channel without a value gets one from the writes of a checkpoint's ancestors.
+
+    A channel that was cleared had its value after the last write, so that there is none since. An
+    UntrackedValue never has one, and `update_state` stores writes to it. LangGraph's loop changes
+    its version too and doesn't store the write beside the others: the latest change decides.
+
+    Args:
+        channel: The channel.
+        line: The checkpoint and its ancestors, back to the one with the nearest value.
+        links: The checkpoints of the namespace.
+        rows: The same, as `statements.family` has them.
+        written: Checkpoint id -> channels that it has writes to.
+    """
+    if not any(channel in written.get(ancestor, ()) for ancestor in line[1:]):
+        return False
+    for child, parent in pairwise(line):
+        if links[child].versions.get(channel) != links[parent].versions.get(channel):
+            found = written.get(parent, ())
+            is_of_loop = child in rows and said(rows[child].source) == "loop"
+            return channel in found or not found or not is_of_loop
+    return True
 
 
 def said(text: str | None) -> Any:

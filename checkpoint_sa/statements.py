@@ -807,7 +807,6 @@ GET_WRITTEN = (
     .where(
         writes.c.thread_id == _bind("thread_id"),
         one_of("namespaces", writes.c.checkpoint_ns),
-        one_of("channels", writes.c.channel),
     )
     .distinct()
 )
@@ -860,6 +859,7 @@ def family(*, namespace: bool, times: bool = False) -> Select[Any]:
             _part(columns.metadata, "counters_since_delta_snapshot").label("counters"),
             _part(columns.metadata, "delta_writes_versioned").label("delta"),
             _part(columns.metadata, "parents").label("parents"),
+            _part(columns.metadata, "source").label("source"),
             versions.label("versions"),
             inline.label("inline"),
             *made,

@@ -162,6 +162,7 @@ def test_prune_keeps_no_more_than_back_to_the_nearest_value(older: Store) -> Non
         "plain, at exit, then updated": 1,
         "plain, asking": 1,
         "plain, resumed": 1,
+        "plain, an untracked value updated": 1,
         "plain, inside another": 2,
     }
     assert after["a snapshot, then updated"] == 2

@@ -156,6 +156,12 @@ def forked(thread: Thread) -> None:
     thread.app.update_state(first.config, {"log": ["fork"]}, as_node="third")
 
 
+def untracked(thread: Thread) -> None:
+    thread.invoke(2)
+    thread.app.update_state(thread.config, {"calls": 7, "jump": "over"}, as_node="third")
+    thread.invoke()
+
+
 def migrated(thread: Thread) -> None:
     plain = graph(None).compile(checkpointer=thread.saver)
     plain.invoke({"log": ["plain"], "word": "word", "turn": 0}, thread.config)
@@ -182,6 +188,7 @@ THREADS: dict[str, tuple[dict[str, Any], Callable[[Thread], None]]] = {
     "plain, at exit, then updated": ({"frequency": None}, at_exit_and_updated),
     "plain, asking": ({"frequency": None, "ask": True}, invoked),
     "plain, resumed": ({"frequency": None, "ask": True}, resumed),
+    "plain, an untracked value updated": ({"frequency": None}, untracked),
     "plain, inside another": ({"frequency": None, "ask": True, "memory": None}, invoked),
 }
 """By name, as `graph` is called for a thread, and how that graph makes it."""
