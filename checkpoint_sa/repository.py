@@ -866,21 +866,47 @@ class Lines:
         self._connection = connection
         self._thread_id = thread_id
         self._is_whole = is_whole
-        self._links: dict[str, dict[str, _Link]] = defaultdict(dict)
+        self._rows: dict[tuple[str, str], AnyRow] = {}
+        self._links: dict[tuple[str, str], _Link] = {}
         self._take(rows)
 
     def _take(self, rows: Iterable[AnyRow]) -> None:
-        for row in rows:
-            self._links[row.checkpoint_ns][row.checkpoint_id] = _link(row)
-
-    def of(self, namespace: str) -> dict[str, _Link]:
-        """Return what is known of a namespace, by checkpoint id."""
-        return self._links[namespace]
+        self._rows.update(((row.checkpoint_ns, row.checkpoint_id), row) for row in rows)
 
     def complete(self, namespaces: Iterable[str]) -> None:
-        """Read the other checkpoints of some namespaces: a statement, where there are any."""
+        """Read all checkpoints of some namespaces, unless all are known: one statement."""
         if not self._is_whole:
             self._take(uses(self._connection, self._thread_id, namespaces))
+
+    def get(self, namespace: str, checkpoint_id: str) -> _Link | None:
+        """Return a checkpoint; None if it isn't there, or isn't known so far."""
+        key = (namespace, checkpoint_id)
+        if key in self._rows and key not in self._links:
+            self._links[key] = _link(self._rows[key])
+        return self._links.get(key)
+
+    def walk(
+        self,
+        namespace: str,
+        head: _Link,
+        channels: Iterable[str],
+        stored: Collection[tuple[str, ...]],
+    ) -> tuple[_Walk, list[_Link]]:
+        """Follow the parents of a checkpoint until each channel has met a stored value.
+
+        Returns where each channel met it, and the checkpoint with the ancestors that were met.
+        """
+        walk = _Walk(channels)
+        line = [head]
+        seen = {head.checkpoint_id}
+        while walk.open and (at := line[-1].parent_id) is not None and at not in seen:
+            link = self.get(namespace, at)
+            if link is None:
+                break
+            seen.add(at)
+            line.append(link)
+            walk.take(link, stored)
+        return walk, line
 
 
 def kept_of(  # noqa: PLR0913, PLR0917 - all that is known of a thread
@@ -936,10 +962,8 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     channel is a DeltaChannel if
 
     - the metadata of its namespace counts its updates, or LangGraph.js has marked the thread;
-    - or ancestors have writes to it, from the nearest value on, as older releases of LangGraph
-      don't count all updates; see `_is_written`;
-    - or the nearest value has the same version. A plain channel became a DeltaChannel, and nothing
-      was written to it since.
+    - or it is rebuilt all the same, as older releases of LangGraph don't count all updates; see
+      `_is_rebuilt`.
     """
     stored: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for key, kind in blobs.items():
@@ -948,7 +972,7 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     heads = [
         (namespace, link, channels)
         for namespace, ids in wanted.items()
-        for link in map(lines.of(namespace).get, ids)
+        for link in (lines.get(namespace, checkpoint_id) for checkpoint_id in ids)
         # If the parent is wanted as well, it needs all that this one does.
         if link and link.parent_id in family[namespace] and link.parent_id not in ids
         if (channels := _without_value(link, stored[namespace]))
@@ -962,18 +986,23 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     needed: dict[str, set[str]] = defaultdict(set)
     doubtful = []
     for namespace, link, channels in heads:
-        walk = _walk_back(link, lines.of(namespace), channels, stored[namespace])
+        walk, line = lines.walk(namespace, link, channels, stored[namespace])
         known = counted[namespace]
         for channel, path in walk.path.items():
-            is_same = walk.found.get(channel) == str(link.versions[channel])
-            if is_same or known is None or channel in known:
+            if known is None or channel in known:
                 needed[namespace].update(path)
             else:
-                doubtful.append((namespace, channel, [link.checkpoint_id, *path]))
-    written = _written(connection, thread_id, {namespace for namespace, *_ in doubtful})
-    for namespace, channel, line in doubtful:
-        if _is_written(channel, line, lines.of(namespace), family[namespace], written[namespace]):
-            needed[namespace].update(line[1:])
+                is_same = walk.found.get(channel) == str(link.versions[channel])
+                doubtful.append((namespace, channel, line[: len(path) + 1], is_same))
+    namespaces = {namespace for namespace, _, _, is_same in doubtful if not is_same}
+    written = _written(connection, thread_id, namespaces)
+    for namespace, channel, line, is_same in doubtful:
+        sources = [
+            said(row.source) if (row := family[namespace].get(child.checkpoint_id)) else None
+            for child in line
+        ]
+        if _is_rebuilt(channel, line, sources, written[namespace], is_same=is_same):
+            needed[namespace].update(link.checkpoint_id for link in line[1:])
     return needed
 
 
@@ -1013,56 +1042,45 @@ def _written(
     return written
 
 
-def _is_written(
+def _is_rebuilt(
     channel: str,
-    line: Sequence[str],
-    links: Mapping[str, _Link],
-    rows: Mapping[str, AnyRow],
+    line: Sequence[_Link],
+    sources: Sequence[str | None],
     written: Mapping[str, Collection[str]],
+    *,
+    is_same: bool,
 ) -> bool:
-    """Whether a channel without a value gets one from the writes of a checkpoint's ancestors.
+    """Whether a channel that no metadata counts is rebuilt from the ancestors of a checkpoint.
 
-    A channel that was cleared had its value after the last write, so that there is none since. An
-    UntrackedValue never has one, and `update_state` stores writes to it. LangGraph's loop changes
-    its version too and doesn't store the write beside the others: the latest change decides.
+    It is a DeltaChannel if ancestors have writes to it, from the nearest value on. A channel that
+    was cleared had its value after the last write, so that there is none since. An UntrackedValue
+    never has one, and `update_state` stores writes to it. LangGraph's loop changes its version too
+    and doesn't store the write beside the others: the latest change decides.
+
+    Where the nearest value has the checkpoint's version, nothing was written since. A plain channel
+    became a DeltaChannel, or the graph has it no more. The loop would count a DeltaChannel.
 
     Args:
         channel: The channel.
         line: The checkpoint and its ancestors, back to the one with the nearest value.
-        links: The checkpoints of the namespace.
-        rows: The same, as `statements.family` has them.
+        sources: `source` of each one's metadata.
         written: Checkpoint id -> channels that it has writes to.
+        is_same: Whether the nearest value has the version that the checkpoint has.
     """
-    if not any(channel in written.get(ancestor, ()) for ancestor in line[1:]):
+    if is_same:
+        return not {"loop", "input"}.intersection(map(str, sources[:-1]))
+    if not any(channel in written.get(ancestor.checkpoint_id, ()) for ancestor in line[1:]):
         return False
-    for child, parent in pairwise(line):
-        if links[child].versions.get(channel) != links[parent].versions.get(channel):
-            found = written.get(parent, ())
-            is_of_loop = child in rows and said(rows[child].source) == "loop"
-            return channel in found or not found or not is_of_loop
+    for (child, parent), source in zip(pairwise(line), sources, strict=False):
+        if child.versions.get(channel) != parent.versions.get(channel):
+            found = written.get(parent.checkpoint_id, ())
+            return channel in found or not found or source != "loop"
     return True
 
 
 def said(text: str | None) -> Any:
     """Return a part of a document; None where it is missing, which SQLite says as null."""
     return json.loads(text) if text and text != "{}" else None
-
-
-def _walk_back(
-    head: _Link,
-    links: Mapping[str, _Link],
-    channels: Iterable[str],
-    stored: Collection[tuple[str, ...]],
-) -> _Walk:
-    """Follow the parents of a checkpoint until each channel has met a stored value."""
-    walk = _Walk(channels)
-    seen = {head.checkpoint_id}
-    at = head.parent_id
-    while walk.open and at is not None and at in links and at not in seen:
-        seen.add(at)
-        walk.take(links[at], stored)
-        at = links[at].parent_id
-    return walk
 
 
 def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:

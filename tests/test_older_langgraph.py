@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import threads
 from graphs import App, app
+from langgraph.graph import START, StateGraph
 from sqlalchemy import insert
 from stores import Store, id_of, thread
+from typing_extensions import TypedDict
 
 from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite
 
@@ -253,6 +255,27 @@ def test_a_channel_that_was_cleared_keeps_nothing(store: Store, empty: bool) -> 
         execute(store, CheckpointBlob, [row | {"type": "empty", "blob": None}])
     store.prune(["t"])
     assert [found.config for found in store.list(thread())] == [latest]
+
+
+@pytest.mark.parametrize("shallow", [False, True], ids=["prune", "a shallow saver"])
+def test_a_channel_that_the_graph_has_no_more_keeps_nothing(store: Store, *, shallow: bool) -> None:
+    """LangGraph keeps its version; a small value was in the JSON of the checkpoints."""
+
+    def graph(**fields: Any) -> Any:
+        state: Any = TypedDict("state", {"turn": int, **fields})  # type: ignore[misc]
+        builder: Any = StateGraph(state)
+        builder.add_node("node", lambda state: {"turn": state["turn"] + 1})
+        builder.add_edge(START, "node")
+        return builder
+
+    builder = graph(word=str, words=list[str])
+    app(store, builder).invoke({"turn": 0, "word": "w", "words": ["w"]})
+    for turn in range(3):
+        app(store, graph(), store.make_saver(shallow=shallow)).invoke({"turn": turn})
+    store.prune(["t"])
+    (found,) = store.list(thread())
+    assert found.checkpoint["channel_values"]["turn"] == 3
+    assert {"word", "words"} < found.checkpoint["channel_versions"].keys()
 
 
 def test_a_delta_channel_that_was_never_written_keeps_nothing(store: Store) -> None:
