@@ -190,7 +190,8 @@ class AsyncShallowSQLAlchemySaver(AsyncSQLAlchemySaver):
 
     On the same tables. There is no history to travel in, so storage doesn't grow with the number of
     steps; each call of a subgraph is a namespace of its own and stays until `prune`. A run that was
-    cancelled and finishes late doesn't replace what is newer.
+    cancelled and finishes late doesn't replace what is newer. `get_tuple` returns the latest
+    checkpoint for the config of a replaced one.
     """
 
     keeps_latest_only = True

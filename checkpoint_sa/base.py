@@ -157,7 +157,12 @@ class BaseSaver(BaseCheckpointSaver[str]):
         return await self._acall(self._get_tuple, config)
 
     def _get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        stored = self._stored("get_tuple", *codec.address(config))
+        thread_id, checkpoint_ns, checkpoint_id = codec.address(config)
+        if self.keeps_latest_only:
+            # An application may keep the config of an open question, and resume the graph with it
+            # twice: the checkpoint was replaced, and the latest one continues it.
+            checkpoint_id = None
+        stored = self._stored("get_tuple", thread_id, checkpoint_ns, checkpoint_id)
         if stored is None:
             return None
         return self._offload(partial(size_of, stored), self._loaded, stored)

@@ -835,13 +835,16 @@ def _history(
             for write in found.writes
         ]
     )
+    seed = None
     if found.seed is not None:
         kind, blob, version = found.seed
         row = _blob_of(thread, namespace, channel, version)
-        history["seed"] = _loaded(serde, kind, blob, row, row[1:3], channel=channel)
+        seed = _loaded(serde, kind, blob, row, row[1:3], channel=channel)
     elif found.inline is not None:
         _refuse_plain(serde, found.inline, (), (thread, namespace))
-        history["seed"] = found.inline[channel]
+        seed = found.inline[channel]
+    if seed is not None:  # a stored None ends the walk, and the channel begins empty
+        history["seed"] = seed
     return history
 
 

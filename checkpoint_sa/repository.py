@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from checkpoint_sa import statements as sql
@@ -548,6 +548,8 @@ class _Walk:
         """Channel -> version of its blob."""
         self.inline: dict[str, Any] = {}
         """Channel -> value out of a checkpoint's JSON."""
+        self.found: dict[str, str] = {}
+        """Channel -> version that the checkpoint with the value has."""
         self.open = set(self.path)
 
     def take(self, link: _Link, stored: Collection[tuple[str, ...]]) -> None:
@@ -563,6 +565,7 @@ class _Walk:
                 self.inline[channel] = link.inline[channel]
             else:
                 continue
+            self.found[channel] = str(version)
             self.open.discard(channel)
 
 
@@ -793,7 +796,15 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     family: Family = defaultdict(dict)
     for row in connection.execute(sql.family(namespace=one), scope):
         family[row.checkpoint_ns][row.checkpoint_id] = row
-    kept = kept_of(connection, thread_id, family, blobs, latest_of(family))
+    latest = latest_of(family)
+    rows = [
+        row
+        for namespace, members in family.items()
+        for checkpoint_id, row in members.items()
+        if one or checkpoint_id in latest[namespace]
+    ]
+    lines = Lines(connection, thread_id, rows, is_whole=one)
+    kept = kept_of(connection, thread_id, family, blobs, latest, lines)
     doomed = [
         (thread_id, namespace, checkpoint_id)
         for namespace, rows in family.items()
@@ -805,7 +816,7 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
         (thread_id, namespace, checkpoint_id)
         for namespace, ids in kept.items()
         for checkpoint_id in ids
-        if family[namespace][checkpoint_id].parent_checkpoint_id in family[namespace].keys() - ids
+        if (parent := family[namespace][checkpoint_id].parent_checkpoint_id) and parent not in ids
     ]
     writes_of = doomed if checkpoint_ns is None else []
     delete_checkpoints(connection, doomed, writes_of=writes_of, orphans=orphans)
@@ -863,12 +874,66 @@ def latest_of(family: Family) -> dict[str, set[str]]:
     return {namespace: {next(reversed(rows))} for namespace, rows in family.items()}
 
 
-def kept_of(
+class Lines:
+    """The versions and inline values of a thread's checkpoints, as far as they are needed."""
+
+    def __init__(
+        self, connection: Connection, thread_id: str, rows: Iterable[AnyRow], *, is_whole: bool
+    ) -> None:
+        """Begin with the rows of some checkpoints, or with `is_whole` of all."""
+        self._connection = connection
+        self._thread_id = thread_id
+        self._is_whole = is_whole
+        self._rows: dict[tuple[str, str], AnyRow] = {}
+        self._links: dict[tuple[str, str], _Link] = {}
+        self._take(rows)
+
+    def _take(self, rows: Iterable[AnyRow]) -> None:
+        self._rows.update(((row.checkpoint_ns, row.checkpoint_id), row) for row in rows)
+
+    def complete(self, namespaces: Iterable[str]) -> None:
+        """Read all checkpoints of some namespaces, unless all are known: one statement."""
+        if not self._is_whole:
+            self._take(uses(self._connection, self._thread_id, namespaces))
+
+    def get(self, namespace: str, checkpoint_id: str) -> _Link | None:
+        """Return a checkpoint; None if it isn't there, or isn't known so far."""
+        key = (namespace, checkpoint_id)
+        if key in self._rows and key not in self._links:
+            self._links[key] = _link(self._rows[key])
+        return self._links.get(key)
+
+    def walk(
+        self,
+        namespace: str,
+        head: _Link,
+        channels: Iterable[str],
+        stored: Collection[tuple[str, ...]],
+    ) -> tuple[_Walk, list[_Link]]:
+        """Follow the parents of a checkpoint until each channel has met a stored value.
+
+        Returns where each channel met it, and the checkpoint with the ancestors that were met.
+        """
+        walk = _Walk(channels)
+        line = [head]
+        seen = {head.checkpoint_id}
+        while walk.open and (at := line[-1].parent_id) is not None and at not in seen:
+            link = self.get(namespace, at)
+            if link is None:
+                break
+            seen.add(at)
+            line.append(link)
+            walk.take(link, stored)
+        return walk, line
+
+
+def kept_of(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     connection: Connection,
     thread_id: str,
     family: Family,
     blobs: Mapping[BlobKey, str],
     wanted: Mapping[str, Collection[str]],
+    lines: Lines,
 ) -> dict[str, set[str]]:
     """Return the checkpoints that stay, by namespace: those that are wanted and what they need."""
     kept = {namespace: set(ids) for namespace, ids in wanted.items()}
@@ -884,24 +949,9 @@ def kept_of(
         for row in connection.execute(sql.GET_SENDERS, {"keys": chunk}):
             kept[row.checkpoint_ns].add(row.checkpoint_id)
 
-    # LangGraph counts each DeltaChannel's updates in metadata. LangGraph.js only marks the thread:
-    # there, every channel with a version and no value may be one.
-    deltas = {
-        namespace: {channel for row in rows.values() for channel in said(row.counters) or ()}
-        for namespace, rows in family.items()
-        if any(said(row.counters) or said(row.delta) for row in rows.values())
-    }
-    links: dict[str, dict[str, _Link]] = defaultdict(dict)
-    for row in uses(connection, thread_id, deltas):
-        links[row.checkpoint_ns][row.checkpoint_id] = _link(row)
-    for namespace, channels in deltas.items():
-        stored = {key[2:] for key, kind in blobs.items() if key[1] == namespace and kind != "empty"}
-        of_javascript = any(said(row.delta) for row in family[namespace].values())
-        ids = wanted[namespace]
-        for link in [link for link in map(links[namespace].get, ids) if link is not None]:
-            if link.parent_id not in ids:  # else the parent needs all that this one does
-                names = channels | link.versions.keys() if of_javascript else channels
-                kept[namespace].update(_needed(link, links[namespace], names, stored))
+    ancestors = rebuilt_from(connection, thread_id, family, blobs, wanted, lines)
+    for namespace, ids in ancestors.items():
+        kept[namespace] |= ids
 
     # A call's namespace ends in its task id, after a colon; a subgraph with a checkpointer of its
     # own has none, and its state outlives each call. A call can be stored before the root
@@ -914,28 +964,141 @@ def kept_of(
     return {namespace: ids & family[namespace].keys() for namespace, ids in kept.items()}
 
 
+def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
+    connection: Connection,
+    thread_id: str,
+    family: Family,
+    blobs: Mapping[BlobKey, str],
+    wanted: Mapping[str, Collection[str]],
+    lines: Lines,
+) -> dict[str, set[str]]:
+    """Return the ancestors that the values of wanted checkpoints are rebuilt from, by namespace.
+
+    LangGraph rebuilds a DeltaChannel where a checkpoint has a version of it and no value: from the
+    nearest value that an ancestor has, or from nothing, and from the writes since. A version
+    without a value isn't enough to know one by, for a channel that was cleared is stored alike. A
+    channel is a DeltaChannel if
+
+    - the metadata of its namespace counts its updates, or LangGraph.js has marked the thread;
+    - or it is rebuilt all the same, as older releases of LangGraph don't count all updates; see
+      `_is_rebuilt`.
+    """
+    stored: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for key, kind in blobs.items():
+        if kind != "empty":
+            stored[key[1]].add(key[2:])
+    heads = [
+        (namespace, link, channels)
+        for namespace, ids in wanted.items()
+        for link in (lines.get(namespace, checkpoint_id) for checkpoint_id in ids)
+        # If the parent is wanted as well, it needs all that this one does.
+        if link and link.parent_id in family[namespace] and link.parent_id not in ids
+        if (channels := _without_value(link, stored[namespace]))
+    ]
+    if not heads:
+        return {}
+
+    namespaces = {namespace for namespace, *_ in heads}
+    lines.complete(namespaces)
+    counted = {namespace: _counted(family[namespace].values()) for namespace in namespaces}
+    needed: dict[str, set[str]] = defaultdict(set)
+    doubtful = []
+    for namespace, link, channels in heads:
+        walk, line = lines.walk(namespace, link, channels, stored[namespace])
+        known = counted[namespace]
+        for channel, path in walk.path.items():
+            if known is None or channel in known:
+                needed[namespace].update(path)
+            else:
+                is_same = walk.found.get(channel) == str(link.versions[channel])
+                doubtful.append((namespace, channel, line[: len(path) + 1], is_same))
+    namespaces = {namespace for namespace, _, _, is_same in doubtful if not is_same}
+    written = _written(connection, thread_id, namespaces)
+    for namespace, channel, line, is_same in doubtful:
+        sources = [
+            said(row.source) if (row := family[namespace].get(child.checkpoint_id)) else None
+            for child in line
+        ]
+        if _is_rebuilt(channel, line, sources, written[namespace], is_same=is_same):
+            needed[namespace].update(link.checkpoint_id for link in line[1:])
+    return needed
+
+
+def _without_value(link: _Link, stored: Collection[tuple[str, ...]]) -> list[str]:
+    """Name the channels that may be DeltaChannels and have no value at a checkpoint."""
+    walk = _Walk(
+        channel
+        for channel in link.versions
+        if channel not in (sql.INPUT, sql.TASKS) and not channel.startswith(sql.BRANCH)
+    )
+    walk.take(link, stored)
+    return sorted(walk.open)
+
+
+def _counted(rows: Iterable[AnyRow]) -> Collection[str] | None:
+    """Name the channels that metadata knows as DeltaChannels; None: each of them may be one.
+
+    LangGraph counts the updates of a DeltaChannel. LangGraph.js only marks the thread.
+    """
+    channels: set[str] = set()
+    for row in rows:
+        if said(row.delta):
+            return None
+        channels.update(said(row.counters) or ())
+    return channels
+
+
+def _written(
+    connection: Connection, thread_id: str, namespaces: Collection[str]
+) -> dict[str, dict[str, set[str]]]:
+    """Return the channels that the checkpoints of some namespaces have writes to."""
+    written: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for chunk in _chunks(sorted(namespaces), _SINGLES):
+        wanted = {"thread_id": thread_id, "namespaces": chunk}
+        for row in connection.execute(sql.GET_WRITTEN, wanted):
+            written[row.checkpoint_ns][row.checkpoint_id].add(row.channel)
+    return written
+
+
+def _is_rebuilt(
+    channel: str,
+    line: Sequence[_Link],
+    sources: Sequence[str | None],
+    written: Mapping[str, Collection[str]],
+    *,
+    is_same: bool,
+) -> bool:
+    """Whether a channel that no metadata counts is rebuilt from the ancestors of a checkpoint.
+
+    It is a DeltaChannel if ancestors have writes to it, from the nearest value on. A channel that
+    was cleared had its value after the last write, so that there is none since. An UntrackedValue
+    never has one, and `update_state` stores writes to it. LangGraph's loop changes its version too
+    and doesn't store the write beside the others: the latest change decides.
+
+    Where the nearest value has the checkpoint's version, nothing was written since. A plain channel
+    became a DeltaChannel, or the graph has it no more. The loop would count a DeltaChannel.
+
+    Args:
+        channel: The channel.
+        line: The checkpoint and its ancestors, back to the one with the nearest value.
+        sources: `source` of each one's metadata.
+        written: Checkpoint id -> channels that it has writes to.
+        is_same: Whether the nearest value has the version that the checkpoint has.
+    """
+    if is_same:
+        return not {"loop", "input"}.intersection(map(str, sources[:-1]))
+    if not any(channel in written.get(ancestor.checkpoint_id, ()) for ancestor in line[1:]):
+        return False
+    for (child, parent), source in zip(pairwise(line), sources, strict=False):
+        if child.versions.get(channel) != parent.versions.get(channel):
+            found = written.get(parent.checkpoint_id, ())
+            return channel in found or not found or source != "loop"
+    return True
+
+
 def said(text: str | None) -> Any:
     """Return a part of a document; None where it is missing, which SQLite says as null."""
     return json.loads(text) if text and text != "{}" else None
-
-
-def _needed(
-    head: _Link,
-    links: Mapping[str, _Link],
-    channels: Iterable[str],
-    stored: Collection[tuple[str, ...]],
-) -> set[str]:
-    """Name the ancestors from which the DeltaChannels of a checkpoint are rebuilt."""
-    start = _Walk(channels)
-    start.take(head, stored)
-    walk = _Walk(start.open)  # what the checkpoint holds itself needs no ancestor
-    seen = {head.checkpoint_id}
-    at = head.parent_id
-    while walk.open and at is not None and at in links and at not in seen:
-        seen.add(at)
-        walk.take(links[at], stored)
-        at = links[at].parent_id
-    return set().union(*walk.path.values())
 
 
 def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:

@@ -73,6 +73,12 @@ deltas: Table = CheckpointDelta.__table__  # type: ignore[assignment]
 TASKS = "__pregel_tasks"
 """The channel of LangGraph's pending sends."""
 
+INPUT = "__start__"
+"""The channel of a graph's input."""
+
+BRANCH = "branch:to:"
+"""Begins the name of the channel by which LangGraph starts a node."""
+
 FIRST_WITHOUT_SENDS = 4
 """The checkpoint format from which on pending sends are a channel's value."""
 
@@ -796,6 +802,14 @@ GET_SENDERS = (
     .where(_checkpoint_in("keys", writes), writes.c.channel == TASKS)
     .distinct()
 )
+GET_WRITTEN = (
+    select(writes.c.checkpoint_ns, writes.c.channel, writes.c.checkpoint_id)
+    .where(
+        writes.c.thread_id == _bind("thread_id"),
+        one_of("namespaces", writes.c.checkpoint_ns),
+    )
+    .distinct()
+)
 GET_USE = select(
     checkpoints.c.thread_id,
     checkpoints.c.checkpoint_ns,
@@ -814,22 +828,45 @@ def _scope(table: Table, *, namespace: bool) -> ColumnElement[bool]:
 def family(*, namespace: bool, times: bool = False) -> Select[Any]:
     """Return the statement for what decides which checkpoints of a thread stay.
 
-    With `times`, when each was made as well.
+    With `times`, when each was made as well. The versions and inline values, which are much to read
+    in a long thread, come with each checkpoint of one namespace, else with the latest of each.
     """
-    made = (_part(checkpoints.c.checkpoint, "ts").label("ts"),) if times else ()
+    columns = checkpoints.c
+    found: FromClause = checkpoints
+    versions = _part(columns.checkpoint, "channel_versions")
+    inline = _part(columns.checkpoint, "channel_values")
+    if not namespace:
+        latest = (
+            select(columns.checkpoint_ns, func.max(columns.checkpoint_id).label("checkpoint_id"))
+            .where(_scope(checkpoints, namespace=False))
+            .group_by(columns.checkpoint_ns)
+            .subquery("latest")
+        )
+        is_latest = and_(
+            latest.c.checkpoint_ns == columns.checkpoint_ns,
+            latest.c.checkpoint_id == columns.checkpoint_id,
+        )
+        found = checkpoints.outerjoin(latest, is_latest)
+        versions = case((latest.c.checkpoint_id.is_not(None), versions))
+        inline = case((latest.c.checkpoint_id.is_not(None), inline))
+    made = (_part(columns.checkpoint, "ts").label("ts"),) if times else ()
     return (
         select(
-            checkpoints.c.checkpoint_ns,
-            checkpoints.c.checkpoint_id,
-            checkpoints.c.parent_checkpoint_id,
-            _part(checkpoints.c.checkpoint, "v").label("v"),
-            _part(checkpoints.c.metadata, "counters_since_delta_snapshot").label("counters"),
-            _part(checkpoints.c.metadata, "delta_writes_versioned").label("delta"),
-            _part(checkpoints.c.metadata, "parents").label("parents"),
+            columns.checkpoint_ns,
+            columns.checkpoint_id,
+            columns.parent_checkpoint_id,
+            _part(columns.checkpoint, "v").label("v"),
+            _part(columns.metadata, "counters_since_delta_snapshot").label("counters"),
+            _part(columns.metadata, "delta_writes_versioned").label("delta"),
+            _part(columns.metadata, "parents").label("parents"),
+            _part(columns.metadata, "source").label("source"),
+            versions.label("versions"),
+            inline.label("inline"),
             *made,
         )
+        .select_from(found)
         .where(_scope(checkpoints, namespace=namespace))
-        .order_by(checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id)
+        .order_by(columns.checkpoint_ns, columns.checkpoint_id)
     )
 
 
