@@ -16,12 +16,12 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.util import await_only
 
-from checkpoint_sa import chains, codec, engines, overview, repository
+from checkpoint_sa import chains, codec, overview, repository, writing
 from checkpoint_sa.cleanup import deleting_where, pruning, vacuuming
-from checkpoint_sa.database import Database
+from checkpoint_sa.database import Database, execute
 from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.errors import CorruptDataError
-from checkpoint_sa.incremental import Chained, Tails, is_worth_it, since
+from checkpoint_sa.incremental import Chained, OutdatedError, Tails, is_worth_it, since
 from checkpoint_sa.paging import Paging, ThreadPaging, size_of
 from checkpoint_sa.retention import GRACE
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from typing_extensions import Self
 
+    from checkpoint_sa.database import Statement
     from checkpoint_sa.incremental import Tail
     from checkpoint_sa.overview import ThreadSummary
     from checkpoint_sa.retention import Deleted, Moment, Report
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Rows = TypeVar("Rows", codec.CheckpointRows, chains.Changes)
 Steps: TypeAlias = "Generator[Callable[[Connection], Any], Any, T]"
 """The parts of an operation, each a transaction of its own; gets what a part returns."""
 
@@ -361,36 +361,46 @@ class BaseSaver(BaseCheckpointSaver[str]):
         if self.tails is not None and not codec.encrypts(self.serde):
             self._put_change(Change(self.tails, rows, checkpoint, new_versions))
         else:
-            store = store_only_checkpoint if self.keeps_latest_only else store_checkpoint
-            at_once = repository.puts_at_once(self.database.dialect, rows.blobs)
-            self._store(store, rows, at_once=at_once)
+            self._store(rows)
         return rows.config
 
     def _put_change(self, change: Change) -> None:
         """Store a checkpoint, with values as what changed."""
         parent = self._stored("put", *change.unknown) if change.unknown else None
-        changes = self._offload(lambda: change.size, change.find, parent)
-        store = store_only_changes if self.keeps_latest_only else store_changes
-        at_once = chains.puts_at_once(self.database.dialect, changes)
+        rows = self._offload(lambda: change.size, change.find, parent)
         try:
-            self._store(store, changes, at_once=at_once)
-        except (IntegrityError, chains.OutdatedError):
-            changes = self._offload(lambda: change.size, change.afresh)
+            self._store(rows)
+        except (IntegrityError, OutdatedError):
+            rows = self._offload(lambda: change.size, change.afresh)
             self.database.counts.failed_first()
-            self._store(partial(store_missing, store=store), changes, at_once=False)
+            self.database.write("put", self._store_missing, rows)
         else:
-            change.stored(changes)
+            change.stored()
 
-    def _store(
-        self, store: Callable[[Connection, Rows], None], rows: Rows, *, at_once: bool
-    ) -> None:
-        """Store a checkpoint's rows; `at_once` says that it takes one statement."""
-        if self.check_parent:
-            self.database.write("put", store_next_checkpoint, store, rows)
-        elif at_once and not self.keeps_latest_only:
-            self.database.write_at_once("put", store, rows)
-        else:
-            self.database.write("put", store, rows)
+    def _store(self, rows: codec.CheckpointRows) -> None:
+        statements = writing.put(self.database.dialect, rows)
+        then = partial(self._replace, rows) if self.keeps_latest_only else None
+        self.database.execute("put", [*self._checks(rows), *statements], then=then)
+
+    def _store_missing(self, connection: Connection, rows: codec.CheckpointRows) -> None:
+        """Store a checkpoint of which some values may be there already."""
+        missing = chains.without_stored(connection, rows)
+        statements = [*self._checks(rows), *writing.put(connection.dialect, missing)]
+        execute(connection, statements)
+        if self.keeps_latest_only:
+            self._replace(rows, connection)
+
+    def _checks(self, rows: codec.CheckpointRows) -> Sequence[Statement]:
+        return writing.expect_latest(rows.checkpoint) if self.check_parent else ()
+
+    def _replace(self, rows: codec.CheckpointRows, connection: Connection) -> None:
+        """Delete what a checkpoint replaces in its namespace.
+
+        Where a newer one is there already, this one goes instead: a cancelled run that finishes
+        late replaces nothing.
+        """
+        row = rows.checkpoint
+        repository.keep_latest(connection, row["thread_id"], row["checkpoint_ns"])
 
     def put_writes(
         self,
@@ -443,10 +453,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         if self.tails is not None and not codec.encrypts(self.serde):
             blobs = [row["blob"] for row in rows]
             rows = self._offload(lambda: sum(map(len, blobs)), self._as_changes, self.tails, rows)
-        if repository.puts_writes_at_once(self.database.dialect, rows):
-            self.database.write_at_once("put_writes", store_writes, rows)
-        else:
-            self.database.write("put_writes", store_writes, rows)
+        self.database.execute("put_writes", writing.put_writes(self.database.dialect, rows))
 
     def _as_changes(self, tails: Tails, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """Make writes what changed since the values of their checkpoint, where these are known."""
@@ -787,53 +794,6 @@ class BaseSaver(BaseCheckpointSaver[str]):
             done = run(step)
 
 
-def store_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
-    """Store a checkpoint."""
-    engines.check_size(connection, [*rows.blobs, rows.checkpoint])
-    repository.put(connection, rows.checkpoint, rows.blobs)
-
-
-def store_only_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
-    """Store a checkpoint and delete what it replaces in its namespace."""
-    engines.check_size(connection, [*rows.blobs, rows.checkpoint])
-    repository.put_only(connection, rows.checkpoint, rows.blobs)
-
-
-def store_next_checkpoint(
-    connection: Connection, store: Callable[[Connection, Rows], None], rows: Rows
-) -> None:
-    """Store a checkpoint where its parent is the latest one."""
-    repository.expect_latest(connection, rows.checkpoint)
-    store(connection, rows)
-
-
-def store_changes(connection: Connection, changes: chains.Changes) -> None:
-    """Store a checkpoint, with values as what changed."""
-    engines.check_size(connection, [*changes.blobs, *changes.changed, changes.checkpoint])
-    chains.put(connection, changes)
-
-
-def store_only_changes(connection: Connection, changes: chains.Changes) -> None:
-    """Store a checkpoint, with values as what changed, and delete what it replaces."""
-    store_changes(connection, changes)
-    repository.keep_latest(connection, *changes.namespace)
-
-
-def store_missing(
-    connection: Connection,
-    changes: chains.Changes,
-    store: Callable[[Connection, chains.Changes], None],
-) -> None:
-    """Store a checkpoint of which some values may be there already."""
-    store(connection, chains.without_stored(connection, changes))
-
-
-def store_writes(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Store a task's writes."""
-    engines.check_size(connection, rows)
-    repository.put_writes(connection, rows)
-
-
 class Change:
     """What one `put` has to store, given the values that the checkpoint's parent has.
 
@@ -856,6 +816,7 @@ class Change:
         self._key = row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"]
         self._parent = row["parent_checkpoint_id"]
         self._known = tails.of(*self._key[:2], self._parent) if self._parent else {}
+        self._ends: dict[str, Tail] = {}
         self.size = sum(len(blob["blob"]) for blob in rows.blobs)
 
     @property
@@ -865,7 +826,7 @@ class Change:
             return *self._key[:2], self._parent
         return None
 
-    def find(self, parent: repository.Stored | None) -> chains.Changes:
+    def find(self, parent: repository.Stored | None) -> codec.CheckpointRows:
         """Find what changed since the parent, which was read if it was unknown.
 
         A task's writes may be there before the checkpoint is stored: what it has of its parent's
@@ -873,29 +834,23 @@ class Change:
         """
         if parent is not None:
             self._known = tails_of(parent)
-        changes = self._since(self._known or {})
-        new = {row["channel"] for row in changes.changed}
-        kept = {channel: tail for channel, tail in changes.tails.items() if channel not in new}
+        rows, self._ends = self._since(self._known or {})
+        new = {row["channel"] for row in rows.deltas}
+        kept = {channel: tail for channel, tail in self._ends.items() if channel not in new}
         self._tails.remember(*self._key, kept)
-        return changes
+        return rows
 
-    def afresh(self) -> chains.Changes:
+    def afresh(self) -> codec.CheckpointRows:
         """Forget what was known; return everything, as whole values."""
         self._tails.forget(*self._key[:2])
-        return self._since({})
+        return self._since({})[0]
 
-    def _since(self, known: Mapping[str, Tail]) -> chains.Changes:
-        return chains.changes(
-            self._rows.checkpoint,
-            self._rows.blobs,
-            *self._versions,
-            known,
-            keeps_past=self._tails.keeps_past,
-        )
+    def _since(self, known: Mapping[str, Tail]) -> tuple[codec.CheckpointRows, dict[str, Tail]]:
+        return chains.changes(self._rows, *self._versions, known, keeps_past=self._tails.keeps_past)
 
-    def stored(self, changes: chains.Changes) -> None:
+    def stored(self) -> None:
         """Remember what was stored."""
-        self._tails.remember(*self._key, changes.tails)
+        self._tails.remember(*self._key, self._ends)
 
 
 def tails_of(stored: repository.Stored) -> dict[str, Tail]:

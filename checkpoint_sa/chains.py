@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from checkpoint_sa import engines, incremental, repository
+from checkpoint_sa import engines, incremental, repository, writing
 from checkpoint_sa import statements as sql
-from checkpoint_sa.incremental import SINCE, SUFFIX, Chains, Since, Tail
-from checkpoint_sa.upsert import nests, selects
+from checkpoint_sa.codec import CheckpointRows
+from checkpoint_sa.database import execute
+from checkpoint_sa.incremental import SINCE, SUFFIX, Chains, OutdatedError, Since, Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Connection, Dialect, Table
+    from sqlalchemy import Connection
 
     from checkpoint_sa.repository import AnyRow, BlobKey
 
@@ -27,126 +28,51 @@ _BATCH_VALUES = 200
 _THREADS = 100
 
 
-class OutdatedError(Exception):
-    """A value that a change was to be appended to isn't there any more."""
-
-
-class Changes(NamedTuple):
-    """What one `put` stores: `blobs` as they are, `changed` as rows of chains."""
-
-    checkpoint: dict[str, Any]
-    blobs: list[dict[str, Any]]
-    changed: list[dict[str, Any]]
-    tails: dict[str, Tail]
-    """What the checkpoint's values end in, by channel."""
-
-    @property
-    def namespace(self) -> tuple[str, str]:
-        """Thread and namespace."""
-        return self.checkpoint["thread_id"], self.checkpoint["checkpoint_ns"]
-
-
-def changes(  # noqa: PLR0913 - what a checkpoint has, and what is known
-    checkpoint: dict[str, Any],
-    blobs: Sequence[dict[str, Any]],
+def changes(
+    rows: CheckpointRows,
     versions: Mapping[str, Any],
     new_versions: Mapping[str, Any],
     tails: Mapping[str, Tail],
     *,
     keeps_past: bool = True,
-) -> Changes:
+) -> tuple[CheckpointRows, dict[str, Tail]]:
     """Find what there is to store of a checkpoint, given the values that its parent has.
 
     A channel that loses its value, as the one of the input does at each turn, may get a similar one
     later: with `keeps_past` its last value is remembered for that.
+
+    Returns:
+        The rows, and what the checkpoint's values end in, by channel.
     """
-    result = Changes(checkpoint, [], [], {})
+    ends: dict[str, Tail] = {}
+    blobs: list[dict[str, Any]] = []
+    deltas: list[dict[str, Any]] = []
     for channel, tail in tails.items():
         if channel not in new_versions and str(versions.get(channel)) == tail.version:
-            result.tails[channel] = tail
+            ends[channel] = tail
         elif keeps_past:
-            result.tails[channel] = tail._replace(is_past=True)
-    for row in blobs:
+            ends[channel] = tail._replace(is_past=True)
+    for row in rows.blobs:
         channel = row["channel"]
         if channel in new_versions and incremental.is_worth_it(row):
-            changed, result.tails[channel] = incremental.chained(row, tails.get(channel))
-            result.changed.append(changed)
-        elif channel not in result.tails or result.tails[channel].is_past:  # else it is stored
-            result.blobs.append(row)
-    return result
+            delta, ends[channel] = incremental.chained(row, tails.get(channel))
+            deltas.append(delta)
+        elif channel not in ends or ends[channel].is_past:  # else it is stored
+            blobs.append(row)
+    return CheckpointRows(rows.checkpoint, blobs, deltas), ends
 
 
-def puts_at_once(dialect: Dialect, changes: Changes) -> bool:
-    """Whether one statement stores these; it needs no transaction around it, then."""
-    if not changes.changed:
-        return repository.puts_at_once(dialect, changes.blobs)
-    return nests(dialect) and max(len(changes.blobs), len(changes.changed)) <= sql.AT_ONCE
-
-
-def put(connection: Connection, changes: Changes) -> None:
-    """Store a checkpoint and the values it brings: one statement, or up to five.
-
-    Raises:
-        OutdatedError, IntegrityError: A value that is appended to was deleted or has been appended
-            to, or a version is there already; nothing is stored once the transaction is rolled
-            back.
-    """
-    if not changes.changed:
-        repository.put(connection, changes.checkpoint, changes.blobs)
-    elif puts_at_once(connection.dialect, changes):
-        connection.execute(
-            sql.put_changes_at_once(len(changes.blobs), len(changes.changed)),
-            changes.checkpoint
-            | sql.several(changes.blobs, sql.OF_ALL_BLOBS)
-            | sql.several(changes.changed, sql.OF_ALL_BLOBS, "chained_"),
-        )
-    else:
-        _insert(connection, changes.changed)
-        repository.put(connection, changes.checkpoint, changes.blobs)
-
-
-def without_stored(connection: Connection, changes: Changes) -> Changes:
+def without_stored(connection: Connection, rows: CheckpointRows) -> CheckpointRows:
     """Leave out the values that are there: a version is never stored twice."""
-    keys = [_blob_key(row) for row in changes.changed]
+    keys = [_blob_key(row) for row in rows.deltas]
     found = connection.execute(sql.GET_EXISTING, {"blob_keys": keys}) if keys else ()
     there = {(row.channel, row.version) for row in found}
-    rows = [row for row in changes.changed if (row["channel"], row["version"]) not in there]
-    return changes._replace(changed=rows)
+    left = [row for row in rows.deltas if (row["channel"], row["version"]) not in there]
+    return rows._replace(deltas=left)
 
 
 def _blob_key(row: Mapping[str, Any]) -> BlobKey:
     return row["thread_id"], row["checkpoint_ns"], row["channel"], row["version"]
-
-
-def _lock_bases(connection: Connection, changed: Sequence[dict[str, Any]]) -> None:
-    bases = {
-        (row["channel"], row["base_version"], row["base_blob"]): row
-        for row in changed
-        if row["base_version"]
-    }
-    if bases:
-        rows = list(bases.values())
-        wanted = {name: rows[0][name] for name in ("thread_id", "checkpoint_ns")}
-        wanted["channels"] = sorted({row["channel"] for row in rows})
-        wanted["chains"] = sorted({row["chain"] for row in rows})
-        wanted["versions"] = sorted({row["base_version"] for row in rows})
-        found = connection.execute(sql.LOCK_BASES, wanted)
-        if bases.keys() - {(row.channel, row.version, bytes(row.blob)) for row in found}:
-            raise OutdatedError
-
-
-def _insert(connection: Connection, changed: Sequence[dict[str, Any]]) -> None:
-    if selects(connection.dialect) and len(changed) <= sql.AT_ONCE:
-        parameters = sql.several(changed, sql.OF_ALL_BLOBS, "chained_")
-        connection.execute(sql.put_deltas(len(changed)), parameters)
-    else:
-        _lock_bases(connection, changed)
-        connection.execute(sql.PUT_DELTAS, _columns(sql.deltas, changed))
-    connection.execute(sql.PUT_CHAINED, _columns(sql.blobs, changed))
-
-
-def _columns(table: Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{column.name: row[column.name] for column in table.c} for row in rows]
 
 
 # Rewriting what is stored
@@ -237,14 +163,14 @@ def _chain(
         base: dict[str, Any] = dict(zip(sql.BLOB_KEY, keys[0], strict=True))
         base |= {"chain": tail.chain, "base_version": tail.version, "base_blob": tail.reference}
         try:
-            _lock_bases(connection, [base])
+            execute(connection, writing.lock_bases([base]))
         except OutdatedError:
             tail = None
     found = {row[:4]: row for row in connection.execute(sql.LOCK_VALUES, {"blob_keys": list(keys)})}
     rows = [found[key] for key in keys if key in found and found[key].chain is None]
     changed, tail = engines.aside(connection, _chained, rows, tail)
     for change in changed:
-        connection.execute(sql.PUT_DELTAS, _columns(sql.deltas, [change]))
+        connection.execute(sql.PUT_DELTAS, writing.columns_of(sql.deltas, [change]))
         _update(connection, change)
     return len(changed), tail
 

@@ -62,6 +62,9 @@ class CheckpointRows(NamedTuple):
 
     checkpoint: dict[str, Any]
     blobs: list[dict[str, Any]]
+    """Values that are stored whole."""
+    deltas: Sequence[dict[str, Any]] = ()
+    """Values that are stored in chains, as `incremental.chained` makes them."""
 
     @property
     def config(self) -> RunnableConfig:

@@ -8,20 +8,55 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from checkpoint_sa import engines, migrate, retry, turns
 from checkpoint_sa.errors import ConfigurationError
+from checkpoint_sa.upsert import rewrites
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+
+    from sqlalchemy import CursorResult, Dialect, Executable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Statement(NamedTuple):
+    """An SQL statement with the parameters of one row, or of several."""
+
+    clause: Executable
+    parameters: dict[str, Any] | Sequence[dict[str, Any]]
+    check: Callable[[CursorResult[Any]], None] | None = None
+    """Gets the result, and raises an error to end the transaction."""
+
+    @property
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """The parameters, row by row."""
+        return [self.parameters] if isinstance(self.parameters, dict) else self.parameters
+
+    def is_one(self, dialect: Dialect) -> bool:
+        """Whether the server gets one statement: a driver may send one for each row."""
+        rows = self.rows
+        return len(rows) == 1 or rewrites(dialect, sum(len(row["blob"]) for row in rows))
+
+
+def execute(connection: Connection, statements: Sequence[Statement]) -> None:
+    """Execute statements in their order, on a connection.
+
+    Raises:
+        ValueTooLargeError: A value is larger than the server takes; nothing was sent.
+    """
+    engines.check_size(connection, (row for statement in statements for row in statement.rows))
+    for statement in statements:
+        result = connection.execute(statement.clause, statement.parameters)
+        if statement.check is not None:
+            statement.check(result)
 
 
 class Database:
@@ -105,19 +140,29 @@ class Database:
             result: T = self._run(name, self._write_once, function, *args, **kwargs)
             return result
 
-    def write_at_once(
+    def execute(
         self,
         name: str,
-        function: Callable[Concatenate[Connection, P], T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run an operation of one statement that writes: without BEGIN and COMMIT where it can."""
-        once = self._read_once if self._commits_at_once else self._write_once
+        statements: Sequence[Statement],
+        *,
+        then: Callable[[Connection], None] | None = None,
+    ) -> None:
+        """Execute statements that write, as one transaction.
+
+        One statement commits itself where the driver does without BEGIN and COMMIT at no cost.
+
+        Args:
+            name: The saver's method.
+            statements: What to execute.
+            then: What to do in the same transaction afterwards.
+
+        Raises:
+            ValueTooLargeError: A value is larger than the server takes; nothing was stored.
+        """
+        is_one = len(statements) == 1 and then is None and statements[0].is_one(self.dialect)
+        once = self._read_once if is_one and self._commits_at_once else self._write_once
         with self.lock, self._queue:
-            result: T = self._run(name, once, function, *args, **kwargs)
-            return result
+            self._run(name, once, _execute, statements, then)
 
     def _run(
         self,
@@ -193,6 +238,16 @@ class Database:
     def _is_free(self) -> bool:
         """Whether each operation has a connection of its own, in whatever loop."""
         return isinstance(self._owner, Engine) and isinstance(self._owner.pool, NullPool)
+
+
+def _execute(
+    connection: Connection,
+    statements: Sequence[Statement],
+    then: Callable[[Connection], None] | None,
+) -> None:
+    execute(connection, statements)
+    if then is not None:
+        then(connection)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

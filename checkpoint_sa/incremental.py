@@ -69,6 +69,10 @@ class InconsistentError(Exception):
     """A change doesn't fit the value that it is applied to."""
 
 
+class OutdatedError(Exception):
+    """A value that a change was to be appended to isn't there any more."""
+
+
 # Differences
 
 

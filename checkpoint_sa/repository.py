@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from checkpoint_sa import statements as sql
 from checkpoint_sa import types
-from checkpoint_sa.errors import CheckpointError, ParentConflictError, ThreadExistsError
+from checkpoint_sa.errors import CheckpointError, ThreadExistsError
 from checkpoint_sa.incremental import SINCE, SUFFIX, Chained, ChainKey, Chains, Since
-from checkpoint_sa.upsert import nests, rewrites, selects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from sqlalchemy import Connection, Delete, Dialect, Row, Update
+    from sqlalchemy import Connection, Delete, Row, Update
     from typing_extensions import Unpack
 
     from checkpoint_sa.incremental import Tail
@@ -434,89 +433,6 @@ def versions_of(document: Mapping[str, Any]) -> dict[str, str]:
 
 def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-# Writing
-
-
-def puts_at_once(dialect: Dialect, blobs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether one statement stores a checkpoint with these blobs: it needs no transaction, then."""
-    return not blobs or (nests(dialect) and len(blobs) <= sql.AT_ONCE)
-
-
-def puts_writes_at_once(dialect: Dialect, writes: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether one statement stores these writes."""
-    return len(writes) == 1 or (
-        len(writes) <= sql.AT_ONCE
-        and len({write["idx"] < 0 for write in writes}) == 1
-        and (selects(dialect) or rewrites(dialect, sum(len(write["blob"]) for write in writes)))
-    )
-
-
-def put(
-    connection: Connection, checkpoint: dict[str, Any], blobs: Sequence[dict[str, Any]]
-) -> None:
-    """Store a checkpoint and the values it brings: one statement, or two."""
-    if not blobs:
-        connection.execute(sql.PUT_CHECKPOINT, checkpoint)
-    elif puts_at_once(connection.dialect, blobs):
-        parameters = checkpoint | sql.several(blobs, sql.OF_ALL_BLOBS)
-        connection.execute(sql.put_at_once(len(blobs)), parameters)
-    else:
-        connection.execute(sql.PUT_BLOBS, blobs)
-        connection.execute(sql.PUT_CHECKPOINT, checkpoint)
-
-
-def put_only(
-    connection: Connection, checkpoint: dict[str, Any], blobs: Sequence[dict[str, Any]]
-) -> None:
-    """Store a checkpoint and delete what it replaces in its namespace.
-
-    Where a newer one is there already, this one goes instead: a cancelled run that finishes late
-    replaces nothing.
-    """
-    put(connection, checkpoint, blobs)
-    keep_latest(connection, checkpoint["thread_id"], checkpoint["checkpoint_ns"])
-
-
-TURN_CHANNEL = "__checkpoint_sa_turn__"
-_TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty", "blob": b""}
-"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it."""
-
-
-def expect_latest(connection: Connection, checkpoint: Mapping[str, Any]) -> None:
-    """Wait for other writers of a namespace, and check that a checkpoint continues the latest.
-
-    Two statements more for a put. Only writers that check take turns.
-
-    Raises:
-        ParentConflictError: It doesn't.
-    """
-    namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
-    connection.execute(sql.TAKE_TURN, namespace | _TURN)
-    latest = connection.scalar(sql.GET_LATEST_ID, namespace)
-    parent = checkpoint["parent_checkpoint_id"]
-    if latest not in (parent, checkpoint["checkpoint_id"]):
-        raise ParentConflictError(
-            f"Checkpoint {checkpoint['checkpoint_id']!r} was made from {parent!r}, but the latest"
-            f" one is {latest!r} (thread_id={namespace['thread_id']!r},"
-            f" checkpoint_ns={namespace['checkpoint_ns']!r}). Another writer has gone on: read the"
-            " thread again, or use a saver without check_parent to fork it."
-        )
-
-
-def put_writes(connection: Connection, writes: Sequence[dict[str, Any]]) -> None:
-    """Store a task's writes: special ones replace, ordinary ones stay as first written.
-
-    One statement, or two where there are writes of both kinds.
-    """
-    for special in (False, True):
-        rows = [write for write in writes if (write["idx"] < 0) is special]
-        if 1 < len(rows) <= sql.AT_ONCE and selects(connection.dialect):
-            statement = sql.put_writes_at_once(len(rows), special=special)
-            connection.execute(statement, sql.several(rows, sql.OF_ALL_WRITES))
-        elif rows:
-            connection.execute(sql.REPLACE_WRITES if special else sql.PUT_WRITES, rows)
 
 
 # DeltaChannel

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from checkpoint_sa import repository
+from checkpoint_sa import repository, writing
 from checkpoint_sa import statements as sql
 from checkpoint_sa.errors import InvalidInputError
 from checkpoint_sa.repository import Family, Stored, said
@@ -381,7 +381,7 @@ def vacuum_thread(
     blobs = {
         key
         for key in parts.blobs.keys() - used
-        if key[1] not in busy and not (key[2] == repository.TURN_CHANNEL and key[1] in family)
+        if key[1] not in busy and not (key[2] == writing.TURN_CHANNEL and key[1] in family)
     }
     chains = {chain for chain in parts.deltas if chain[1] not in busy}
     plan = _Plan(blobs=blobs, chains=chains, writes=writes)

@@ -171,12 +171,6 @@ _PLAIN = [column for column in blobs.c if column.name not in ("chain", "position
 """The columns of a value that stands in no chain."""
 
 
-@cache
-def put_at_once(count: int) -> Insert:
-    """Return the statement that stores a checkpoint and `count` blobs, where INSERTs nest."""
-    return PUT_CHECKPOINT.add_cte(_plain_at_once(count))
-
-
 def _plain_at_once(count: int) -> CTE:
     rows = _rows(_PLAIN, count, OF_ALL_BLOBS)
     return Upsert(blobs).from_select([c.name for c in _PLAIN], rows).cte("stored_blobs")
@@ -247,14 +241,21 @@ def put_deltas(count: int) -> Insert:
 
 
 @cache
-def put_changes_at_once(plain: int, chained: int) -> Insert:
-    """Return the statement that stores a checkpoint, `plain` blobs and `chained` changes."""
-    named = PUT_CHAINED.from_select(
-        [c.name for c in blobs.c], _rows([*blobs.c], chained, OF_ALL_BLOBS, "chained_")
-    )
-    statement = PUT_CHECKPOINT.add_cte(
-        put_deltas(chained).cte("stored_deltas"), named.cte("stored_chained")
-    )
+def put_at_once(plain: int, chained: int) -> Insert:
+    """Return the statement that stores a checkpoint and its values, where INSERTs nest.
+
+    Args:
+        plain: How many values are stored whole.
+        chained: How many are stored in chains.
+    """
+    statement: Insert = PUT_CHECKPOINT
+    if chained:
+        named = PUT_CHAINED.from_select(
+            [c.name for c in blobs.c], _rows([*blobs.c], chained, OF_ALL_BLOBS, "chained_")
+        )
+        statement = statement.add_cte(
+            put_deltas(chained).cte("stored_deltas"), named.cte("stored_chained")
+        )
     return statement.add_cte(_plain_at_once(plain)) if plain else statement
 
 

@@ -424,7 +424,9 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
         if name.isupper() and not name.startswith("_"):
             yield from flat(name, found)
     for number in range(1, statements.AT_ONCE + 1):
-        yield f"put_at_once({number})", statements.put_at_once(number)
+        for chained in (0, 1, number):
+            made = statements.put_at_once(number, chained)
+            yield f"put_at_once({number}, {chained})", made
         for special in (False, True):
             made = statements.put_writes_at_once(number, special=special)
             yield f"put_writes_at_once({number}, {special=})", made
