@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -16,12 +15,18 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.util import await_only
 
-from checkpoint_sa import chains, codec, overview, repository, writing
+from checkpoint_sa import codec, overview, repository, rewriting, writing
 from checkpoint_sa.cleanup import deleting_where, pruning, vacuuming
 from checkpoint_sa.database import Database, execute
+from checkpoint_sa.deltas.cache import BaseCache
+from checkpoint_sa.deltas.encoding import (
+    OutdatedError,
+    PutEncoder,
+    bases_of,
+    encode_write,
+    is_outdated,
+)
 from checkpoint_sa.encryption import AESGCMSerializer
-from checkpoint_sa.errors import CorruptDataError
-from checkpoint_sa.incremental import Chained, OutdatedError, Tails, is_worth_it, since
 from checkpoint_sa.paging import Paging, ThreadPaging, size_of
 from checkpoint_sa.retention import GRACE
 
@@ -49,7 +54,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from checkpoint_sa.database import Statement
-    from checkpoint_sa.incremental import Tail
     from checkpoint_sa.overview import ThreadSummary
     from checkpoint_sa.retention import Deleted, Moment, Report
     from checkpoint_sa.retry import Metrics
@@ -69,7 +73,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
     Attributes:
         database: The engine or connection, and how an operation runs on it.
         check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one.
-        tails: What is remembered of values that are stored as what changed; None if none are.
+        cache: The values against which the next ones are encoded; None if values are stored whole.
     """
 
     keeps_latest_only = False
@@ -87,7 +91,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde)
         self.database = Database(bind, schema=schema, retry_seconds=retry_seconds)
         self.check_parent = check_parent
-        self.tails = Tails(keeps_past=not self.keeps_latest_only) if incremental else None
+        self.cache = BaseCache(keeps_removed=not self.keeps_latest_only) if incremental else None
 
     def _call(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an operation for a sync caller."""
@@ -113,8 +117,8 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     @property
     def incremental(self) -> bool:
-        """Whether values are stored as what changed."""
-        return self.tails is not None
+        """Whether values are stored as deltas."""
+        return self.cache is not None
 
     @property
     def metrics(self) -> Metrics:
@@ -358,24 +362,24 @@ class BaseSaver(BaseCheckpointSaver[str]):
             metadata,
             new_versions,
         )
-        if self.tails is not None and not codec.encrypts(self.serde):
-            self._put_change(Change(self.tails, rows, checkpoint, new_versions))
+        if self.cache is not None and not codec.encrypts(self.serde):
+            self._put_deltas(PutEncoder(self.cache, rows, checkpoint, new_versions))
         else:
             self._store(rows)
         return rows.config
 
-    def _put_change(self, change: Change) -> None:
-        """Store a checkpoint, with values as what changed."""
-        parent = self._stored("put", *change.unknown) if change.unknown else None
-        rows = self._offload(lambda: change.size, change.find, parent)
+    def _put_deltas(self, encoder: PutEncoder) -> None:
+        """Store a checkpoint, with values as deltas against those of its parent."""
+        parent = self._stored("put", *encoder.uncached) if encoder.uncached else None
+        rows = self._offload(lambda: encoder.size, encoder.encode, parent)
         try:
             self._store(rows)
         except (IntegrityError, OutdatedError):
-            rows = self._offload(lambda: change.size, change.afresh)
+            rows = self._offload(lambda: encoder.size, encoder.encode_whole)
             self.database.counts.failed_first()
             self.database.write("put", self._store_missing, rows)
         else:
-            change.stored()
+            encoder.committed()
 
     def _store(self, rows: codec.CheckpointRows) -> None:
         statements = writing.put(self.database.dialect, rows)
@@ -384,7 +388,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     def _store_missing(self, connection: Connection, rows: codec.CheckpointRows) -> None:
         """Store a checkpoint of which some values may be there already."""
-        missing = chains.without_stored(connection, rows)
+        missing = writing.without_stored(connection, rows)
         statements = [*self._checks(rows), *writing.put(connection.dialect, missing)]
         execute(connection, statements)
         if self.keeps_latest_only:
@@ -450,16 +454,18 @@ class BaseSaver(BaseCheckpointSaver[str]):
         )
         if not rows:
             return
-        if self.tails is not None and not codec.encrypts(self.serde):
+        if self.cache is not None and not codec.encrypts(self.serde):
             blobs = [row["blob"] for row in rows]
-            rows = self._offload(lambda: sum(map(len, blobs)), self._as_changes, self.tails, rows)
+            rows = self._offload(lambda: sum(map(len, blobs)), self._as_deltas, self.cache, rows)
         self.database.execute("put_writes", writing.put_writes(self.database.dialect, rows))
 
-    def _as_changes(self, tails: Tails, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-        """Make writes what changed since the values of their checkpoint, where these are known."""
+    def _as_deltas(
+        self, cache: BaseCache, rows: Sequence[dict[str, Any]]
+    ) -> Sequence[dict[str, Any]]:
+        """Encode writes against the values of their checkpoint, where these are cached."""
         key = (rows[0]["thread_id"], rows[0]["checkpoint_ns"], rows[0]["checkpoint_id"])
-        known = tails.of(*key) or {}
-        return [since(row, known.get(row["channel"])) for row in rows]
+        bases = cache.get(*key) or {}
+        return [encode_write(row, bases.get(row["channel"])) for row in rows]
 
     # Deleting and copying
 
@@ -746,7 +752,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     def _rewrite(self, thread_ids: Sequence[str] | None, *, incremental: bool) -> int:
         ids = None if thread_ids is None else codec.thread_ids(thread_ids)
-        steps = chains.rewriting(ids, to_chains=incremental)
+        steps = rewriting.steps(ids, to_deltas=incremental)
         return self._go(steps, partial(self.database.write, "rewrite"))
 
     # Shared by the operations
@@ -754,19 +760,19 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _stored(
         self, name: str, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
     ) -> repository.Stored | None:
-        """Read a checkpoint, without the rows of values that are remembered."""
-        known = None if self.tails is None else self.tails.known(thread_id, checkpoint_ns)
+        """Read a checkpoint, without the rows of values that are cached."""
+        known = None if self.cache is None else self.cache.largest(thread_id, checkpoint_ns)
         return self.database.read(
             name, repository.get, thread_id, checkpoint_ns, checkpoint_id, known=known
         )
 
     def _loaded(self, stored: repository.Stored) -> CheckpointTuple:
-        """Make LangGraph's tuple, and remember what a next checkpoint's values may resemble."""
+        """Make LangGraph's tuple, and cache the values against which the next ones are encoded."""
         loaded = codec.load_checkpoint(self.serde, stored)
-        if self.tails is not None:
-            known = self.tails.of(*stored.key)
-            if known is None or is_outdated(known, stored):
-                self.tails.remember(*stored.key, tails_of(stored))
+        if self.cache is not None:
+            bases = self.cache.get(*stored.key)
+            if bases is None or is_outdated(bases, stored):
+                self.cache.put(*stored.key, bases_of(stored))
         return loaded
 
     def _offload(
@@ -792,80 +798,3 @@ class BaseSaver(BaseCheckpointSaver[str]):
                 result: T = end.value
                 return result
             done = run(step)
-
-
-class Change:
-    """What one `put` has to store, given the values that the checkpoint's parent has.
-
-    These are looked up in memory, or else in the database, so that storage never grows with the
-    square for want of memory. Storing fails where one of them is gone or has been appended to, and
-    where a value is there already: `afresh`, what isn't there is stored as a whole.
-    """
-
-    def __init__(
-        self,
-        tails: Tails,
-        rows: codec.CheckpointRows,
-        checkpoint: Checkpoint,
-        new_versions: ChannelVersions,
-    ) -> None:
-        self._tails = tails
-        self._rows = rows
-        self._versions = checkpoint["channel_versions"], new_versions
-        row = rows.checkpoint
-        self._key = row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"]
-        self._parent = row["parent_checkpoint_id"]
-        self._known = tails.of(*self._key[:2], self._parent) if self._parent else {}
-        self._ends: dict[str, Tail] = {}
-        self.size = sum(len(blob["blob"]) for blob in rows.blobs)
-
-    @property
-    def unknown(self) -> tuple[str, str, str] | None:
-        """The checkpoint that must be read before; None if there is none."""
-        if self._known is None and any(map(is_worth_it, self._rows.blobs)):
-            return *self._key[:2], self._parent
-        return None
-
-    def find(self, parent: repository.Stored | None) -> codec.CheckpointRows:
-        """Find what changed since the parent, which was read if it was unknown.
-
-        A task's writes may be there before the checkpoint is stored: what it has of its parent's
-        values is remembered at once.
-        """
-        if parent is not None:
-            self._known = tails_of(parent)
-        rows, self._ends = self._since(self._known or {})
-        new = {row["channel"] for row in rows.deltas}
-        kept = {channel: tail for channel, tail in self._ends.items() if channel not in new}
-        self._tails.remember(*self._key, kept)
-        return rows
-
-    def afresh(self) -> codec.CheckpointRows:
-        """Forget what was known; return everything, as whole values."""
-        self._tails.forget(*self._key[:2])
-        return self._since({})[0]
-
-    def _since(self, known: Mapping[str, Tail]) -> tuple[codec.CheckpointRows, dict[str, Tail]]:
-        return chains.changes(self._rows, *self._versions, known, keeps_past=self._tails.keeps_past)
-
-    def stored(self) -> None:
-        """Remember what was stored."""
-        self._tails.remember(*self._key, self._ends)
-
-
-def tails_of(stored: repository.Stored) -> dict[str, Tail]:
-    """Return what the values of a checkpoint end in, without those that can't be read."""
-    tails = {}
-    for channel, (_, blob) in stored.blobs.items():
-        if isinstance(blob, Chained):
-            with suppress(CorruptDataError):
-                tails[channel] = blob.tail()
-    return tails
-
-
-def is_outdated(tails: Mapping[str, Tail], stored: repository.Stored) -> bool:
-    """Whether a checkpoint has other values than those known of it, or has them elsewhere."""
-    return any(
-        isinstance(blob, Chained) and (channel not in tails or tails[channel].place != blob.place)
-        for channel, (_, blob) in stored.blobs.items()
-    )

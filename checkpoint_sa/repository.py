@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from checkpoint_sa import statements as sql
 from checkpoint_sa import types
+from checkpoint_sa.deltas.chain import (
+    VALUE_SUFFIX,
+    WRITE_SUFFIX,
+    ChainKey,
+    Chains,
+    DeltaValue,
+    DeltaWrite,
+)
 from checkpoint_sa.errors import CheckpointError, ThreadExistsError
-from checkpoint_sa.incremental import SINCE, SUFFIX, Chained, ChainKey, Chains, Since
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Delete, Row, Update
     from typing_extensions import Unpack
 
-    from checkpoint_sa.incremental import Tail
+    from checkpoint_sa.deltas.chain import Base
 
     AnyRow: TypeAlias = Row[Unpack[tuple[Any, ...]]]
 
@@ -56,7 +63,7 @@ class Write(NamedTuple):
     idx: int
     channel: str
     type: str
-    blob: bytes | Since
+    blob: bytes | DeltaWrite
 
 
 class Stored(NamedTuple):
@@ -68,7 +75,7 @@ class Stored(NamedTuple):
     metadata: dict[str, Any]
     type: str | None
     exact: bytes | None
-    blobs: dict[str, tuple[str, bytes | Chained]]
+    blobs: dict[str, tuple[str, bytes | DeltaValue]]
     """Channel -> (type, bytes), for the channels that have a blob."""
     writes: list[Write]
     """In the order of `writes_sort_key`."""
@@ -91,7 +98,7 @@ class History(NamedTuple):
 
     writes: list[Write]
     """Oldest first."""
-    seed: tuple[str, bytes | Chained, str] | None = None
+    seed: tuple[str, bytes | DeltaValue, str] | None = None
     """(type, bytes, version) of the value to start from."""
     inline: dict[str, Any] | None = None
     """{channel: value} where the value to start from is part of a checkpoint's JSON."""
@@ -106,7 +113,7 @@ def get(
     checkpoint_ns: str,
     checkpoint_id: str | None,
     *,
-    known: Sequence[Tail] | None = None,
+    known: Sequence[Base] | None = None,
 ) -> Stored | None:
     """Read one checkpoint, or the latest of its namespace: one statement, or two.
 
@@ -136,7 +143,7 @@ def get(
 
 
 def _get_in_two(
-    connection: Connection, parameters: dict[str, str], known: Sequence[Tail] | None
+    connection: Connection, parameters: dict[str, str], known: Sequence[Base] | None
 ) -> Stored | None:
     """Read a checkpoint and then its parts, which the second statement has in one snapshot."""
     statement = sql.GET_HEAD if "checkpoint_id" in parameters else sql.GET_LATEST_HEAD
@@ -162,7 +169,7 @@ def _complete(
     namespace: Mapping[str, str],
     head: AnyRow,
     found: Chains,
-    known: Sequence[Tail] | None,
+    known: Sequence[Base] | None,
 ) -> Stored | None:
     """Read the parts of a checkpoint; None if it is gone."""
     checkpoint_id, parent_id, checkpoint, metadata, type_, exact = head
@@ -178,7 +185,7 @@ def _complete(
     }
     versions = versions_of(document)
     writes: dict[int, list[Write]] = {sql.WRITE: [], sql.SEND: []}
-    blobs: dict[str, tuple[str, bytes | Chained]] = {}
+    blobs: dict[str, tuple[str, bytes | DeltaValue]] = {}
     for chunk in _chunks(list(versions.items()), _TUPLES) or [[]]:
         rows = _parts(connection, wanted, chunk, chains=known is not None)
         wanted |= {"writes_of": "", "sends_of": ""}
@@ -271,17 +278,17 @@ def page(
 def complete_chains(connection: Connection, chains: Chains) -> bool:
     """Read the rows of chains that are missing; return whether none is any more."""
     statement = sql.GET_DELTAS[types.reach(connection.dialect)]
-    for chunk in _chunks(chains.lacking(), _TUPLES):
+    for chunk in _chunks(chains.missing(), _TUPLES):
         for row in connection.execute(statement, {"blob_keys": chunk}):
             _take_delta(chains, row)
-    return not chains.lacking()
+    return not chains.missing()
 
 
 def _take_delta(chains: Chains, row: AnyRow) -> None:
     chains.add((row[1], row[2], row[4], row[7]), row[8], bytes(row[10]))
 
 
-def _blob(chains: Chains, row: AnyRow) -> tuple[str, bytes | Chained]:
+def _blob(chains: Chains, row: AnyRow) -> tuple[str, bytes | DeltaValue]:
     _, thread_id, namespace, _, channel, version, _, chain, position, type_, blob = row
     return _value(chains, (thread_id, namespace, channel), version, (chain, position), type_, blob)
 
@@ -293,24 +300,24 @@ def _value(  # noqa: PLR0913, PLR0917 - what there is of a value
     place: tuple[str | None, int],
     type_: str,
     blob: Any,
-) -> tuple[str, bytes | Chained]:
+) -> tuple[str, bytes | DeltaValue]:
     """Return the serializer's tag, and the bytes of a value or what they are put together from."""
     chain, position = place
     if chain is None:
         return type_, _bytes(blob)
     key = (*channel, chain)
-    return type_.removesuffix(SUFFIX), chains.name(key, position, version, _bytes(blob))
+    return type_.removesuffix(VALUE_SUFFIX), chains.value(key, position, version, _bytes(blob))
 
 
 class _Found:
     """Checkpoints out of the database, and the parts of them that came along."""
 
-    def __init__(self, rows: Sequence[AnyRow], known: Sequence[Tail] = ()) -> None:
+    def __init__(self, rows: Sequence[AnyRow], known: Sequence[Base] = ()) -> None:
         self.checkpoints: dict[CheckpointKey, AnyRow] = {}
         self.documents: dict[CheckpointKey, dict[str, Any]] = {}
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
         self._sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
-        self._blobs: dict[BlobKey, tuple[str, bytes | Chained]] = {}
+        self._blobs: dict[BlobKey, tuple[str, bytes | DeltaValue]] = {}
         self.chains = Chains(known)
         for row in self._take(rows):
             self.checkpoints[row[1:4]] = row
@@ -375,7 +382,7 @@ class _Found:
         self.checkpoints = {key: row for key, row in self.checkpoints.items() if key in present}
         return bool(self.checkpoints)
 
-    def _blobs_of(self, key: CheckpointKey) -> dict[str, tuple[str, bytes | Chained]]:
+    def _blobs_of(self, key: CheckpointKey) -> dict[str, tuple[str, bytes | DeltaValue]]:
         return {
             channel: blob
             for channel, version in versions_of(self.documents[key]).items()
@@ -408,15 +415,15 @@ def _write(row: AnyRow) -> Write:
 
 
 def _in_order(
-    writes: Iterable[Write], blobs: Mapping[str, tuple[str, bytes | Chained]]
+    writes: Iterable[Write], blobs: Mapping[str, tuple[str, bytes | DeltaValue]]
 ) -> list[Write]:
     """Sort the writes of a checkpoint; those stored as what changed get its values to build on."""
     return sorted(
         write._replace(
-            type=write.type.removesuffix(SINCE),
-            blob=Since(blobs.get(write.channel, ("", b""))[1], cast("bytes", write.blob)),
+            type=write.type.removesuffix(WRITE_SUFFIX),
+            blob=DeltaWrite(blobs.get(write.channel, ("", b""))[1], cast("bytes", write.blob)),
         )
-        if (write.type or "").endswith(SINCE)
+        if (write.type or "").endswith(WRITE_SUFFIX)
         else write
         for write in writes
     )
@@ -504,7 +511,7 @@ def delta_history(
         return {channel: History([]) for channel in channels}
     walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
 
-    seeds: dict[str, tuple[str, bytes | Chained, str]] = {}
+    seeds: dict[str, tuple[str, bytes | DeltaValue, str]] = {}
     if walk.seed:
         chains = Chains()
         keys = [(thread_id, checkpoint_ns, *item) for item in walk.seed.items()]
@@ -522,7 +529,7 @@ def delta_history(
             collected[ancestor, channel].append(write)
     # A channel that has such writes has a value at most of its checkpoints, so these are few.
     for (ancestor, channel), writes in collected.items():
-        if any((write.type or "").endswith(SINCE) for write in writes):
+        if any((write.type or "").endswith(WRITE_SUFFIX) for write in writes):
             stored = get(connection, thread_id, checkpoint_ns, ancestor, known=())
             if stored is not None:
                 writes[:] = [write for write in stored.writes if write.channel == channel]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from checkpoint_sa.incremental import ChainKey
+    from checkpoint_sa.deltas.chain import ChainKey
     from checkpoint_sa.repository import AnyRow, BlobKey, CheckpointKey
 
     Ids: TypeAlias = Mapping[str, Collection[str]]

@@ -31,7 +31,8 @@ from sqlalchemy import (
     update,
 )
 
-from checkpoint_sa.incremental import KNOWN, ROWS
+from checkpoint_sa.deltas.cache import MAX_EXCLUDED
+from checkpoint_sa.deltas.encoding import MAX_ROWS
 from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointDelta, CheckpointWrite
 from checkpoint_sa.types import (
     Reach,
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
         Table,
     )
 
-    from checkpoint_sa.incremental import Tail
+    from checkpoint_sa.deltas.chain import Base
 
 checkpoints: Table = Checkpoint.__table__  # type: ignore[assignment]
 blobs: Table = CheckpointBlob.__table__  # type: ignore[assignment]
@@ -353,12 +354,12 @@ def _up_to(value: FromClause, change: FromClause = deltas) -> ColumnElement[bool
     return and_(_same_chain(change, value), change.c.position <= value.c.position)
 
 
-def known(tails: Sequence[Tail] | None) -> dict[str, Any]:
+def known(tails: Sequence[Base] | None) -> dict[str, Any]:
     """Return the parameters by which the rows of known values are left out, if any are read."""
     if tails is None:
         return {}
-    places = [(tail.chain, tail.position) for tail in tails[:KNOWN]]
-    places += [("", 0)] * (KNOWN - len(places))
+    places = [(tail.chain, tail.position) for tail in tails[:MAX_EXCLUDED]]
+    places += [("", 0)] * (MAX_EXCLUDED - len(places))
     return {
         name: value
         for i, place in enumerate(places)
@@ -378,7 +379,7 @@ def _is_unknown(value: FromClause) -> ColumnElement[bool]:
                     value.c.chain == _bind(f"known_chain_{i}"),
                     value.c.position == bindparam(f"known_position_{i}", type_=Integer()),
                 )
-                for i in range(KNOWN)
+                for i in range(MAX_EXCLUDED)
             )
         )
     )
@@ -386,7 +387,7 @@ def _is_unknown(value: FromClause) -> ColumnElement[bool]:
 
 def _first_deltas(value: FromClause) -> FromClause:
     change = deltas.alias("d")
-    limit = literal_column(str(ROWS), Integer)
+    limit = literal_column(str(MAX_ROWS), Integer)
     return select(change).where(_up_to(value, change)).limit(limit).lateral("rows")
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoint_sa import statements as sql
 from checkpoint_sa.database import Statement
+from checkpoint_sa.deltas.encoding import OutdatedError
 from checkpoint_sa.errors import ParentConflictError
-from checkpoint_sa.incremental import OutdatedError
 from checkpoint_sa.upsert import nests, selects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import CursorResult, Dialect, Table
+    from sqlalchemy import Connection, CursorResult, Dialect, Table
 
     from checkpoint_sa.codec import CheckpointRows
 
@@ -123,3 +123,12 @@ def _check_parent(checkpoint: Mapping[str, Any], result: CursorResult[Any]) -> N
             f" checkpoint_ns={checkpoint['checkpoint_ns']!r}). Another writer has gone on: read the"
             " thread again, or use a saver without check_parent to fork it."
         )
+
+
+def without_stored(connection: Connection, rows: CheckpointRows) -> CheckpointRows:
+    """Leave out the values that are there: a version is never stored twice."""
+    keys = [tuple(row[name] for name in sql.BLOB_KEY) for row in rows.deltas]
+    found = connection.execute(sql.GET_EXISTING, {"blob_keys": keys}) if keys else ()
+    there = {(row.channel, row.version) for row in found}
+    left = [row for row in rows.deltas if (row["channel"], row["version"]) not in there]
+    return rows._replace(deltas=left)
