@@ -384,23 +384,25 @@ def _unpacked(data: bytes) -> dict[str, Any]:
 
 
 def _value(part: bytes) -> Any:
-    if msgpack.is_plain(part):
-        value = _plain(part)
-        if not isinstance(value, bytes) and codec.inlines(value):
-            return value
-    snapshot = msgpack.extension(part) == msgpack.SNAPSHOT
-    return codec.Packed("msgpack", part, is_snapshot=snapshot)
+    value = msgpack.read(part)
+    if isinstance(value, msgpack.Extension):
+        is_snapshot = value.code == msgpack.SNAPSHOT
+        return codec.Packed("msgpack", part, is_snapshot=is_snapshot)
+    if _is_scalar(value) and codec.inlines(value):
+        return value
+    return codec.Packed("msgpack", part)
 
 
 def _plain(part: bytes) -> Any:
-    """Return what is no object and has none in it."""
-    found: list[int] = []
-    value = ormsgpack.unpackb(
-        part, ext_hook=lambda code, _: found.append(code), option=ormsgpack.OPT_NON_STR_KEYS
-    )
-    if found:
-        raise _UnkeptError("A checkpoint has an object outside of its channel_values.")
-    return value
+    """Return plain data.
+
+    Raises:
+        _UnkeptError: It is an object, or has one in it.
+    """
+    try:
+        return msgpack.plain(part)
+    except msgpack.MalformedError as error:
+        raise _UnkeptError("A checkpoint has an object outside of its channel_values.") from error
 
 
 def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:
