@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Steps: TypeAlias = "Generator[Callable[[Connection], Any], Any, T]"
-"""The parts of an operation, each a transaction of its own; gets what a part returns."""
+"""The parts of an operation, each a transaction of its own; their results are sent back."""
 
 _THREAD_BYTES = 256 * 1024
 """Values from this size on are serialized beside the event loop; a thread costs about 100 us."""
@@ -181,14 +181,14 @@ class BaseSaver(BaseCheckpointSaver[str]):
     ) -> Iterator[CheckpointTuple]:
         """Iterate over checkpoints, newest first.
 
-        They are read in pages; no connection is held in between. What is stored or deleted
-        meanwhile may or may not be seen, a checkpoint that is seen is whole.
+        They are read in pages; no connection is held in between. A checkpoint that is stored or
+        deleted meanwhile may or may not be seen; each one that is seen is whole.
 
         Args:
             config: Limits to its `thread_id`, `checkpoint_ns` and `checkpoint_id`, those that it
                 has; None lists all threads.
-            filter: Metadata that a checkpoint must have. A dict matches as a subset, everything
-                else by JSON equality: 1 is not true, 1 equals 1.0, null is not a missing key.
+            filter: Metadata that a checkpoint must have. A dict matches as a subset, other values
+                by JSON equality: 1 is not true, 1 equals 1.0, null is not a missing key.
             before: Only checkpoints with a smaller id than its `checkpoint_id`.
             limit: How many at the most.
 
@@ -230,7 +230,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """Read what rebuilds some DeltaChannels: the nearest stored value and the writes since.
+        """Read the history of DeltaChannels: the nearest stored value, and the writes since.
 
         Args:
             config: Names the checkpoint whose ancestors are walked.
@@ -271,7 +271,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         after: str | None = None,
         limit: int | None = None,
     ) -> Iterator[ThreadSummary]:
-        """Iterate over what there is of each thread, in the database's order of their ids.
+        """Iterate over summaries of the threads, in the database's order of their ids.
 
         They are read in pages; no connection is held in between, and no value is read.
 
@@ -322,7 +322,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
         Args:
             config: Names the thread, the namespace and, as `checkpoint_id`, the parent.
-            checkpoint: What to store.
+            checkpoint: The checkpoint.
             metadata: Stored beside it, joined with the metadata of the config.
             new_versions: Versions of the channels that changed: their values are stored.
 
@@ -398,7 +398,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         return writing.expect_latest(rows.checkpoint) if self.check_parent else ()
 
     def _replace(self, rows: codec.CheckpointRows, connection: Connection) -> None:
-        """Delete what a checkpoint replaces in its namespace.
+        """Delete the checkpoints that a new one replaces in its namespace.
 
         Where a newer one is there already, this one goes instead: a cancelled run that finishes
         late replaces nothing.
@@ -413,7 +413,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Store what a task wrote, to be found as `pending_writes`.
+        """Store a task's writes, to be found as `pending_writes`.
 
         LangGraph's special writes (`WRITES_IDX_MAP`) replace earlier ones; ordinary ones are kept
         as first written.
@@ -528,27 +528,28 @@ class BaseSaver(BaseCheckpointSaver[str]):
     ) -> None:
         """Delete old checkpoints of some threads, each thread in a transaction of its own.
 
-        Without options it is LangGraph's `prune`: the threads are named, and `strategy` says what
-        stays. With one of `older_than`, `idle_for` and `keep`, a checkpoint stays where `keep` or
-        `older_than` says so; that one's values, writes and what a DeltaChannel is rebuilt from stay
-        with it. A kept checkpoint may have lost its parent. After an interruption, call it again.
+        Without options it is LangGraph's `prune`: the threads are named, and `strategy` decides.
+        With one of `older_than`, `idle_for` and `keep`, a checkpoint stays where `keep` or
+        `older_than` says so, together with its values, its writes and the ancestors from which a
+        DeltaChannel is rebuilt. A kept checkpoint may have lost its parent. After an interruption,
+        call it again.
 
         Args:
             thread_ids: The threads. None is all of them, and needs one of the options.
-            strategy: "keep_latest" keeps of each namespace the latest checkpoint and what it needs:
-                values, writes, and for a DeltaChannel the ancestors back to its last stored value.
+            strategy: "keep_latest" keeps the latest checkpoint of each namespace, its values and
+                writes, and for a DeltaChannel the ancestors back to its last stored value.
                 Subgraph calls go with the root checkpoint that made them. "delete", or
                 "delete_all" as LangGraph's server calls it, keeps nothing.
             older_than: An age, or a time: checkpoints from before go, the latest of each namespace
-                stays. A checkpoint's time is its `ts`, else that of its id; one that has neither
-                is never old.
+                stays. A checkpoint's time is its `ts`, otherwise that of its id; a checkpoint
+                without either is never old.
             idle_for: An age, or a time: threads without a checkpoint since go as a whole.
             keep: How many of the latest checkpoints of each namespace stay at the least.
-            report: Called after each thread with what went, as `Deleted`.
+            report: Called after each thread with a `Deleted`.
 
         Raises:
             InvalidInputError: `strategy` is another one, `thread_ids` is a single string, no thread
-                and no option is given, or an option isn't what it should be.
+                and no option is given, or an option has a wrong value.
         """
         steps = pruning(
             thread_ids,
@@ -594,7 +595,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         keep: int | None = None,
         report: Report | None = None,
     ) -> Deleted:
-        """Return what `prune` would delete now, with the same arguments; nothing is deleted.
+        """Count the rows that `prune` would delete now, with the same arguments; delete nothing.
 
         Raises:
             InvalidInputError: As from `prune`.
@@ -650,14 +651,14 @@ class BaseSaver(BaseCheckpointSaver[str]):
         the metadata any more (it was pruned) aren't found.
 
         Args:
-            metadata: What the checkpoint's metadata must have, as in the `filter` of `list`.
+            metadata: Entries that the checkpoint's metadata must have, as `filter` of `list`.
             whole_threads: False deletes only the checkpoints that have the metadata, with their
                 writes and the values that only they used, as `delete_for_runs` does.
             dry_run: Whether to count only.
-            report: Called after each thread with what went.
+            report: Called after each thread with a `Deleted`.
 
         Returns:
-            What was deleted, or would be; `threads` is the number of threads.
+            The number of deleted rows; `threads` is the number of threads.
 
         Raises:
             InvalidInputError: `metadata` is empty, or isn't a mapping.
@@ -692,7 +693,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         dry_run: bool = False,
         report: Report | None = None,
     ) -> Deleted:
-        """Delete writes and values that no checkpoint has: what late writers left behind.
+        """Delete writes and values that no checkpoint has, as late writers leave them.
 
         Safe beside running applications, each thread in a transaction of its own. Writes go if
         their checkpoint isn't there and its id is from before; LangGraph may store writes first, so
@@ -702,10 +703,10 @@ class BaseSaver(BaseCheckpointSaver[str]):
         Args:
             older_than: An age, a day by default, or a time.
             dry_run: Whether to count only.
-            report: Called after each thread with what went.
+            report: Called after each thread with a `Deleted`.
 
         Returns:
-            What was deleted, or would be.
+            The number of deleted rows.
 
         Raises:
             InvalidInputError: `older_than` is neither an age nor a time with a zone.
@@ -729,20 +730,21 @@ class BaseSaver(BaseCheckpointSaver[str]):
         return self._go(steps, partial(run, "vacuum_orphans"))
 
     def rewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
-        """Store values as what changed, or as whole values again; a store may hold both.
+        """Store values as deltas, or as whole values again; a database may hold both.
 
-        In transactions of about 4 MB, beside running applications. What is stored meanwhile is
-        stored as the savers do that store it.
+        In transactions of about 4 MB, beside running applications. Values that are stored meanwhile
+        get the form that their saver gives them.
 
         Args:
             thread_ids: The threads; all of them by default.
-            incremental: As what changed. False makes values that every PostgresSaver reads.
+            incremental: As deltas. False makes values that every PostgresSaver reads.
 
         Returns:
             How many values were rewritten.
 
         Raises:
-            CorruptDataError: A value isn't what was stored; it and what follows stay as they are.
+            CorruptDataError: A value isn't the one that was stored; it and its successors stay as
+                they are.
         """
         return self._call(self._rewrite, thread_ids, incremental=incremental)
 

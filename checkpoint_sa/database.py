@@ -72,7 +72,7 @@ class Database:
         retry_seconds: For how long an operation is tried again, after its first failure.
 
     Raises:
-        ConfigurationError: The engine or connection can't work; the message says what can.
+        ConfigurationError: The engine or connection can't work; the message says which can.
     """
 
     def __init__(
@@ -153,8 +153,8 @@ class Database:
 
         Args:
             name: The saver's method.
-            statements: What to execute.
-            then: What to do in the same transaction afterwards.
+            statements: The statements, in their order.
+            then: Called in the same transaction afterwards.
 
         Raises:
             ValueTooLargeError: A value is larger than the server takes; nothing was stored.

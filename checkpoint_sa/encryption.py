@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
 Row = tuple[str, ...]
-"""What a value belongs to: a table, and what names the row in it."""
+"""The row to which a value is bound: a table, and the columns of its key."""
 
 CIPHER = "aesgcm"
 _KEY_ID_BYTES = 4
@@ -36,8 +36,8 @@ class AESGCMSerializer:
     Args:
         key: 16, 24 or 32 secret bytes; new values are encrypted with it.
         old_keys: Keys that values were encrypted with before.
-        serde: What serializes; LangGraph's `JsonPlusSerializer` by default.
-        allow_plain: Whether to read what was stored before encryption, or by somebody who can
+        serde: The serializer; LangGraph's `JsonPlusSerializer` by default.
+        allow_plain: Whether to read values stored before encryption, or by somebody who can
             write to the database.
 
     Raises:
@@ -77,7 +77,7 @@ class AESGCMSerializer:
         return kind, self._current + nonce + sealed
 
     def unseal(self, kind: str, sealed: bytes, row: Row) -> tuple[str, bytes]:
-        """Decrypt what `seal` made for this row.
+        """Decrypt a value that `seal` made for this row.
 
         Raises:
             ValueError: It isn't encrypted, or with a key that isn't here.
@@ -100,7 +100,7 @@ class AESGCMSerializer:
         return self.seal(*self.serde.dumps_typed(obj), ())
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
-        """Read what `dumps_typed` made."""
+        """Read the output of `dumps_typed`."""
         return self.serde.loads_typed(self.unseal(*data, ()))
 
     def with_msgpack_allowlist(self, extra: Collection[tuple[str, ...]]) -> AESGCMSerializer:

@@ -1,4 +1,4 @@
-"""What can go wrong, as one small tree.
+"""The errors, as one small tree.
 
 CheckpointError
  +-- InvalidInputError (ValueError)        an id, a config or an argument that can't be stored
@@ -11,7 +11,7 @@ CheckpointError
  +-- ParentConflictError                   another writer has gone on from the same checkpoint
  +-- CorruptDataError                      a stored row that can't be read
 
-What SQLAlchemy and the serializer raise passes through unchanged, unless there is something to add.
+Errors of SQLAlchemy and the serializer pass through, unless there is something to add.
 No message holds a channel value or a password.
 """
 
@@ -60,7 +60,7 @@ class ThreadExistsError(CheckpointError):
 
 
 class TransferError(CheckpointError):
-    """The source lacks what was to be brought to another database, or the target can't keep it."""
+    """The source lacks a thread or value that was to be copied, or the target can't keep it."""
 
 
 class ParentConflictError(CheckpointError):

@@ -1,7 +1,7 @@
-"""Stored values as plain data: nothing is imported, made or called for what a row says.
+"""Stored values as plain data: nothing is imported, made or called because a row names it.
 
-LangGraph's strict mode makes the types that it knows to be safe, and of others loses the name. Who
-looks at a database wants to see what is there, so here no type is made at all: an object becomes
+LangGraph's strict mode makes the types that it knows to be safe, and loses the names of others. An
+inspection has to show every row, so here no type is made at all: an object becomes
 a dict of its type's name and its fields.
 """
 
@@ -24,16 +24,16 @@ _OBJECTS = {
     jsonplus.EXT_PYDANTIC_V1,
     jsonplus.EXT_PYDANTIC_V2,
 }
-"""Extensions that hold a module, a name, and what the object is made of."""
+"""Extensions that hold a module, a name, and the parts of the object."""
 
 _NAMES = {jsonplus.EXT_NUMPY_ARRAY: "numpy.ndarray"}
 
 
 class Inspector:
-    """A serializer that reads what `JsonPlusSerializer` wrote as plain data, and writes nothing."""
+    """A serializer that reads `JsonPlusSerializer`'s output as plain data, and writes nothing."""
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-        """Refuse: what was read isn't what was stored.
+        """Refuse: plain data isn't the value that was stored.
 
         Raises:
             NotImplementedError: Always.
@@ -41,7 +41,7 @@ class Inspector:
         raise NotImplementedError
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
-        """Return plain data; of another serializer's output, what it is and how long."""
+        """Return plain data; of another serializer's output, its tag and size."""
         kind, content = data
         if kind == "null":
             return None
@@ -68,7 +68,7 @@ def _extension(code: int, data: bytes) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON can say of a value; bytes by their number."""
+    """Return a value as JSON can hold it; bytes by their number."""
     if isinstance(value, dict):
         return {key if isinstance(key, str) else repr(key): plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The ORM models: what is stored, for people's own queries and for Alembic.
+"""The ORM models of the tables, for people's own queries and for Alembic.
 
 On PostgreSQL the tables are those of langgraph-checkpoint-postgres, with two nullable columns more
 each in `checkpoints` and `checkpoint_blobs`, and a table of our own.
@@ -46,7 +46,8 @@ class Checkpoint(Base):
             (column `metadata`).
         run_id: `metadata.run_id`; '' without one; NULL in rows that
             langgraph-checkpoint-postgres wrote.
-        exact: What JSON can't say exactly of the two documents, serialized; NULL when it says all.
+        exact: The parts of the two documents that JSON can't hold exactly, serialized; NULL
+            without any.
     """
 
     __tablename__ = "checkpoints"
@@ -68,7 +69,7 @@ class CheckpointBlob(Base):
     Attributes:
         version: As in the `channel_versions` of the checkpoints that use it, as text.
         type: The serializer's tag; `empty` where a channel has no value.
-        blob: What the serializer made of the value.
+        blob: The serialized value.
         chain: Where the value is in `CheckpointDelta`; `type` has a suffix then, and `blob` is a
             fingerprint, as `deltas` describes. NULL where `blob` is the value.
         position: Where in the chain.
@@ -87,7 +88,7 @@ class CheckpointBlob(Base):
 
 
 class CheckpointDelta(Base):
-    """A value of a channel, or what makes a next one out of it; never changed once written.
+    """A value of a channel, or a delta that makes the next one; never changed once written.
 
     Attributes:
         chain: Names the value and the changes that followed it.
@@ -112,7 +113,7 @@ class CheckpointWrite(Base):
         idx: Position among the task's writes; negative for LangGraph's special ones
             (`WRITES_IDX_MAP`).
         type: The serializer's tag.
-        blob: What the serializer made of the value.
+        blob: The serialized value.
         task_path: Where the task stands in the superstep; sorts first in `pending_writes`.
     """
 

@@ -43,7 +43,7 @@ _LONGEST_PAUSE = 1.0
 
 
 class Metrics(NamedTuple):
-    """What a saver has done since it was made, its clones included; see `metrics`."""
+    """Counts of a saver's operations since it was made, its clones included; see `metrics`."""
 
     operations: int
     """A page of `list` and a thread of `prune` count as one each."""

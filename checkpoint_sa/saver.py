@@ -37,9 +37,9 @@ class SQLAlchemySaver(BaseSaver):
         bind: An `Engine` or a `Connection`.
         serde: Serializer of state values; LangGraph's `JsonPlusSerializer` by default.
         schema: Schema of the tables; by default the connection's own.
-        incremental: Store of a value what changed since the version before, so that storage grows
-            with what is added. LangGraph's own savers can't read such values; all of this package
-            can. See docs/incremental.md.
+        incremental: Store each new version of a channel as a delta against the version before, so
+            that storage grows linearly with the conversation. LangGraph's own savers can't read
+            such values; all of this package can. See docs/incremental.md.
         retry_seconds: For how long an operation is tried again, after its first failure, when the
             connection is lost, the server restarts, or another transaction is in the way; 0 is
             never. A connection's transaction is never tried again: it is the caller's.
@@ -47,7 +47,7 @@ class SQLAlchemySaver(BaseSaver):
             of two writers that go on from one checkpoint only one is heard.
 
     Raises:
-        ConfigurationError: The engine or connection can't work; the message says what can.
+        ConfigurationError: The engine or connection can't work; the message says which can.
     """
 
     def __init__(  # noqa: PLR0913 - one for each setting
@@ -96,10 +96,10 @@ class SQLAlchemySaver(BaseSaver):
                 `postgres://`, `mysql://`, `mariadb://`, `sqlite://`.
             serde: Serializer of state values.
             schema: Schema of the tables.
-            incremental: Store of a value what changed since the version before.
+            incremental: Store each new version of a channel as a delta.
             retry_seconds: For how long an operation is tried again.
             check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one.
-            **engine_options: What `sqlalchemy.create_engine` takes, such as `pool_size`.
+            **engine_options: Options of `sqlalchemy.create_engine`, such as `pool_size`.
 
         Raises:
             ConfigurationError: It isn't a URL, or its driver is async.
@@ -145,11 +145,11 @@ class SQLAlchemySaver(BaseSaver):
 
 
 class ShallowSQLAlchemySaver(SQLAlchemySaver):
-    """A saver that keeps only the latest checkpoint of each namespace, and what it needs.
+    """A saver that keeps only the latest checkpoint of each namespace.
 
     On the same tables. There is no history to travel in, so storage doesn't grow with the number of
     steps; each call of a subgraph is a namespace of its own and stays until `prune`. A run that was
-    cancelled and finishes late doesn't replace what is newer. `get_tuple` returns the latest
+    cancelled and finishes late doesn't replace a newer checkpoint. `get_tuple` returns the latest
     checkpoint for the config of a replaced one.
     """
 

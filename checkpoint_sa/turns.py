@@ -4,9 +4,9 @@ SQLAlchemy's pool gives a connection that comes back to whoever asks next, and t
 the task which has just given it back: of 64 tasks on 16 connections, one was served once in ten
 seconds, others 400 times. Operations that find the pool exhausted wait here in a queue instead.
 
-A turn is one attempt at an operation: who tries again waits again.
-No permits are counted: who is first goes when another one has ended, or when the pool has room. So
-nothing can get lost when a task is cancelled, or when others use the engine's pool as well.
+A waiter holds its place for one attempt at an operation; a retry queues again. No permits are
+counted, so none can leak: the head of the queue goes when another operation ends, or when the pool
+has room.
 
 The pool's overflow is for the time in which no connection comes back. A connection of the overflow
 is closed when it does, and to open another one takes longer than to wait for a turn: 32 tasks on a
@@ -46,7 +46,7 @@ Turn = TypeVar("Turn", threading.Event, "asyncio.Future[None]")
 
 
 class _Queue(Generic[Turn]):
-    """Who waits for a connection of an engine."""
+    """The operations that wait for a connection of an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = weakref.proxy(engine)  # whose entry here ends with it
@@ -83,7 +83,7 @@ class _Queue(Generic[Turn]):
             self._give()
 
     def _wake(self, turn: Turn) -> None:
-        """Tell who waits that its turn has come."""
+        """Wake a waiter up: its turn has come."""
         raise NotImplementedError
 
     def _is_free(self) -> bool:
@@ -133,7 +133,7 @@ class _Queue(Generic[Turn]):
 
 
 class _Threads(_Queue[threading.Event]):
-    """A context for what a thread does with a connection."""
+    """A context around an operation in a thread."""
 
     def __enter__(self) -> None:
         self._begin(was_given=not self._is_free() and self._enter())
@@ -163,7 +163,7 @@ class _Threads(_Queue[threading.Event]):
 
 
 class _Tasks(_Queue["asyncio.Future[None]"]):
-    """A context for what a task does with a connection, in a greenlet of SQLAlchemy's."""
+    """A context around an operation of a task, in a greenlet of SQLAlchemy's."""
 
     def __enter__(self) -> None:
         self._begin(was_given=not self._is_free() and await_only(self._enter()))

@@ -68,7 +68,7 @@ def key(length: int | None = None) -> TypeEngine[str]:
 
     PostgreSQL's TEXT and SQLite's TEXT compare bytes. The MySQL family compares by collation, whose
     defaults fold case and accents and whose binary ones still pad with blanks, so keys are UTF-8 in
-    VARBINARY there; it also counts bytes, which is what lets 2000 bytes of namespace fit into
+    VARBINARY there; it also counts bytes, so that 2000 bytes of namespace fit into
     InnoDB's 3072 bytes of key.
     """
     text: TypeEngine[str] = Text() if length is None else String(length)
@@ -135,7 +135,7 @@ class json_text(FunctionElement[str]):  # noqa: N801
 class metadata_contains(FunctionElement[bool]):  # noqa: N801
     """Whether a metadata document may match a filter, both as JSON.
 
-    Says true too often, never too seldom: what matches is decided by `codec.matches`. Without a
+    True too often, never too seldom: `codec.matches` decides. Without a
     rule for an engine it says true for every row.
     """
 
@@ -228,7 +228,7 @@ def _sqlite_in(element: one_of, compiler: SQLCompiler, **kw: Any) -> str:
 def _json_columns(
     name: str, part: str, columns: Sequence[ColumnElement[Any]], compiler: SQLCompiler, **kw: Any
 ) -> tuple[str, str, str]:
-    """Return what is looked for, what an item of the list has, and the list as JSON."""
+    """Return the columns to look up, the fields of an item of the list, and the list as JSON."""
     found = ", ".join(compiler.process(column, **kw) for column in columns)
     parts = ", ".join(part.format(i) for i in range(len(columns)))
     return found, parts, compiler.process(bindparam(name, type_=_JsonList()), **kw)

@@ -24,7 +24,7 @@ class Upsert(Insert):
     """`INSERT`, and on a conflict of the primary key update some columns, or none.
 
     Args:
-        table: The table; its primary key decides what a conflict is.
+        table: The table; a conflict is one of its primary key.
         update: Columns that take the new row's value on a conflict. Empty keeps the old row.
     """
 
@@ -84,7 +84,7 @@ SQLAlchemy drops such a WITH without a word on the MySQL family; SQLite has no s
 """
 
 SELECTING = {*NESTING, "sqlite"}
-"""Dialects where a SELECT of parameters, a row each, can be what is inserted.
+"""Dialects where INSERT takes a SELECT of parameters, a row each.
 
 MySQL takes the parameters of two rows for text of one character set, and bytes aren't.
 """

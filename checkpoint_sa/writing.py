@@ -1,4 +1,4 @@
-"""What is stored, as statements: no connection is used here, and nothing is sent.
+"""The statements that store a checkpoint and writes. Pure: nothing is sent here.
 
 How many statements there are decides whether they need a transaction; see `Database.execute`.
 """
