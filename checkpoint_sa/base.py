@@ -24,6 +24,7 @@ from checkpoint_sa.errors import CorruptDataError
 from checkpoint_sa.incremental import Chained, Tails, is_worth_it, since
 from checkpoint_sa.paging import Paging, ThreadPaging, size_of
 from checkpoint_sa.retention import GRACE
+from checkpoint_sa.rows import CheckpointRows, Stored
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Rows = TypeVar("Rows", codec.CheckpointRows, chains.Changes)
+Rows = TypeVar("Rows", CheckpointRows, chains.Changes)
 Steps: TypeAlias = "Generator[Callable[[Connection], Any], Any, T]"
 """The parts of an operation, each a transaction of its own; gets what a part returns."""
 
@@ -219,7 +220,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
                     yield await asyncio.to_thread(codec.load_checkpoint, self.serde, stored)
                     size = 0
 
-    def _list(self, paging: Paging) -> Sequence[repository.Stored]:
+    def _list(self, paging: Paging) -> Sequence[Stored]:
         page = self.database.read("list", repository.page, *paging.position)
         return paging.take(self.serde, *page)
 
@@ -746,14 +747,14 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     def _stored(
         self, name: str, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
-    ) -> repository.Stored | None:
+    ) -> Stored | None:
         """Read a checkpoint, without the rows of values that are remembered."""
         known = None if self.tails is None else self.tails.known(thread_id, checkpoint_ns)
         return self.database.read(
             name, repository.get, thread_id, checkpoint_ns, checkpoint_id, known=known
         )
 
-    def _loaded(self, stored: repository.Stored) -> CheckpointTuple:
+    def _loaded(self, stored: Stored) -> CheckpointTuple:
         """Make LangGraph's tuple, and remember what a next checkpoint's values may resemble."""
         loaded = codec.load_checkpoint(self.serde, stored)
         if self.tails is not None:
@@ -787,13 +788,13 @@ class BaseSaver(BaseCheckpointSaver[str]):
             done = run(step)
 
 
-def store_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
+def store_checkpoint(connection: Connection, rows: CheckpointRows) -> None:
     """Store a checkpoint."""
     engines.check_size(connection, [*rows.blobs, rows.checkpoint])
     repository.put(connection, rows.checkpoint, rows.blobs)
 
 
-def store_only_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
+def store_only_checkpoint(connection: Connection, rows: CheckpointRows) -> None:
     """Store a checkpoint and delete what it replaces in its namespace."""
     engines.check_size(connection, [*rows.blobs, rows.checkpoint])
     repository.put_only(connection, rows.checkpoint, rows.blobs)
@@ -845,7 +846,7 @@ class Change:
     def __init__(
         self,
         tails: Tails,
-        rows: codec.CheckpointRows,
+        rows: CheckpointRows,
         checkpoint: Checkpoint,
         new_versions: ChannelVersions,
     ) -> None:
@@ -865,7 +866,7 @@ class Change:
             return *self._key[:2], self._parent
         return None
 
-    def find(self, parent: repository.Stored | None) -> chains.Changes:
+    def find(self, parent: Stored | None) -> chains.Changes:
         """Find what changed since the parent, which was read if it was unknown.
 
         A task's writes may be there before the checkpoint is stored: what it has of its parent's
@@ -898,7 +899,7 @@ class Change:
         self._tails.remember(*self._key, changes.tails)
 
 
-def tails_of(stored: repository.Stored) -> dict[str, Tail]:
+def tails_of(stored: Stored) -> dict[str, Tail]:
     """Return what the values of a checkpoint end in, without those that can't be read."""
     tails = {}
     for channel, (_, blob) in stored.blobs.items():
@@ -908,7 +909,7 @@ def tails_of(stored: repository.Stored) -> dict[str, Tail]:
     return tails
 
 
-def is_outdated(tails: Mapping[str, Tail], stored: repository.Stored) -> bool:
+def is_outdated(tails: Mapping[str, Tail], stored: Stored) -> bool:
     """Whether a checkpoint has other values than those known of it, or has them elsewhere."""
     return any(
         isinstance(blob, Chained) and (channel not in tails or tails[channel].place != blob.place)
