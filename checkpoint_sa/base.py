@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from checkpoint_sa.overview import ThreadSummary
     from checkpoint_sa.retention import Deleted, Moment, Report
     from checkpoint_sa.retry import Metrics
+    from checkpoint_sa.rows import CheckpointRows, Stored
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -223,7 +224,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
                     yield await asyncio.to_thread(codec.load_checkpoint, self.serde, stored)
                     size = 0
 
-    def _list(self, paging: Paging) -> Sequence[repository.Stored]:
+    def _list(self, paging: Paging) -> Sequence[Stored]:
         page = self.database.read("list", repository.page, *paging.position)
         return paging.take(self.serde, *page)
 
@@ -381,12 +382,12 @@ class BaseSaver(BaseCheckpointSaver[str]):
         else:
             encoder.committed()
 
-    def _store(self, rows: codec.CheckpointRows) -> None:
+    def _store(self, rows: CheckpointRows) -> None:
         statements = writing.put(self.database.dialect, rows)
         then = partial(self._replace, rows) if self.keeps_latest_only else None
         self.database.execute("put", [*self._checks(rows), *statements], then=then)
 
-    def _store_missing(self, connection: Connection, rows: codec.CheckpointRows) -> None:
+    def _store_missing(self, connection: Connection, rows: CheckpointRows) -> None:
         """Store a checkpoint of which some values may be there already."""
         missing = writing.without_stored(connection, rows)
         statements = [*self._checks(rows), *writing.put(connection.dialect, missing)]
@@ -394,10 +395,10 @@ class BaseSaver(BaseCheckpointSaver[str]):
         if self.keeps_latest_only:
             self._replace(rows, connection)
 
-    def _checks(self, rows: codec.CheckpointRows) -> Sequence[Statement]:
+    def _checks(self, rows: CheckpointRows) -> Sequence[Statement]:
         return writing.expect_latest(rows.checkpoint) if self.check_parent else ()
 
-    def _replace(self, rows: codec.CheckpointRows, connection: Connection) -> None:
+    def _replace(self, rows: CheckpointRows, connection: Connection) -> None:
         """Delete the checkpoints that a new one replaces in its namespace.
 
         Where a newer one is there already, this one goes instead: a cancelled run that finishes
@@ -761,14 +762,14 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     def _stored(
         self, name: str, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
-    ) -> repository.Stored | None:
+    ) -> Stored | None:
         """Read a checkpoint, without the rows of values that are cached."""
         known = None if self.cache is None else self.cache.largest(thread_id, checkpoint_ns)
         return self.database.read(
             name, repository.get, thread_id, checkpoint_ns, checkpoint_id, known=known
         )
 
-    def _loaded(self, stored: repository.Stored) -> CheckpointTuple:
+    def _loaded(self, stored: Stored) -> CheckpointTuple:
         """Make LangGraph's tuple, and cache the values against which the next ones are encoded."""
         loaded = codec.load_checkpoint(self.serde, stored)
         if self.cache is not None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from checkpoint_sa.retention import Moment, Report, Steps
+    from checkpoint_sa.rows import Stored
 
 
 def prune_strategy(name: str) -> Callable[[Connection, str], None]:
@@ -107,7 +108,7 @@ def deleting_where(
             " An empty one would mean every thread."
         )
 
-    def matches(stored: repository.Stored) -> bool:
+    def matches(stored: Stored) -> bool:
         return codec.matches(codec.load_metadata(serde, stored), metadata)
 
     run = metadata.get("run_id")

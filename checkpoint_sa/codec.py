@@ -30,7 +30,7 @@ from checkpoint_sa import models
 from checkpoint_sa.deltas.chain import DeltaValue, DeltaWrite
 from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.errors import CorruptDataError, InvalidInputError
-from checkpoint_sa.repository import Criteria, Write, versions_of
+from checkpoint_sa.rows import CheckpointRows, Criteria, Write, versions_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
     from checkpoint_sa.encryption import Row
-    from checkpoint_sa.repository import History, Stored
+    from checkpoint_sa.rows import History, Stored
 
 KEY_BYTES = 2600
 """What the parts of one primary key may have together: PostgreSQL's btree ends at 2704."""
@@ -55,22 +55,6 @@ _EXACT_JSON = "json"
 """Type tag of JSON that Python wrote: LangGraph's serializer reads it as well."""
 
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
-
-
-class CheckpointRows(NamedTuple):
-    """What one `put` stores."""
-
-    checkpoint: dict[str, Any]
-    blobs: list[dict[str, Any]]
-    """Values that are stored whole."""
-    deltas: Sequence[dict[str, Any]] = ()
-    """Values that are stored in chains, as `deltas.encoding.encode_value` makes them."""
-
-    @property
-    def config(self) -> RunnableConfig:
-        """The config that names the checkpoint."""
-        row = self.checkpoint
-        return config_of(row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"])
 
 
 # Ids

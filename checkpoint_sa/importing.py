@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from checkpoint_sa.database import Database
+    from checkpoint_sa.rows import CheckpointRows
     from checkpoint_sa.saver import SQLAlchemySaver
     from checkpoint_sa.transfer import CopySummary, Rows
 
@@ -305,7 +306,7 @@ class _Values:
             )
         return given is digest
 
-    def rows_of(self, found: RowMapping) -> codec.CheckpointRows:
+    def rows_of(self, found: RowMapping) -> CheckpointRows:
         """Make the rows of a checkpoint."""
         checkpoint = self._checkpoint(found)
         if checkpoint["id"] != found["checkpoint_id"]:

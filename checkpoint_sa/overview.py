@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa import engines
 from checkpoint_sa import statements as sql
-from checkpoint_sa.repository import Stored, versions_of
 from checkpoint_sa.retention import time_of_id, time_said
+from checkpoint_sa.rows import Stored, versions_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from checkpoint_sa.repository import AnyRow, CheckpointKey
+    from checkpoint_sa.rows import AnyRow, CheckpointKey
 
 
 class ThreadSummary(NamedTuple):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-    from checkpoint_sa import repository
+    from checkpoint_sa.rows import CheckpointKey, Criteria, Stored
 
 _FIRST_PAGE = 10
 _LARGEST_PAGE = 100
@@ -23,17 +23,17 @@ class Paging:
     """Where `list` stands, and how many checkpoints its next page may have."""
 
     def __init__(
-        self, criteria: repository.Criteria, filter: Mapping[str, Any] | None, limit: int | None
+        self, criteria: Criteria, filter: Mapping[str, Any] | None, limit: int | None
     ) -> None:
         self._criteria = criteria
         self._filter = filter
         self._limit = limit
         self._size = _FIRST_PAGE
-        self._last: repository.CheckpointKey | None = None
+        self._last: CheckpointKey | None = None
         self.unfinished = limit is None or limit > 0
 
     @property
-    def position(self) -> tuple[repository.Criteria, int, repository.CheckpointKey | None]:
+    def position(self) -> tuple[Criteria, int, CheckpointKey | None]:
         """Return the arguments of `repository.page`."""
         size = self._size
         if self._limit is not None and not self._filter:
@@ -43,9 +43,9 @@ class Paging:
     def take(
         self,
         serde: SerializerProtocol,
-        page: Sequence[repository.Stored],
-        last: repository.CheckpointKey | None,
-    ) -> list[repository.Stored]:
+        page: Sequence[Stored],
+        last: CheckpointKey | None,
+    ) -> list[Stored]:
         """Move past a page and return what matches of it.
 
         The size of the next page follows from the bytes of this one: many small checkpoints at a
@@ -74,7 +74,7 @@ class ThreadPaging:
         self._where = where
         self._filter_json = codec.criteria(None, None, where).filter_json
         self._after = None if after is None else codec.thread_id(after)
-        self._last: repository.CheckpointKey | None = None
+        self._last: CheckpointKey | None = None
         self._limit = limit
         self.unfinished = limit is None or limit > 0
 
@@ -88,7 +88,7 @@ class ThreadPaging:
             bool(self._where), self._filter_json, self._after, self._last, size
         )
 
-    def take(self, serde: SerializerProtocol, page: Sequence[repository.Stored]) -> list[str]:
+    def take(self, serde: SerializerProtocol, page: Sequence[Stored]) -> list[str]:
         """Move past a page and return the threads that match of it."""
         size = self.position.size
         matching = {
@@ -106,7 +106,7 @@ class ThreadPaging:
         return found
 
 
-def size_of(stored: repository.Stored) -> int:
+def size_of(stored: Stored) -> int:
     """Return the bytes of a checkpoint's values and writes."""
     values = sum(len(blob) for _, blob in stored.blobs.values())
     return 1024 + values + sum(len(write.blob) for write in stored.writes)

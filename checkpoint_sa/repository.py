@@ -25,22 +25,17 @@ from checkpoint_sa.deltas.chain import (
     DeltaWrite,
 )
 from checkpoint_sa.errors import CheckpointError, ThreadExistsError
+from checkpoint_sa.rows import History, Stored, Write, versions_of
+from checkpoint_sa.rows import chunks as _chunks
+from checkpoint_sa.rows import loads_or_none as said
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from typing import TypeAlias
 
-    from sqlalchemy import Connection, Delete, Row, Update
-    from typing_extensions import Unpack
+    from sqlalchemy import Connection, Delete, Update
 
     from checkpoint_sa.deltas.chain import Base
-
-    AnyRow: TypeAlias = Row[Unpack[tuple[Any, ...]]]
-
-CheckpointKey = tuple[str, str, str]
-"""thread_id, checkpoint_ns, checkpoint_id."""
-BlobKey = tuple[str, str, str, str]
-"""thread_id, checkpoint_ns, channel, version."""
+    from checkpoint_sa.rows import AnyRow, BlobKey, CheckpointKey, Criteria
 
 # A list of tuples of 1,000 keys stays below every limit on parameters and stack depth (8,000
 # overflow PostgreSQL's stack); single columns go up to 10,000 (SQLite takes 32,766 parameters).
@@ -53,55 +48,6 @@ _ATTEMPTS_AT_CHAINS = 2
 
 # A chain of parents is mostly short; a long one is read in few parts.
 _OLDER_ROWS = (64, 4_096)
-
-
-class Write(NamedTuple):
-    """One pending write, as stored."""
-
-    task_path: str
-    task_id: str
-    idx: int
-    channel: str
-    type: str
-    blob: bytes | DeltaWrite
-
-
-class Stored(NamedTuple):
-    """One checkpoint with all that belongs to it, as stored."""
-
-    key: CheckpointKey
-    parent_id: str | None
-    checkpoint: dict[str, Any]
-    metadata: dict[str, Any]
-    type: str | None
-    exact: bytes | None
-    blobs: dict[str, tuple[str, bytes | DeltaValue]]
-    """Channel -> (type, bytes), for the channels that have a blob."""
-    writes: list[Write]
-    """In the order of `writes_sort_key`."""
-    sends: list[Write]
-    """Pending sends kept with the parent, for checkpoints before version 4."""
-
-
-class Criteria(NamedTuple):
-    """What `list` looks for; None is any."""
-
-    thread_id: str | None = None
-    checkpoint_ns: str | None = None
-    checkpoint_id: str | None = None
-    before: str | None = None
-    filter_json: str | None = None
-
-
-class History(NamedTuple):
-    """What one channel got since its last stored value, as stored; see `delta_history`."""
-
-    writes: list[Write]
-    """Oldest first."""
-    seed: tuple[str, bytes | DeltaValue, str] | None = None
-    """(type, bytes, version) of the value to start from."""
-    inline: dict[str, Any] | None = None
-    """{channel: value} where the value to start from is part of a checkpoint's JSON."""
 
 
 # Reading
@@ -431,15 +377,6 @@ def _in_order(
 
 def _bytes(blob: Any) -> bytes:
     return blob if type(blob) is bytes else bytes(blob or b"")
-
-
-def versions_of(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return channel -> version of a checkpoint's document, as the blobs name it."""
-    return {k: str(version) for k, version in (document.get("channel_versions") or {}).items()}
-
-
-def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 # DeltaChannel
@@ -1017,11 +954,6 @@ def _is_rebuilt(
             found = written.get(parent.checkpoint_id, ())
             return channel in found or not found or source != "loop"
     return True
-
-
-def said(text: str | None) -> Any:
-    """Return a part of a document; None where it is missing, which SQLite says as null."""
-    return json.loads(text) if text and text != "{}" else None
 
 
 def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:

@@ -18,7 +18,7 @@ from uuid import UUID
 from checkpoint_sa import repository, writing
 from checkpoint_sa import statements as sql
 from checkpoint_sa.errors import InvalidInputError
-from checkpoint_sa.repository import Family, Stored, said
+from checkpoint_sa.rows import Stored, loads_or_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from checkpoint_sa.deltas.chain import ChainKey
-    from checkpoint_sa.repository import AnyRow, BlobKey, CheckpointKey
+    from checkpoint_sa.repository import Family
+    from checkpoint_sa.rows import AnyRow, BlobKey, CheckpointKey
 
     Ids: TypeAlias = Mapping[str, Collection[str]]
     """Checkpoint ids by namespace."""
@@ -425,7 +426,7 @@ def metadata_of(
             key=tuple(row[:3]),
             parent_id=None,
             checkpoint={},
-            metadata=said(row.metadata) or {},
+            metadata=loads_or_none(row.metadata) or {},
             type=row.type,
             exact=None if row.exact is None else bytes(row.exact),
             blobs={},

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from checkpoint_sa.deltas.chain import Base
-    from checkpoint_sa.repository import AnyRow, BlobKey
+    from checkpoint_sa.rows import AnyRow, BlobKey
 
 _BATCH_BYTES = 4 * 2**20
 _BATCH_VALUES = 200

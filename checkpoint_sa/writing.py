@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, CursorResult, Dialect, Table
 
-    from checkpoint_sa.codec import CheckpointRows
+    from checkpoint_sa.rows import CheckpointRows
 
 TURN_CHANNEL = "__checkpoint_sa_turn__"
 _TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty", "blob": b""}

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
-    from checkpoint_sa.codec import CheckpointRows
     from checkpoint_sa.deltas.cache import BaseCache
-    from checkpoint_sa.repository import Stored
+    from checkpoint_sa.rows import CheckpointRows, Stored
 
 MIN_BYTES = 2048
 """Smaller values are stored whole: a row of a chain has some 200 bytes of keys."""
