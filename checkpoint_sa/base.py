@@ -162,7 +162,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         if self._connection is not None:
             with engines.joined(self._connection, schema=self.schema):
                 return function(self._connection, *args, **kwargs)
-        with self._once.connect() as connection:
+        with engines.connected(self._once) as connection:
             return function(connection, *args, **kwargs)
 
     def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -173,7 +173,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
                 engines.begin_write(self._connection)
                 with self._connection.begin_nested():
                     return function(self._connection, *args, **kwargs)
-        with self._writing.connect() as connection, engines.writes(connection):
+        with engines.connected(self._writing) as connection, engines.writes(connection):
             return function(connection, *args, **kwargs)
 
     def _run_put(self, rows: codec.CheckpointRows) -> None:
