@@ -613,10 +613,16 @@ def migration_lock(connection: Connection, *, seconds: float = LOCK_SECONDS) -> 
         _poll(connection, func.pg_try_advisory_lock(_LOCK_NUMBER), seconds, end=True)
         release = select(func.pg_advisory_unlock(_LOCK_NUMBER))
     elif family in MYSQL_FAMILY:
+        from checkpoint_sa import clusters  # noqa: PLC0415 - it imports this module
+
+        if reads := clusters.current_reads(connection):
+            with clusters.right_to_migrate(connection, reads, seconds):
+                yield
+            return
         # Names are the server's, not a database's.
         name = func.concat(_LOCK_NAME, func.left(func.sha2(func.database(), 256), 32))
         if connection.scalar(select(func.get_lock(name, seconds))) != 1:
-            raise _locked(seconds, _mysql_holder(connection, name))
+            raise locked(seconds, _mysql_holder(connection, name))
         release = select(func.release_lock(name))
     else:
         yield
@@ -687,7 +693,7 @@ def _lock_file(connection: Connection, seconds: float) -> None:
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
     except OperationalError as error:
         connection.rollback()
-        raise _locked(
+        raise locked(
             seconds, f"the process that writes to {connection.engine.url.database} (fuser shows it)"
         ) from error
     finally:
@@ -698,7 +704,7 @@ def _poll(connection: Connection, lock: ColumnElement[bool], seconds: float, *, 
     deadline = time.monotonic() + seconds
     while not connection.scalar(select(lock)):
         if time.monotonic() > deadline:
-            raise _locked(seconds, _postgresql_holder(connection))
+            raise locked(seconds, _postgresql_holder(connection))
         if end:
             connection.rollback()
         pause(connection, _PAUSE)
@@ -780,7 +786,8 @@ def _mysql_holder(connection: Connection, name: ColumnElement[str]) -> str:
     return f"connection {holder}{who}; KILL {holder} ends it"
 
 
-def _locked(seconds: float, holder: str) -> SchemaError:
+def locked(seconds: float, holder: str) -> SchemaError:
+    """Return the error of who waited in vain for the right to migrate."""
     return SchemaError(
         f"Another session has held the right to migrate this database for {seconds:g} seconds:"
         f" {holder or 'it has just ended'}. Wait until it is done, or end it, and try again."

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import LargeBinary
 
-from checkpoint_sa import engines
+from checkpoint_sa import clusters, engines
 from checkpoint_sa.errors import ConfigurationError, SchemaError
 from checkpoint_sa.models import metadata
 
@@ -65,7 +65,7 @@ _APPLICATION_TABLE = "alembic_version"
 """Where our revision stands when an application runs our revisions as a branch of its own."""
 
 _PREFIX = "checkpoint_sa_"
-_TABLES = frozenset({*metadata.tables, VERSION_TABLE})
+_TABLES = frozenset({*metadata.tables, VERSION_TABLE, clusters.LOCK_TABLE})
 _LOCK_SECONDS = engines.LOCK_SECONDS
 
 _QUESTIONS = ("current", "verify")
