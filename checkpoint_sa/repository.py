@@ -13,6 +13,7 @@ import json
 from collections import defaultdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from uuid import uuid4
 
 from checkpoint_sa import statements as sql
 from checkpoint_sa import types
@@ -480,8 +481,12 @@ def put_only(
 
 
 TURN_CHANNEL = "__checkpoint_sa_turn__"
-_TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty", "blob": b""}
-"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it."""
+_TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty"}
+"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it.
+
+Its bytes are others each time. A lock is local to a node of a cluster, which compares what two
+nodes have changed: a row that was locked and stayed as it was is no change.
+"""
 
 
 def expect_latest(connection: Connection, checkpoint: Mapping[str, Any]) -> None:
@@ -493,7 +498,7 @@ def expect_latest(connection: Connection, checkpoint: Mapping[str, Any]) -> None
         ParentConflictError: It doesn't.
     """
     namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
-    connection.execute(sql.TAKE_TURN, namespace | _TURN)
+    connection.execute(sql.TAKE_TURN, {**namespace, **_TURN, "blob": uuid4().bytes})
     latest = connection.scalar(sql.GET_LATEST_ID, namespace)
     parent = checkpoint["parent_checkpoint_id"]
     if latest not in (parent, checkpoint["checkpoint_id"]):
