@@ -39,6 +39,10 @@ WAIT_SECONDS = 90.0
 _PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")
 
 
+# A node that is killed has told the others of its last commits, so it must still have them: with 0,
+# those of the last second would be lost to it, and it would go on with other rows than they have.
+_KEEP_COMMITS = "--innodb-flush-log-at-trx-commit=2"
+
 _PRIMARY = """
 SELECT member_port FROM performance_schema.replication_group_members
 WHERE member_role = 'PRIMARY' AND member_state = 'ONLINE'
@@ -169,6 +173,7 @@ class _GaleraNode(MariaDB):
     accounts = ("mysql", "nobody")  # the state transfer by rsync fails as root
     options = (
         *MariaDB.options,
+        _KEEP_COMMITS,
         "--binlog-format=ROW",
         "--innodb-autoinc-lock-mode=2",
         "--wsrep-on=ON",
@@ -256,6 +261,7 @@ class _Member(MySQL):
     kind = "Group Replication member"
     plain = ("--skip-name-resolve", "--log-bin=b", "--gtid-mode=ON", "--enforce-gtid-consistency")
     options = (
+        _KEEP_COMMITS,
         "--mysqlx=OFF",
         "--secure-file-priv=NULL",
         "--report-host=127.0.0.1",

@@ -91,12 +91,14 @@ def test_work_goes_on_behind_a_proxy_when_a_node_is_killed(cluster: Cluster, nam
         store.setup()
         store.clear()
         put(store, "000")
-        for i in range(1, 100):
-            if i == 30:
-                cluster.kill(0)
-            put(store, f"{i:03}", parent=f"{i - 1:03}")
+        try:
+            for i in range(1, 100):
+                if i == 30:
+                    cluster.kill(0)
+                put(store, f"{i:03}", parent=f"{i - 1:03}")
+        finally:
+            cluster.restart(0)
         assert ids(store) == [f"{i:03}" for i in reversed(range(100))]
         assert store.saver.metrics.retries > 0
         store.close()
-    cluster.restart(0)
     cluster.wait()
