@@ -116,6 +116,20 @@ def test_behind_a_proxy_that_takes_all_nodes_in_turn_all_succeed(cluster: Cluste
 
 
 @on_all_nodes
+def test_the_grants_that_the_docs_name_are_enough(cluster: Cluster) -> None:
+    name = "grants"
+    empty_database(cluster, name)
+    rights = "CREATE, ALTER, DROP, INDEX, SELECT, INSERT, UPDATE, DELETE"
+    cluster.ask(0, "CREATE USER migrator@'127.0.0.1' IDENTIFIED BY ''")
+    cluster.ask(0, f"GRANT {rights} ON {name}.* TO migrator@'127.0.0.1'")
+    url = make_url(cluster.url("mysql+pymysql")).set(username="migrator", database=name)
+    migrate.upgrade(url)
+    migrate.downgrade(url, "base")
+    migrate.upgrade(url)
+    check(cluster, name, [(0, [APPLYING, migrate.HEAD], "")])
+
+
+@on_all_nodes
 def test_the_right_of_a_process_that_died_is_taken_over(cluster: Cluster) -> None:
     name = "died"
     empty_database(cluster, name)

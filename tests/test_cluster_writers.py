@@ -85,7 +85,7 @@ def test_of_two_writers_on_two_nodes_one_is_heard(stores: list[Store]) -> None:
             stored = [each for each in pool.map(write, range(2)) if each]
         accepted.append(len(stored))
         parent = stored[-1]
-    assert accepted == [1] * RACES
+    assert (accepted.count(2), accepted.count(0)) == (0, 0)
     wait_for(lambda: len(stores[0].list(thread("a"))) == RACES + 1)
     chain = stores[0].list(thread("a"))
     parents = [item.parent_config and id_of(item.parent_config) for item in chain]

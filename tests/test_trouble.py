@@ -112,6 +112,27 @@ def test_what_waits_for_a_database_to_take_writes_is_stored_on_another_connectio
     assert ids(store) == ["1"]
 
 
+@pytest.mark.parametrize(
+    "migrated_store",
+    [name for name, kind in KINDS.items() if kind.server == "mysql"],
+    indirect=True,
+)
+def test_a_server_in_offline_mode_is_waited_for(store: Store) -> None:
+    """A member that has left Group Replication is in that mode."""
+    with role(store, "restricted") as url, admin_of(store) as admin, opened(store, url) as own:
+        own.saver.retry_seconds = 60
+        own.get_tuple(thread())
+        admin.exec_driver_sql("SET GLOBAL offline_mode = ON")
+        again = threading.Timer(0.5, lambda: admin.exec_driver_sql("SET GLOBAL offline_mode = OFF"))
+        again.start()
+        try:
+            put(own, "1")
+        finally:
+            again.join()
+        assert own.saver.metrics.retries > 1
+    assert ids(store) == ["1"]
+
+
 TIMEOUT: dict[str, dict[str, Any]] = {
     "psycopg": {"options": "-c statement_timeout=100"},
     "asyncpg": {"server_settings": {"statement_timeout": "100"}},
