@@ -56,7 +56,7 @@ _TRIES = 25
 _lock = table(LOCK_TABLE, column("id"), column("holder"), column("session"), column("beat"))
 _ID = 1
 
-_MAKE = f"""
+MAKE = f"""
 CREATE TABLE IF NOT EXISTS {LOCK_TABLE} (
     id SMALLINT NOT NULL PRIMARY KEY,
     holder VARCHAR(32) NOT NULL,
@@ -174,7 +174,7 @@ def _make_table(connection: Connection) -> None:
     )
     while not connection.scalar(there):
         connection.rollback()
-        _change(connection, text(_MAKE))
+        _change(connection, text(MAKE))
     connection.rollback()
 
 
