@@ -138,6 +138,7 @@ class Cluster:
             host=address.host,
             port=address.port,
             user=address.username,
+            database=address.database,
             autocommit=True,
             connect_timeout=3,
             read_timeout=30,

@@ -58,7 +58,8 @@ def wait_until_stored(store: Store, checkpoint_id: str) -> None:
 
 
 @on_all_nodes
-def test_of_two_writers_on_two_nodes_one_is_heard(stores: list[Store]) -> None:
+@pytest.mark.parametrize("shallow", [False, True], ids=["all", "shallow"])
+def test_of_two_writers_on_two_nodes_one_is_heard(stores: list[Store], *, shallow: bool) -> None:
     accepted = []
     parent = "000"
     put(stores[0], parent)
@@ -67,7 +68,8 @@ def test_of_two_writers_on_two_nodes_one_is_heard(stores: list[Store]) -> None:
         for store in pair:
             wait_until_stored(store, parent)
         checking = [
-            each.using(each.make_saver(check_parent=True, retry_seconds=60)) for each in pair
+            each.using(each.make_saver(check_parent=True, shallow=shallow, retry_seconds=60))
+            for each in pair
         ]
         for store in checking:
             store.get_tuple(thread("other"))
@@ -86,10 +88,11 @@ def test_of_two_writers_on_two_nodes_one_is_heard(stores: list[Store]) -> None:
         accepted.append(len(stored))
         parent = stored[-1]
     assert (accepted.count(2), accepted.count(0)) == (0, 0)
-    wait_for(lambda: len(stores[0].list(thread("a"))) == RACES + 1)
+    wait_for(lambda: len(stores[0].list(thread("a"))) == (1 if shallow else RACES + 1))
     chain = stores[0].list(thread("a"))
     parents = [item.parent_config and id_of(item.parent_config) for item in chain]
     assert parents == [*[id_of(item.config) for item in chain[1:]], None]
+    assert id_of(chain[0].config) == parent
 
 
 @on_all_nodes
