@@ -42,6 +42,7 @@ PEERS: dict[tuple[str, bool], Any] = {
     ("mysql", False): PyMySQLSaver,
     ("mysql", True): AIOMySQLSaver,
 }
+PEER_URLS = {"postgresql": "postgresql", "mariadb": "mysql", "mysql": "mysql"}
 # What PostgresSaver.from_conn_string gives its own connection.
 PEER_CONNECTION = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
 
@@ -136,9 +137,12 @@ class Servers:
 
 @asynccontextmanager
 async def open_pair(
-    servers: Servers, kind: str, *, pool_size: int = 5, port: int | None = None
+    servers: Servers, kind: str, *, pool_size: int | None = 5, port: int | None = None
 ) -> AsyncIterator[Pair]:
-    """Open ours and the peer on new databases, tables made, by way of another port if given."""
+    """Open ours and the peer on new databases, tables made, by way of another port if given.
+
+    With `pool_size=None` both are as their `from_conn_string` makes them.
+    """
     async with AsyncExitStack() as stack:
         sides: dict[str, Contender] = {}
         for name, open_side in (("ours", _open_ours), ("peer", _open_peer)):
@@ -161,17 +165,17 @@ async def open_pair(
         yield Pair(KINDS[kind], sides)
 
 
-async def _open_ours(stack: AsyncExitStack, kind: Kind, url: Any, pool_size: int) -> Any:
-    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0}
+async def _open_ours(stack: AsyncExitStack, kind: Kind, url: Any, pool_size: int | None) -> Any:
+    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0} if pool_size else {}
     if kind.is_async:
         opened = AsyncSQLAlchemySaver.from_conn_string(url, **options)
         return await stack.enter_async_context(opened)
     return stack.enter_context(SQLAlchemySaver.from_conn_string(url, **options))
 
 
-async def _open_peer(stack: AsyncExitStack, kind: Kind, url: Any, pool_size: int) -> Any:
+async def _open_peer(stack: AsyncExitStack, kind: Kind, url: Any, pool_size: int | None) -> Any:
     peer = PEERS[kind.server, kind.is_async]
-    if kind.server == "postgresql":
+    if kind.server == "postgresql" and pool_size:
         conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
         pool_options: dict[str, Any] = {
             "min_size": pool_size,
@@ -184,7 +188,7 @@ async def _open_peer(stack: AsyncExitStack, kind: Kind, url: Any, pool_size: int
             )
         return peer(stack.enter_context(ConnectionPool(conninfo, **pool_options)))
     target = (
-        url.set(drivername="mysql").render_as_string(hide_password=False)
+        url.set(drivername=PEER_URLS[kind.server]).render_as_string(hide_password=False)
         if kind.server
         else url.database
     )

@@ -52,7 +52,11 @@ def _save(
 def throughput(ax: Any, rows: list[dict[str, Any]]) -> None:
     """Cycles a second by tasks, a line for each delay and side."""
     for colour, delay in enumerate(sorted({row["round trip ms"] for row in rows})):
-        cells = [row for row in rows if row["round trip ms"] == delay]
+        cells = [
+            row
+            for row in rows
+            if row["round trip ms"] == delay and row.get("connections") != "default"
+        ]
         for side, style in STYLES.items():
             rates = [row[f"{side} cycles/s"] for row in cells]
             tasks = [row["tasks"] for row in cells]

@@ -5,34 +5,43 @@ from checkpoint_sa import SQLAlchemySaver
 with SQLAlchemySaver.from_conn_string("postgresql://app@localhost/app") as saver:
     saver.setup()
     graph = builder.compile(checkpointer=saver)
+
+Names are imported at their first use. A probe starts `checkpoint-sa verify` every few seconds and
+needs no saver; LangGraph takes longest to import.
 """
 
-from checkpoint_sa.aio import AsyncShallowSQLAlchemySaver, AsyncSQLAlchemySaver
-from checkpoint_sa.encryption import AESGCMSerializer
-from checkpoint_sa.errors import (
-    CheckpointError,
-    ConfigurationError,
-    CorruptDataError,
-    InvalidInputError,
-    MissingDriverError,
-    ParentConflictError,
-    SchemaError,
-    ThreadExistsError,
-    TransferError,
-    ValueTooLargeError,
-)
-from checkpoint_sa.importing import aimport_from, import_from
-from checkpoint_sa.models import (
-    Checkpoint,
-    CheckpointBlob,
-    CheckpointDelta,
-    CheckpointWrite,
-    metadata,
-)
-from checkpoint_sa.overview import ThreadSummary
-from checkpoint_sa.retention import Deleted
-from checkpoint_sa.saver import ShallowSQLAlchemySaver, SQLAlchemySaver
-from checkpoint_sa.transfer import CopySummary, acopy, copy
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from checkpoint_sa.aio import AsyncShallowSQLAlchemySaver, AsyncSQLAlchemySaver
+    from checkpoint_sa.encryption import AESGCMSerializer
+    from checkpoint_sa.errors import (
+        CheckpointError,
+        ConfigurationError,
+        CorruptDataError,
+        InvalidInputError,
+        MissingDriverError,
+        ParentConflictError,
+        SchemaError,
+        ThreadExistsError,
+        TransferError,
+        ValueTooLargeError,
+    )
+    from checkpoint_sa.importing import aimport_from, import_from
+    from checkpoint_sa.models import (
+        Checkpoint,
+        CheckpointBlob,
+        CheckpointDelta,
+        CheckpointWrite,
+        metadata,
+    )
+    from checkpoint_sa.overview import ThreadSummary
+    from checkpoint_sa.retention import Deleted
+    from checkpoint_sa.saver import ShallowSQLAlchemySaver, SQLAlchemySaver
+    from checkpoint_sa.transfer import CopySummary, acopy, copy
 
 __all__ = [
     "AESGCMSerializer",
@@ -63,3 +72,52 @@ __all__ = [
     "import_from",
     "metadata",
 ]
+
+_MODULES = {
+    "aio": ("AsyncSQLAlchemySaver", "AsyncShallowSQLAlchemySaver"),
+    "encryption": ("AESGCMSerializer",),
+    "errors": (
+        "CheckpointError",
+        "ConfigurationError",
+        "CorruptDataError",
+        "InvalidInputError",
+        "MissingDriverError",
+        "ParentConflictError",
+        "SchemaError",
+        "ThreadExistsError",
+        "TransferError",
+        "ValueTooLargeError",
+    ),
+    "importing": ("aimport_from", "import_from"),
+    "models": (
+        "Checkpoint",
+        "CheckpointBlob",
+        "CheckpointDelta",
+        "CheckpointWrite",
+        "metadata",
+    ),
+    "overview": ("ThreadSummary",),
+    "retention": ("Deleted",),
+    "saver": ("SQLAlchemySaver", "ShallowSQLAlchemySaver"),
+    "transfer": ("CopySummary", "acopy", "copy"),
+}
+"""Module -> the public names that it defines."""
+
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_SUBMODULES = {*_MODULES, "inspection", "migrate", "retry", "types", "upsert"}
+"""`checkpoint_sa.migrate` works after `import checkpoint_sa`."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name, or a submodule, at its first use."""
+    if name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,55 +1,80 @@
-"""What the savers of both colours share; no database is opened here."""
+"""The savers' operations, each written once; `saver` and `aio` say how a call of one runs.
+
+An operation is a plain synchronous method. `SQLAlchemySaver` calls it, or has a thread do so;
+`AsyncSQLAlchemySaver` runs it in a greenlet of SQLAlchemy's, in which the driver can await.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Mapping
-from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.util import await_only
 
-from checkpoint_sa import (
-    chains,
-    codec,
-    engines,
-    migrate,
-    overview,
-    raw,
-    repository,
-    retention,
-    retry,
-    turns,
+from checkpoint_sa import codec, overview, repository, rewriting, writing
+from checkpoint_sa.cleanup import deleting_where, pruning, vacuuming
+from checkpoint_sa.database import Database, execute
+from checkpoint_sa.deltas.cache import BaseCache
+from checkpoint_sa.deltas.encoding import (
+    OutdatedError,
+    PutEncoder,
+    bases_of,
+    encode_write,
+    is_outdated,
 )
 from checkpoint_sa.encryption import AESGCMSerializer
-from checkpoint_sa.errors import CorruptDataError, InvalidInputError
-from checkpoint_sa.incremental import Chained, Tails, is_worth_it, since
+from checkpoint_sa.paging import Paging, ThreadPaging, size_of
+from checkpoint_sa.retention import GRACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Collection,
+        Generator,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
-    from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointTuple
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import (
+        ChannelVersions,
+        Checkpoint,
+        CheckpointMetadata,
+        CheckpointTuple,
+        DeltaChannelHistory,
+    )
     from langgraph.checkpoint.serde.base import SerializerProtocol
+    from sqlalchemy import Connection, Engine
     from typing_extensions import Self
 
-    from checkpoint_sa.incremental import Tail
-    from checkpoint_sa.retention import Moment, Report, Steps
+    from checkpoint_sa.database import Statement
+    from checkpoint_sa.overview import ThreadSummary
+    from checkpoint_sa.retention import Deleted, Moment, Report
+    from checkpoint_sa.retry import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Rows = TypeVar("Rows", codec.CheckpointRows, chains.Changes)
+Steps: TypeAlias = "Generator[Callable[[Connection], Any], Any, T]"
+"""The parts of an operation, each a transaction of its own; gets what a part returns."""
 
-_FIRST_PAGE = 10
-_LARGEST_PAGE = 100
-"""PostgreSQL compiles the statement of a larger page at each execution: 270 ms instead of 48."""
-_PAGE_BYTES = 8 * 2**20
+_THREAD_BYTES = 256 * 1024
+"""Values from this size on are serialized beside the event loop; a thread costs about 100 us."""
 
 
 class BaseSaver(BaseCheckpointSaver[str]):
-    """A saver's settings, and how one operation runs on its engine or connection."""
+    """Every operation of the savers.
+
+    Attributes:
+        database: The engine or connection, and how an operation runs on it.
+        check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one.
+        cache: The values against which the next ones are encoded; None if values are stored whole.
+    """
 
     keeps_latest_only = False
 
@@ -64,27 +89,41 @@ class BaseSaver(BaseCheckpointSaver[str]):
         check_parent: bool,
     ) -> None:
         super().__init__(serde=serde)
-        self.schema = schema
-        self.retry_seconds = retry_seconds
+        self.database = Database(bind, schema=schema, retry_seconds=retry_seconds)
         self.check_parent = check_parent
-        self.tails = Tails(keeps_past=not self.keeps_latest_only) if incremental else None
-        self._verified = False
-        self._counts = retry.Counts()
-        self._owner = bind
-        self._dialect = bind.dialect
-        self._connection: Connection | None = None
-        self._turns: AbstractContextManager[None] = nullcontext()
-        if isinstance(bind, Engine):
-            self._turns = turns.of(bind)
-            engines.check_engine(bind)
-            engine = engines.in_schema(bind, schema)
-            self._once = engines.at_once(engine)
-            self._writing = engines.writing(engine)
-            self._commits_at_once = engines.is_autocommit(self._once) and not engines.begins(engine)
-        else:
-            engines.check_connection(bind)
-            self._connection = bind
-            self._commits_at_once = False
+        self.cache = BaseCache(keeps_removed=not self.keeps_latest_only) if incremental else None
+
+    def _call(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an operation for a sync caller."""
+        raise NotImplementedError
+
+    async def _acall(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an operation for an async caller."""
+        raise NotImplementedError
+
+    @property
+    def schema(self) -> str | None:
+        """Schema of the tables; None is the connection's own."""
+        return self.database.schema
+
+    @property
+    def retry_seconds(self) -> float:
+        """For how long an operation is tried again after its first failure."""
+        return self.database.retry_seconds
+
+    @retry_seconds.setter
+    def retry_seconds(self, seconds: float) -> None:
+        self.database.retry_seconds = seconds
+
+    @property
+    def incremental(self) -> bool:
+        """Whether values are stored as deltas."""
+        return self.cache is not None
+
+    @property
+    def metrics(self) -> Metrics:
+        """Counts since the saver was made, its clones included, and the state of its pool."""
+        return self.database.metrics
 
     def get_next_version(self, current: str | float | None, channel: None = None) -> str:  # noqa: ARG002
         """Return a version greater than `current`: a counter and a random part."""
@@ -98,521 +137,664 @@ class BaseSaver(BaseCheckpointSaver[str]):
         clone.serde = self.serde.with_msgpack_allowlist(extra_allowlist)
         return clone
 
-    @property
-    def metrics(self) -> retry.Metrics:
-        """Counts since the saver was made, and the state of its pool."""
-        counts, pool = self._counts, self._owner.engine.pool
-        checked_out = getattr(pool, "checkedout", None)
-        with counts.lock:
-            return retry.Metrics(
-                counts.operations,
-                counts.retries,
-                counts.failures,
-                counts.slow,
-                checked_out() if checked_out else None,
-                pool.status(),
-            )
+    # Reading
 
-    def _run_read(
-        self,
-        function: Callable[Concatenate[Connection, P], T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run one operation that reads, or that one statement does."""
-        result: T = self._run(self._read_once, function, *args, **kwargs)
-        return result
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """Read one checkpoint with its values and pending writes.
 
-    def _run_write(
-        self,
-        function: Callable[Concatenate[Connection, P], T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run one operation that writes: in a savepoint where the transaction is the caller's."""
-        result: T = self._run(self._write_once, function, *args, **kwargs)
-        return result
+        Args:
+            config: Names a thread, and a checkpoint or, without `checkpoint_id`, the latest of
+                the namespace (`checkpoint_ns`, '' by default).
 
-    def _run(
-        self, once: Callable[..., Any], function: Callable[..., Any], /, *args: Any, **kwargs: Any
-    ) -> Any:
-        """Run one operation, again if need be: each of them may be done twice.
+        Returns:
+            The checkpoint, or None if there is none.
 
-        What the caller's transaction is part of isn't tried again.
+        Raises:
+            InvalidInputError: The config has no `thread_id`, or an id that can't be stored.
+            SchemaError: The tables aren't those of this release.
+            CorruptDataError: A stored value can't be deserialized.
         """
-        # The steps of some are made as they go.
-        name = _METHODS.get(getattr(function, "func", function), "rewrite")
-        seconds = self.retry_seconds if self._connection is None else 0.0
-        with retry.Operation(name, self._counts, seconds) as operation:
-            while True:
-                try:
-                    with self._turns:
-                        return once(function, *args, **kwargs)
-                except Exception as error:
-                    pause = operation.pause(error, has_worked=self._verified)
-                    if pause is None:
-                        raise
-                engines.pause(self._owner, pause)
+        return self._call(self._get_tuple, config)
 
-    def _read_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if not self._verified:
-            self._verify()
-        if self._connection is not None:
-            with engines.joined(self._connection, schema=self.schema):
-                return function(self._connection, *args, **kwargs)
-        with engines.connected(self._once) as connection:
-            return function(connection, *args, **kwargs)
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """`get_tuple`, async."""
+        return await self._acall(self._get_tuple, config)
 
-    def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if not self._verified:
-            self._verify()
-        if self._connection is not None:
-            with engines.joined(self._connection, schema=self.schema):
-                engines.begin_write(self._connection)
-                with self._connection.begin_nested():
-                    return function(self._connection, *args, **kwargs)
-        with engines.connected(self._writing) as connection, engines.writes(connection):
-            return function(connection, *args, **kwargs)
+    def _get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        thread_id, checkpoint_ns, checkpoint_id = codec.address(config)
+        if self.keeps_latest_only:
+            # An application may keep the config of an open question, and resume the graph with it
+            # twice: the checkpoint was replaced, and the latest one continues it.
+            checkpoint_id = None
+        stored = self._stored("get_tuple", thread_id, checkpoint_ns, checkpoint_id)
+        if stored is None:
+            return None
+        return self._offload(partial(size_of, stored), self._loaded, stored)
 
-    def _run_put(self, rows: codec.CheckpointRows) -> None:
-        """Store a checkpoint."""
-        store = store_only_checkpoint if self.keeps_latest_only else store_checkpoint
-        self._run_store(store, rows, at_once=repository.puts_at_once(self._dialect, rows.blobs))
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Iterate over checkpoints, newest first.
 
-    def _run_put_writes(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Store a task's writes."""
-        if self._commits_at_once and repository.puts_writes_at_once(self._dialect, rows):
-            self._run_read(store_writes, rows)
+        They are read in pages; no connection is held in between. What is stored or deleted
+        meanwhile may or may not be seen, a checkpoint that is seen is whole.
+
+        Args:
+            config: Limits to its `thread_id`, `checkpoint_ns` and `checkpoint_id`, those that it
+                has; None lists all threads.
+            filter: Metadata that a checkpoint must have. A dict matches as a subset, everything
+                else by JSON equality: 1 is not true, 1 equals 1.0, null is not a missing key.
+            before: Only checkpoints with a smaller id than its `checkpoint_id`.
+            limit: How many at the most.
+
+        Raises:
+            InvalidInputError: An id can't be stored, or `filter` isn't a dict.
+        """
+        return self._iterate(Paging(codec.criteria(config, before, filter), filter, limit))
+
+    def _iterate(self, paging: Paging) -> Iterator[CheckpointTuple]:
+        while paging.unfinished:
+            # One at a time: a page of them alive at once keeps Python's collector busy.
+            for stored in self._call(self._list, paging):
+                yield codec.load_checkpoint(self.serde, stored)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """`list`, async."""
+        paging = Paging(codec.criteria(config, before, filter), filter, limit)
+        size = 0
+        while paging.unfinished:
+            for stored in await self._acall(self._list, paging):
+                size += size_of(stored)
+                if size < _THREAD_BYTES:
+                    yield codec.load_checkpoint(self.serde, stored)
+                else:  # many small ones must not hold up the event loop either
+                    yield await asyncio.to_thread(codec.load_checkpoint, self.serde, stored)
+                    size = 0
+
+    def _list(self, paging: Paging) -> Sequence[repository.Stored]:
+        page = self.database.read("list", repository.page, *paging.position)
+        return paging.take(self.serde, *page)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Read what rebuilds some DeltaChannels: the nearest stored value and the writes since.
+
+        Args:
+            config: Names the checkpoint whose ancestors are walked.
+            channels: Names of the channels.
+
+        Returns:
+            An entry for each channel: `writes`, oldest first, and `seed` where there is one.
+        """
+        return self._call(self._get_delta_channel_history, config, channels)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """`get_delta_channel_history`, async."""
+        return await self._acall(self._get_delta_channel_history, config, channels)
+
+    def _get_delta_channel_history(
+        self, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        if not channels:
+            return {}
+        found = self.database.read(
+            "get_delta_channel_history",
+            repository.delta_history,
+            *codec.address(config),
+            codec.channels(channels),
+        )
+
+        def size() -> int:
+            return sum(len(write.blob) for history in found.values() for write in history.writes)
+
+        return self._offload(size, codec.load_history, self.serde, config, found)
+
+    def threads(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[ThreadSummary]:
+        """Iterate over what there is of each thread, in the database's order of their ids.
+
+        They are read in pages; no connection is held in between, and no value is read.
+
+        Args:
+            where: Metadata that one of its checkpoints must have, as `filter` of `list`.
+            after: Only threads behind this one, which needn't be there.
+            limit: How many at the most.
+
+        Raises:
+            InvalidInputError: An id can't be stored, or `where` isn't a dict.
+        """
+        return self._iterate_threads(ThreadPaging(where, after, limit))
+
+    def _iterate_threads(self, paging: ThreadPaging) -> Iterator[ThreadSummary]:
+        while paging.unfinished:
+            yield from self._call(self._threads, paging)
+
+    async def athreads(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[ThreadSummary]:
+        """`threads`, async."""
+        paging = ThreadPaging(where, after, limit)
+        while paging.unfinished:
+            for item in await self._acall(self._threads, paging):
+                yield item
+
+    def _threads(self, paging: ThreadPaging) -> Sequence[ThreadSummary]:
+        page = self.database.read("threads", overview.page, paging.position)
+        found = paging.take(self.serde, page)
+        return self.database.read("threads", overview.summaries, found) if found else []
+
+    # Writing
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint, as a whole or not at all.
+
+        Storing an id again updates the checkpoint and its metadata; parent and values stay.
+
+        Args:
+            config: Names the thread, the namespace and, as `checkpoint_id`, the parent.
+            checkpoint: What to store.
+            metadata: Stored beside it, joined with the metadata of the config.
+            new_versions: Versions of the channels that changed: their values are stored.
+
+        Returns:
+            The config that names the stored checkpoint.
+
+        Raises:
+            InvalidInputError: An id or a version can't be stored.
+            ParentConflictError: With `check_parent`, another writer has gone on meanwhile.
+            ValueTooLargeError: A value is larger than the server takes.
+        """
+        return self._call(self._put, config, checkpoint, metadata, new_versions)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """`put`, async."""
+        return await self._acall(self._put, config, checkpoint, metadata, new_versions)
+
+    def _put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        rows = self._offload(
+            partial(codec.weigh, checkpoint["channel_values"]),
+            codec.dump_checkpoint,
+            self.serde,
+            config,
+            checkpoint,
+            metadata,
+            new_versions,
+        )
+        if self.cache is not None and not codec.encrypts(self.serde):
+            self._put_deltas(PutEncoder(self.cache, rows, checkpoint, new_versions))
         else:
-            self._run_write(store_writes, rows)
+            self._store(rows)
+        return rows.config
 
-    def _run_put_changes(self, changes: chains.Changes) -> None:
-        """Store a checkpoint, with values as what changed."""
-        store = store_only_changes if self.keeps_latest_only else store_changes
-        self._run_store(store, changes, at_once=chains.puts_at_once(self._dialect, changes))
+    def _put_deltas(self, encoder: PutEncoder) -> None:
+        """Store a checkpoint, with values as deltas against those of its parent."""
+        parent = self._stored("put", *encoder.uncached) if encoder.uncached else None
+        rows = self._offload(lambda: encoder.size, encoder.encode, parent)
+        try:
+            self._store(rows)
+        except (IntegrityError, OutdatedError):
+            rows = self._offload(lambda: encoder.size, encoder.encode_whole)
+            self.database.counts.failed_first()
+            self.database.write("put", self._store_missing, rows)
+        else:
+            encoder.committed()
 
-    def _run_put_missing(self, changes: chains.Changes) -> None:
-        """Store a checkpoint of which some values may be there already: the second attempt."""
-        self._counts.failed_first()
-        store = store_only_changes if self.keeps_latest_only else store_changes
-        self._run_store(partial(store_missing, store=store), changes, at_once=False)
+    def _store(self, rows: codec.CheckpointRows) -> None:
+        statements = writing.put(self.database.dialect, rows)
+        then = partial(self._replace, rows) if self.keeps_latest_only else None
+        self.database.execute("put", [*self._checks(rows), *statements], then=then)
 
-    def _run_store(
-        self, store: Callable[[Connection, Rows], None], rows: Rows, *, at_once: bool
+    def _store_missing(self, connection: Connection, rows: codec.CheckpointRows) -> None:
+        """Store a checkpoint of which some values may be there already."""
+        missing = writing.without_stored(connection, rows)
+        statements = [*self._checks(rows), *writing.put(connection.dialect, missing)]
+        execute(connection, statements)
+        if self.keeps_latest_only:
+            self._replace(rows, connection)
+
+    def _checks(self, rows: codec.CheckpointRows) -> Sequence[Statement]:
+        return writing.expect_latest(rows.checkpoint) if self.check_parent else ()
+
+    def _replace(self, rows: codec.CheckpointRows, connection: Connection) -> None:
+        """Delete what a checkpoint replaces in its namespace.
+
+        Where a newer one is there already, this one goes instead: a cancelled run that finishes
+        late replaces nothing.
+        """
+        row = rows.checkpoint
+        repository.keep_latest(connection, row["thread_id"], row["checkpoint_ns"])
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
     ) -> None:
-        """Store a checkpoint's rows: one statement that commits itself needs no transaction."""
-        if self.check_parent:
-            self._run_write(store_next_checkpoint, store, rows)
-        elif at_once and self._commits_at_once and not self.keeps_latest_only:
-            self._run_read(store, rows)
-        else:
-            self._run_write(store, rows)
+        """Store what a task wrote, to be found as `pending_writes`.
 
-    @property
-    def incremental(self) -> bool:
-        """Whether values are stored as what changed."""
-        return self.tails is not None
+        LangGraph's special writes (`WRITES_IDX_MAP`) replace earlier ones; ordinary ones are kept
+        as first written.
 
-    def _known(
-        self, thread_id: str, checkpoint_ns: str, _: str | None = None
-    ) -> Sequence[Tail] | None:
-        """Return values that needn't be read; None if only other savers store what changed."""
-        return None if self.tails is None else self.tails.known(thread_id, checkpoint_ns)
+        Args:
+            config: Names the checkpoint from which the task ran.
+            writes: Pairs of channel and value.
+            task_id: The task.
+            task_path: Where the task stands in the superstep.
 
-    def _as_changes(self, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-        """Make writes what changed since the values of their checkpoint, where these are known."""
-        if self.tails is None or codec.encrypts(self.serde) or not rows:
-            return rows
+        Raises:
+            InvalidInputError: An id can't be stored.
+            ValueTooLargeError: A value is larger than the server takes.
+        """
+        self._call(self._put_writes, config, writes, task_id, task_path)
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """`put_writes`, async."""
+        await self._acall(self._put_writes, config, writes, task_id, task_path)
+
+    def _put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, path: str
+    ) -> None:
+        rows: Sequence[dict[str, Any]] = self._offload(
+            partial(codec.weigh, writes),
+            codec.dump_writes,
+            self.serde,
+            config,
+            writes,
+            task_id,
+            path,
+        )
+        if not rows:
+            return
+        if self.cache is not None and not codec.encrypts(self.serde):
+            blobs = [row["blob"] for row in rows]
+            rows = self._offload(lambda: sum(map(len, blobs)), self._as_deltas, self.cache, rows)
+        self.database.execute("put_writes", writing.put_writes(self.database.dialect, rows))
+
+    def _as_deltas(
+        self, cache: BaseCache, rows: Sequence[dict[str, Any]]
+    ) -> Sequence[dict[str, Any]]:
+        """Encode writes against the values of their checkpoint, where these are cached."""
         key = (rows[0]["thread_id"], rows[0]["checkpoint_ns"], rows[0]["checkpoint_id"])
-        known = self.tails.of(*key) or {}
-        return [since(row, known.get(row["channel"])) for row in rows]
+        bases = cache.get(*key) or {}
+        return [encode_write(row, bases.get(row["channel"])) for row in rows]
+
+    # Deleting and copying
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete all checkpoints, values and writes of a thread."""
+        self._call(self._delete_thread, thread_id)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """`delete_thread`, async."""
+        await self._acall(self._delete_thread, thread_id)
+
+    def _delete_thread(self, thread_id: str) -> None:
+        ids = [codec.thread_id(thread_id)]
+        self.database.write("delete_thread", repository.delete_threads, ids)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints whose `metadata.run_id` is given, their writes and values.
+
+        Checkpoints that were made from a deleted one lose their parent. A DeltaChannel can't be
+        rebuilt past a deleted checkpoint.
+        """
+        self._call(self._delete_for_runs, run_ids)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """`delete_for_runs`, async."""
+        await self._acall(self._delete_for_runs, run_ids)
+
+    def _delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        runs = codec.run_ids(run_ids)
+        if runs.indexed:
+            self.database.write("delete_for_runs", repository.delete_runs, *runs)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all of a thread inside the database, under the same checkpoint ids.
+
+        Raises:
+            ThreadExistsError: The target has checkpoints already; nothing was copied.
+            InvalidInputError: The serializer binds values to their thread.
+        """
+        self._call(self._copy_thread, source_thread_id, target_thread_id)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """`copy_thread`, async."""
+        await self._acall(self._copy_thread, source_thread_id, target_thread_id)
+
+    def _copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        source, target = codec.copied(self.serde, source_thread_id, target_thread_id)
+        empty: set[str] = set()
+        self.database.write("copy_thread", repository.copy_thread, source, target, empty)
+
+    def prune(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: Moment | None = None,
+        idle_for: Moment | None = None,
+        keep: int | None = None,
+        report: Report | None = None,
+    ) -> None:
+        """Delete old checkpoints of some threads, each thread in a transaction of its own.
+
+        Without options it is LangGraph's `prune`: the threads are named, and `strategy` says what
+        stays. With one of `older_than`, `idle_for` and `keep`, a checkpoint stays where `keep` or
+        `older_than` says so; that one's values, writes and what a DeltaChannel is rebuilt from stay
+        with it. A kept checkpoint may have lost its parent. After an interruption, call it again.
+
+        Args:
+            thread_ids: The threads. None is all of them, and needs one of the options.
+            strategy: "keep_latest" keeps of each namespace the latest checkpoint and what it needs:
+                values, writes, and for a DeltaChannel the ancestors back to its last stored value.
+                Subgraph calls go with the root checkpoint that made them. "delete", or
+                "delete_all" as LangGraph's server calls it, keeps nothing.
+            older_than: An age, or a time: checkpoints from before go, the latest of each namespace
+                stays. A checkpoint's time is its `ts`, else that of its id; one that has neither
+                is never old.
+            idle_for: An age, or a time: threads without a checkpoint since go as a whole.
+            keep: How many of the latest checkpoints of each namespace stay at the least.
+            report: Called after each thread with what went, as `Deleted`.
+
+        Raises:
+            InvalidInputError: `strategy` is another one, `thread_ids` is a single string, no thread
+                and no option is given, or an option isn't what it should be.
+        """
+        steps = pruning(
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            report=report,
+        )
+        self._call(self._prune, steps)
+
+    async def aprune(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: Moment | None = None,
+        idle_for: Moment | None = None,
+        keep: int | None = None,
+        report: Report | None = None,
+    ) -> None:
+        """`prune`, async."""
+        steps = pruning(
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            report=report,
+        )
+        await self._acall(self._prune, steps)
+
+    def _prune(self, steps: Steps[Deleted]) -> None:
+        self._go(steps, partial(self.database.write, "prune"))
+
+    def prunable(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: Moment | None = None,
+        idle_for: Moment | None = None,
+        keep: int | None = None,
+        report: Report | None = None,
+    ) -> Deleted:
+        """Return what `prune` would delete now, with the same arguments; nothing is deleted.
+
+        Raises:
+            InvalidInputError: As from `prune`.
+        """
+        steps = pruning(
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            dry_run=True,
+            report=report,
+        )
+        return self._call(self._prunable, steps)
+
+    async def aprunable(  # noqa: PLR0913 - one for each option
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        strategy: str = "keep_latest",
+        older_than: Moment | None = None,
+        idle_for: Moment | None = None,
+        keep: int | None = None,
+        report: Report | None = None,
+    ) -> Deleted:
+        """`prunable`, async."""
+        steps = pruning(
+            thread_ids,
+            strategy=strategy,
+            older_than=older_than,
+            idle_for=idle_for,
+            keep=keep,
+            dry_run=True,
+            report=report,
+        )
+        return await self._acall(self._prunable, steps)
+
+    def _prunable(self, steps: Steps[Deleted]) -> Deleted:
+        return self._go(steps, partial(self.database.read, "prunable"))
+
+    def delete_where(
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        whole_threads: bool = True,
+        dry_run: bool = False,
+        report: Report | None = None,
+    ) -> Deleted:
+        """Delete the threads that have a checkpoint with this metadata, to erase a user.
+
+        All of such a thread goes, each in a transaction of its own: checkpoints of all namespaces,
+        with this metadata or without, their values and writes. Threads in which no checkpoint has
+        the metadata any more (it was pruned) aren't found.
+
+        Args:
+            metadata: What the checkpoint's metadata must have, as in the `filter` of `list`.
+            whole_threads: False deletes only the checkpoints that have the metadata, with their
+                writes and the values that only they used, as `delete_for_runs` does.
+            dry_run: Whether to count only.
+            report: Called after each thread with what went.
+
+        Returns:
+            What was deleted, or would be; `threads` is the number of threads.
+
+        Raises:
+            InvalidInputError: `metadata` is empty, or isn't a mapping.
+        """
+        steps = deleting_where(
+            self.serde, metadata, whole_threads=whole_threads, dry_run=dry_run, report=report
+        )
+        return self._call(self._delete_where, steps, dry_run=dry_run)
+
+    async def adelete_where(
+        self,
+        metadata: Mapping[str, Any],
+        *,
+        whole_threads: bool = True,
+        dry_run: bool = False,
+        report: Report | None = None,
+    ) -> Deleted:
+        """`delete_where`, async."""
+        steps = deleting_where(
+            self.serde, metadata, whole_threads=whole_threads, dry_run=dry_run, report=report
+        )
+        return await self._acall(self._delete_where, steps, dry_run=dry_run)
+
+    def _delete_where(self, steps: Steps[Deleted], *, dry_run: bool) -> Deleted:
+        run = self.database.read if dry_run else self.database.write
+        return self._go(steps, partial(run, "delete_where"))
+
+    def vacuum_orphans(
+        self,
+        older_than: Moment = GRACE,
+        *,
+        dry_run: bool = False,
+        report: Report | None = None,
+    ) -> Deleted:
+        """Delete writes and values that no checkpoint has: what late writers left behind.
+
+        Safe beside running applications, each thread in a transaction of its own. Writes go if
+        their checkpoint isn't there and its id is from before; LangGraph may store writes first, so
+        `older_than` should be longer than any run. An id that has no time keeps its writes. Values
+        that no checkpoint of their namespace names go if all of its checkpoints are from before.
+
+        Args:
+            older_than: An age, a day by default, or a time.
+            dry_run: Whether to count only.
+            report: Called after each thread with what went.
+
+        Returns:
+            What was deleted, or would be.
+
+        Raises:
+            InvalidInputError: `older_than` is neither an age nor a time with a zone.
+        """
+        steps = vacuuming(older_than, dry_run=dry_run, report=report)
+        return self._call(self._vacuum_orphans, steps, dry_run=dry_run)
+
+    async def avacuum_orphans(
+        self,
+        older_than: Moment = GRACE,
+        *,
+        dry_run: bool = False,
+        report: Report | None = None,
+    ) -> Deleted:
+        """`vacuum_orphans`, async."""
+        steps = vacuuming(older_than, dry_run=dry_run, report=report)
+        return await self._acall(self._vacuum_orphans, steps, dry_run=dry_run)
+
+    def _vacuum_orphans(self, steps: Steps[Deleted], *, dry_run: bool) -> Deleted:
+        run = self.database.read if dry_run else self.database.write
+        return self._go(steps, partial(run, "vacuum_orphans"))
+
+    def rewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
+        """Store values as what changed, or as whole values again; a store may hold both.
+
+        In transactions of about 4 MB, beside running applications. What is stored meanwhile is
+        stored as the savers do that store it.
+
+        Args:
+            thread_ids: The threads; all of them by default.
+            incremental: As what changed. False makes values that every PostgresSaver reads.
+
+        Returns:
+            How many values were rewritten.
+
+        Raises:
+            CorruptDataError: A value isn't what was stored; it and what follows stay as they are.
+        """
+        return self._call(self._rewrite, thread_ids, incremental=incremental)
+
+    async def arewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
+        """`rewrite`, async."""
+        return await self._acall(self._rewrite, thread_ids, incremental=incremental)
+
+    def _rewrite(self, thread_ids: Sequence[str] | None, *, incremental: bool) -> int:
+        ids = None if thread_ids is None else codec.thread_ids(thread_ids)
+        steps = rewriting.steps(ids, to_deltas=incremental)
+        return self._go(steps, partial(self.database.write, "rewrite"))
+
+    # Shared by the operations
+
+    def _stored(
+        self, name: str, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
+    ) -> repository.Stored | None:
+        """Read a checkpoint, without the rows of values that are cached."""
+        known = None if self.cache is None else self.cache.largest(thread_id, checkpoint_ns)
+        return self.database.read(
+            name, repository.get, thread_id, checkpoint_ns, checkpoint_id, known=known
+        )
 
     def _loaded(self, stored: repository.Stored) -> CheckpointTuple:
-        """Make LangGraph's tuple, and remember what a next checkpoint's values may resemble."""
+        """Make LangGraph's tuple, and cache the values against which the next ones are encoded."""
         loaded = codec.load_checkpoint(self.serde, stored)
-        if self.tails is not None:
-            known = self.tails.of(*stored.key)
-            if known is None or is_outdated(known, stored):
-                self.tails.remember(*stored.key, tails_of(stored))
+        if self.cache is not None:
+            bases = self.cache.get(*stored.key)
+            if bases is None or is_outdated(bases, stored):
+                self.cache.put(*stored.key, bases_of(stored))
         return loaded
 
-    def _verify(self) -> None:
-        """Check the schema's revision, at the saver's first use."""
-        if self._connection is not None:
-            migrate.verify(self._connection, schema=self.schema)
-        else:
-            with self._writing.connect() as connection:
-                migrate.verify(connection, schema=self.schema)
-        self._verified = True
-
-
-class Paging:
-    """Where `list` stands, and how many checkpoints its next page may have."""
-
-    def __init__(
-        self, criteria: repository.Criteria, filter: Mapping[str, Any] | None, limit: int | None
-    ) -> None:
-        self._criteria = criteria
-        self._filter = filter
-        self._limit = limit
-        self._size = _FIRST_PAGE
-        self._last: repository.CheckpointKey | None = None
-        self.unfinished = limit is None or limit > 0
-
-    @property
-    def position(self) -> tuple[repository.Criteria, int, repository.CheckpointKey | None]:
-        """Return the arguments of `repository.page`."""
-        size = self._size
-        if self._limit is not None and not self._filter:
-            size = min(size, self._limit)
-        return self._criteria, size, self._last
-
-    def take(
+    def _offload(
         self,
-        serde: SerializerProtocol,
-        page: Sequence[repository.Stored],
-        last: repository.CheckpointKey | None,
-    ) -> list[repository.Stored]:
-        """Move past a page and return what matches of it.
+        size: Callable[[], int],
+        function: Callable[P, T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run work for the CPU: beside the event loop of an async driver where it is large."""
+        if self.database.dialect.is_async and size() >= _THREAD_BYTES:
+            return await_only(asyncio.to_thread(function, *args, **kwargs))
+        return function(*args, **kwargs)
 
-        The size of the next page follows from the bytes of this one: many small checkpoints at a
-        time, or few large ones.
-        """
-        matching = [
-            stored
-            for stored in page
-            if codec.matches(codec.load_metadata(serde, stored), self._filter)
-        ][: self._limit]
-        if self._limit is not None:
-            self._limit -= len(matching)
-        self._last = last
-        self.unfinished = last is not None and self._limit != 0
-        average = sum(map(size_of, page)) // max(1, len(page))
-        self._size = max(1, min(_LARGEST_PAGE, _PAGE_BYTES // max(1, average)))
-        return matching
-
-
-class ThreadPaging:
-    """Where `threads` stands."""
-
-    def __init__(
-        self, where: Mapping[str, Any] | None, after: str | None, limit: int | None
-    ) -> None:
-        self._where = where
-        self._filter_json = codec.criteria(None, None, where).filter_json
-        self._after = None if after is None else codec.thread_id(after)
-        self._last: repository.CheckpointKey | None = None
-        self._limit = limit
-        self.unfinished = limit is None or limit > 0
-
-    @property
-    def position(self) -> overview.Position:
-        """Return where the next page begins."""
-        size = _LARGEST_PAGE
-        if self._limit is not None and not self._where:
-            size = min(size, self._limit)
-        return overview.Position(
-            bool(self._where), self._filter_json, self._after, self._last, size
-        )
-
-    def take(self, serde: SerializerProtocol, page: Sequence[repository.Stored]) -> list[str]:
-        """Move past a page and return the threads that match of it."""
-        size = self.position.size
-        matching = {
-            stored.key[0]: None
-            for stored in page
-            if codec.matches(codec.load_metadata(serde, stored), self._where)
-        }
-        found = list(matching)[: self._limit]
-        if self._limit is not None:
-            self._limit -= len(found)
-        self.unfinished = len(page) == size and self._limit != 0
-        if page:  # of a thread that matches, nothing more is read
-            self._after = page[-1].key[0]
-            self._last = None if self._after in matching else page[-1].key
-        return found
-
-
-def size_of(stored: repository.Stored) -> int:
-    """Return the bytes of a checkpoint's values and writes."""
-    values = sum(len(blob) for _, blob in stored.blobs.values())
-    return 1024 + values + sum(len(write.blob) for write in stored.writes)
-
-
-def store_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
-    """Store a checkpoint."""
-    engines.check_size(connection, [*rows.blobs, rows.checkpoint])
-    repository.put(connection, rows.checkpoint, rows.blobs)
-
-
-def store_only_checkpoint(connection: Connection, rows: codec.CheckpointRows) -> None:
-    """Store a checkpoint and delete what it replaces in its namespace."""
-    engines.check_size(connection, [*rows.blobs, rows.checkpoint])
-    repository.put_only(connection, rows.checkpoint, rows.blobs)
-
-
-def store_next_checkpoint(
-    connection: Connection, store: Callable[[Connection, Rows], None], rows: Rows
-) -> None:
-    """Store a checkpoint where its parent is the latest one."""
-    repository.expect_latest(connection, rows.checkpoint)
-    store(connection, rows)
-
-
-def store_changes(connection: Connection, changes: chains.Changes) -> None:
-    """Store a checkpoint, with values as what changed."""
-    engines.check_size(connection, [*changes.blobs, *changes.changed, changes.checkpoint])
-    chains.put(connection, changes)
-
-
-def store_only_changes(connection: Connection, changes: chains.Changes) -> None:
-    """Store a checkpoint, with values as what changed, and delete what it replaces."""
-    store_changes(connection, changes)
-    repository.keep_latest(connection, *changes.namespace)
-
-
-def store_missing(
-    connection: Connection,
-    changes: chains.Changes,
-    store: Callable[[Connection, chains.Changes], None],
-) -> None:
-    """Store a checkpoint of which some values may be there already."""
-    store(connection, chains.without_stored(connection, changes))
-
-
-class Change:
-    """What one `put` has to store, given the values that the checkpoint's parent has.
-
-    These are looked up in memory, or else in the database, so that storage never grows with the
-    square for want of memory. Storing fails where one of them is gone or has been appended to, and
-    where a value is there already: `afresh`, what isn't there is stored as a whole.
-    """
-
-    def __init__(
-        self,
-        tails: Tails,
-        rows: codec.CheckpointRows,
-        checkpoint: Checkpoint,
-        new_versions: ChannelVersions,
-    ) -> None:
-        self._tails = tails
-        self._rows = rows
-        self._versions = checkpoint["channel_versions"], new_versions
-        row = rows.checkpoint
-        self._key = row["thread_id"], row["checkpoint_ns"], row["checkpoint_id"]
-        self._parent = row["parent_checkpoint_id"]
-        self._known = tails.of(*self._key[:2], self._parent) if self._parent else {}
-        self.size = sum(len(blob["blob"]) for blob in rows.blobs)
-
-    @property
-    def unknown(self) -> tuple[str, str, str] | None:
-        """The checkpoint that must be read before; None if there is none."""
-        if self._known is None and any(map(is_worth_it, self._rows.blobs)):
-            return *self._key[:2], self._parent
-        return None
-
-    def find(self, parent: repository.Stored | None) -> chains.Changes:
-        """Find what changed since the parent, which was read if it was unknown.
-
-        A task's writes may be there before the checkpoint is stored: what it has of its parent's
-        values is remembered at once.
-        """
-        if parent is not None:
-            self._known = tails_of(parent)
-        changes = self._since(self._known or {})
-        new = {row["channel"] for row in changes.changed}
-        kept = {channel: tail for channel, tail in changes.tails.items() if channel not in new}
-        self._tails.remember(*self._key, kept)
-        return changes
-
-    def afresh(self) -> chains.Changes:
-        """Forget what was known; return everything, as whole values."""
-        self._tails.forget(*self._key[:2])
-        return self._since({})
-
-    def _since(self, known: Mapping[str, Tail]) -> chains.Changes:
-        return chains.changes(
-            self._rows.checkpoint,
-            self._rows.blobs,
-            *self._versions,
-            known,
-            keeps_past=self._tails.keeps_past,
-        )
-
-    def stored(self, changes: chains.Changes) -> None:
-        """Remember what was stored."""
-        self._tails.remember(*self._key, changes.tails)
-
-
-def tails_of(stored: repository.Stored) -> dict[str, Tail]:
-    """Return what the values of a checkpoint end in, without those that can't be read."""
-    tails = {}
-    for channel, (_, blob) in stored.blobs.items():
-        if isinstance(blob, Chained):
-            with suppress(CorruptDataError):
-                tails[channel] = blob.tail()
-    return tails
-
-
-def is_outdated(tails: Mapping[str, Tail], stored: repository.Stored) -> bool:
-    """Whether a checkpoint has other values than those known of it, or has them elsewhere."""
-    return any(
-        isinstance(blob, Chained) and (channel not in tails or tails[channel].place != blob.place)
-        for channel, (_, blob) in stored.blobs.items()
-    )
-
-
-def store_writes(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Store a task's writes."""
-    engines.check_size(connection, rows)
-    repository.put_writes(connection, rows)
-
-
-def prune_strategy(name: str) -> Callable[[Connection, str], None]:
-    """Return what a strategy does to one thread.
-
-    Raises:
-        InvalidInputError: There is no such strategy.
-    """
-    strategies: dict[str, Callable[[Connection, str], None]] = {
-        "keep_latest": repository.keep_latest,
-        "delete": _delete_thread,
-        "delete_all": _delete_thread,  # what LangGraph's server calls it
-    }
-    if name not in strategies:
-        raise InvalidInputError(
-            f"There is no prune strategy {name!r}; there are {', '.join(map(repr, strategies))}."
-        )
-    return strategies[name]
-
-
-def _delete_thread(connection: Connection, thread_id: str) -> None:
-    repository.delete_threads(connection, [thread_id])
-
-
-def pruning(  # noqa: PLR0913 - one for each option
-    thread_ids: Sequence[str] | None,
-    *,
-    strategy: str,
-    older_than: Moment | None,
-    idle_for: Moment | None,
-    keep: int | None,
-    dry_run: bool = False,
-    report: Report | None = None,
-) -> Steps:
-    """Return the steps of `prune`, or with `dry_run` of `prunable`.
-
-    Raises:
-        InvalidInputError: An option is wrong, options contradict each other, or no thread is named
-            where all of them must be meant.
-    """
-    prune = prune_strategy(strategy)
-    rule = retention.rule(keep=keep, older_than=older_than, idle_for=idle_for)
-    ids = None if thread_ids is None else codec.thread_ids(thread_ids)
-    deletes = prune is _delete_thread
-    if rule is not None and deletes:
-        raise InvalidInputError(
-            f"{strategy=} keeps nothing, so it goes with none of older_than, idle_for and"
-            " keep. For whole threads that nobody uses any more, pass idle_for alone."
-        )
-    if rule is None and ids is None:
-        raise InvalidInputError(
-            "prune() has neither threads nor an option. Pass thread_ids, or for all threads one of"
-            " older_than, idle_for and keep; keep=1 is what 'keep_latest' does."
-        )
-    if rule is None and not dry_run and report is None:
-        return _uncounted(ids or [], prune)
-    if rule is None and deletes:
-        return retention.going_through(
-            ids, partial(retention.delete_thread, dry_run=dry_run), report
-        )
-    rule = rule or retention.Rule(keep=1)
-    step = partial(retention.prune_thread, rule=rule, dry_run=dry_run)
-    return retention.going_through(ids, step, report)
-
-
-def _uncounted(thread_ids: Sequence[str], prune: Callable[[Connection, str], None]) -> Steps:
-    for thread_id in thread_ids:
-        yield partial(prune, thread_id=thread_id)  # type: ignore[call-arg]
-    return retention.Deleted()
-
-
-def deleting_where(
-    serde: SerializerProtocol,
-    metadata: Mapping[str, Any],
-    *,
-    whole_threads: bool,
-    dry_run: bool,
-    report: Report | None,
-) -> Steps:
-    """Return the steps of `delete_where`.
-
-    Raises:
-        InvalidInputError: `metadata` is empty, or isn't a mapping.
-    """
-    if not isinstance(metadata, Mapping) or not metadata:
-        found = "empty" if isinstance(metadata, Mapping) else f"a {type(metadata).__name__}"
-        raise InvalidInputError(
-            f"metadata is {found}; pass a dict with an entry, such as {{'user_id': 'ann'}}."
-            " An empty one would mean every thread."
-        )
-
-    def matches(stored: repository.Stored) -> bool:
-        return codec.matches(codec.load_metadata(serde, stored), metadata)
-
-    run = metadata.get("run_id")
-    return retention.deleting_where(
-        codec.criteria(None, None, metadata).filter_json,
-        matches,
-        codec.run_ids([run]) if isinstance(run, str) else None,
-        report,
-        whole_threads=whole_threads,
-        dry_run=dry_run,
-    )
-
-
-def vacuuming(older_than: Moment, *, dry_run: bool, report: Report | None) -> Steps:
-    """Return the steps of `vacuum_orphans`.
-
-    Raises:
-        InvalidInputError: `older_than` isn't an age or a time.
-    """
-    before = retention.moment("older_than", older_than)
-    step = partial(retention.vacuum_thread, before=before, dry_run=dry_run)
-    return retention.going_through(None, step, report, orphans=True)
-
-
-_METHODS: dict[Callable[..., object], str] = {
-    repository.get: "get_tuple",
-    repository.page: "list",
-    repository.delta_history: "get_delta_channel_history",
-    overview.page: "threads",
-    overview.summaries: "threads",
-    overview.thread: "thread",
-    overview.table_sizes: "table_sizes",
-    overview.channel_sizes: "channel_sizes",
-    raw.page: "copy",
-    raw.checkpoint_keys: "copy",
-    raw.store: "copy",
-    store_checkpoint: "put",
-    store_changes: "put",
-    store_only_changes: "put",
-    store_missing: "put",
-    store_only_checkpoint: "put",
-    store_next_checkpoint: "put",
-    store_writes: "put_writes",
-    repository.delete_threads: "delete_thread",
-    repository.delete_runs: "delete_for_runs",
-    repository.copy_thread: "copy_thread",
-    repository.keep_latest: "prune",
-    _delete_thread: "prune",
-    retention.prune_thread: "prune",
-    retention.delete_thread: "delete_where",
-    retention.delete_checkpoints: "delete_where",
-    retention.vacuum_thread: "vacuum_orphans",
-    retention.metadata_of: "list",
-    retention.threads: "list",
-}
-"""What an operation is called in logs, errors and traces."""
+    def _go(self, steps: Steps[T], run: Callable[[Callable[[Connection], Any]], Any]) -> T:
+        """Do the steps of an operation that has many, each in a transaction of its own."""
+        done = None
+        while True:
+            try:
+                step = steps.send(done)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            done = run(step)

@@ -27,9 +27,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from checkpoint_sa import models
+from checkpoint_sa.deltas.chain import DeltaValue, DeltaWrite
 from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.errors import CorruptDataError, InvalidInputError
-from checkpoint_sa.incremental import Chained, Since
 from checkpoint_sa.repository import Criteria, Write, versions_of
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ class CheckpointRows(NamedTuple):
 
     checkpoint: dict[str, Any]
     blobs: list[dict[str, Any]]
+    """Values that are stored whole."""
+    deltas: Sequence[dict[str, Any]] = ()
+    """Values that are stored in chains, as `deltas.encoding.encode_value` makes them."""
 
     @property
     def config(self) -> RunnableConfig:
@@ -715,16 +718,16 @@ def _refuse_plain(
 def _loaded(
     serde: SerializerProtocol,
     kind: str | None,
-    blob: bytes | Chained | Since,
+    blob: bytes | DeltaValue | DeltaWrite,
     row: Row,
     key: tuple[str, ...],
     **part: object,
 ) -> Any:
-    if isinstance(blob, Chained):
-        blob = blob.whole()
-    elif isinstance(blob, Since):
+    if isinstance(blob, DeltaValue):
+        blob = blob.read()
+    elif isinstance(blob, DeltaWrite):
         try:
-            blob = blob.whole()
+            blob = blob.read()
         except CorruptDataError as error:
             raise CorruptDataError(
                 f"A write can't be read: {error}. Row: {row[0]}: {_named(key, part)}."
@@ -835,13 +838,16 @@ def _history(
             for write in found.writes
         ]
     )
+    seed = None
     if found.seed is not None:
         kind, blob, version = found.seed
         row = _blob_of(thread, namespace, channel, version)
-        history["seed"] = _loaded(serde, kind, blob, row, row[1:3], channel=channel)
+        seed = _loaded(serde, kind, blob, row, row[1:3], channel=channel)
     elif found.inline is not None:
         _refuse_plain(serde, found.inline, (), (thread, namespace))
-        history["seed"] = found.inline[channel]
+        seed = found.inline[channel]
+    if seed is not None:  # a stored None ends the walk, and the channel begins empty
+        history["seed"] = seed
     return history
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import threading
 import time
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -18,7 +19,6 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, Text, bindparam, create_engine, event, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import (
     AsyncAdaptedQueuePool,
     NullPool,
@@ -38,12 +38,12 @@ from checkpoint_sa.types import MYSQL_FAMILY, POSTGRESQL_FAMILY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import ColumnElement, Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 Colour = Literal["sync", "async"]
-Lock = TypeVar("Lock")
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -94,6 +94,9 @@ _PSYCOPG = frozenset({"psycopg", "psycopg_async"})
 _FREE_AUTOCOMMIT = _PSYCOPG | {"asyncpg"}
 
 _BUSY_MILLISECONDS = 30_000
+
+_POOL_SIZE = 10
+"""Connections of an engine that we make; operations that find none free wait in line."""
 
 _OURS_ARE_AUTOCOMMIT = ("sqlite", "postgresql", *MYSQL_FAMILY)
 
@@ -180,6 +183,8 @@ def make_engine(url: str | URL, **options: Any) -> Engine:
 
 def make_async_engine(url: str | URL, **options: Any) -> AsyncEngine:
     """Create an async engine for a connection string; `options` are `create_async_engine`'s."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - imports the ORM
+
     parsed = parse_url(url, "async")
     if parsed.drivername.endswith("+asyncpg"):
         parsed, connect_args = _libpq_for_asyncpg(parsed)
@@ -211,6 +216,9 @@ def _libpq_for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
 def _options(url: URL, pool: type[QueuePool], options: dict[str, Any]) -> dict[str, Any]:
     backend = url.get_backend_name()
     defaults: dict[str, Any] = {"hide_parameters": True}
+    if "poolclass" not in options:
+        # No overflow: its connections are closed as they come back, and opened again and again.
+        defaults |= {"pool_size": _POOL_SIZE, "max_overflow": 0}
     connect_args: dict[str, Any] = {}
     if backend in _OURS_ARE_AUTOCOMMIT:
         # An operation of one statement is one round trip, then; others begin a transaction.
@@ -424,20 +432,42 @@ def _driver_commits(connection: Connection) -> bool:
     return connection.dialect.name in MYSQL_FAMILY and asked is not None and bool(asked())
 
 
-_locks: WeakKeyDictionary[object, Any] = WeakKeyDictionary()
+_locks: WeakKeyDictionary[object, AbstractContextManager[object]] = WeakKeyDictionary()
 
 
-def lock_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock | None:
+class _TaskLock:
+    """A lock that tasks take, in greenlets of SQLAlchemy's, as threads take `threading.RLock`."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    def __enter__(self) -> None:
+        await_only(self._lock.acquire())
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _lock_of(owner: Engine | Connection) -> AbstractContextManager[object]:
+    """Return the lock of an engine or connection, which all savers on it share."""
+    found = _locks.get(owner)
+    if found is None:
+        made = _TaskLock() if owner.dialect.is_async else threading.RLock()
+        found = _locks.setdefault(owner, made)
+    return found
+
+
+def lock_for(owner: Engine | Connection) -> AbstractContextManager[object] | None:
     """Return the lock of a single connection that many share; None where a pool gives out several.
 
     It belongs to the engine or connection, so that several savers on it take turns as well.
     """
     if isinstance(owner, Engine) and not isinstance(owner.pool, StaticPool):
         return None
-    return cast("Lock", _locks.setdefault(owner, make_lock()))
+    return _lock_of(owner)
 
 
-def queue_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock | None:
+def queue_for(owner: Engine | Connection) -> AbstractContextManager[object] | None:
     """Return the lock in which an SQLite engine's writers wait for each other; None elsewhere.
 
     SQLite has one writer at a time, and lets others sleep for milliseconds before they ask again:
@@ -448,7 +478,7 @@ def queue_for(owner: Engine | Connection, make_lock: Callable[[], Lock]) -> Lock
     # A NullPool serves several event loops, a lock of asyncio's one.
     if isinstance(owner.pool, StaticPool | NullPool):
         return None
-    return cast("Lock", _locks.setdefault(owner, make_lock()))
+    return _lock_of(owner)
 
 
 # Faults

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Table
     from sqlalchemy.engine import URL
 
+    from checkpoint_sa.database import Database
     from checkpoint_sa.saver import SQLAlchemySaver
     from checkpoint_sa.transfer import CopySummary, Rows
 
@@ -142,12 +143,13 @@ def run(  # noqa: PLR0913
             "The values of the source aren't encrypted by AESGCMSerializer, and this saver would"
             " refuse to read them. Import with another saver, or with allow_plain=True."
         )
-    side = transfer.side_of(target)
     with _engine(source) as engine:
 
         def imported(thread_id: str) -> CopySummary | None:
             with _snapshot(engine) as connection:
-                return _import(peers.Peer(connection, schema), side, thread_id, dry_run=dry_run)
+                return _import(
+                    peers.Peer(connection, schema), target.database, thread_id, dry_run=dry_run
+                )
 
         return transfer.each(imported, threads, _threads(engine, schema), progress)
 
@@ -190,7 +192,7 @@ def _threads(engine: Engine, schema: str | None) -> Iterator[str]:
 
 
 def _import(
-    peer: peers.Peer, target: transfer.Side, thread_id: str, *, dry_run: bool
+    peer: peers.Peer, target: Database, thread_id: str, *, dry_run: bool
 ) -> CopySummary | None:
     """Import one thread; None where there is none."""
     if next(peer.checkpoints(thread_id), None) is None:
@@ -199,6 +201,7 @@ def _import(
         lambda: _pages(_rows(peer, thread_id)),
         target,
         thread_id,
+        name="import",
         dry_run=dry_run,
         is_checked=False,
     )
@@ -381,23 +384,25 @@ def _unpacked(data: bytes) -> dict[str, Any]:
 
 
 def _value(part: bytes) -> Any:
-    if msgpack.is_plain(part):
-        value = _plain(part)
-        if not isinstance(value, bytes) and codec.inlines(value):
-            return value
-    snapshot = msgpack.extension(part) == msgpack.SNAPSHOT
-    return codec.Packed("msgpack", part, is_snapshot=snapshot)
+    value = msgpack.read(part)
+    if isinstance(value, msgpack.Extension):
+        is_snapshot = value.code == msgpack.SNAPSHOT
+        return codec.Packed("msgpack", part, is_snapshot=is_snapshot)
+    if _is_scalar(value) and codec.inlines(value):
+        return value
+    return codec.Packed("msgpack", part)
 
 
 def _plain(part: bytes) -> Any:
-    """Return what is no object and has none in it."""
-    found: list[int] = []
-    value = ormsgpack.unpackb(
-        part, ext_hook=lambda code, _: found.append(code), option=ormsgpack.OPT_NON_STR_KEYS
-    )
-    if found:
-        raise _UnkeptError("A checkpoint has an object outside of its channel_values.")
-    return value
+    """Return plain data.
+
+    Raises:
+        _UnkeptError: It is an object, or has one in it.
+    """
+    try:
+        return msgpack.plain(part)
+    except msgpack.MalformedError as error:
+        raise _UnkeptError("A checkpoint has an object outside of its channel_values.") from error
 
 
 def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:

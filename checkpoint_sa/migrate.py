@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import re
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -22,19 +23,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, column, event, inspect, select, table
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import LargeBinary
 
 from checkpoint_sa import clusters, engines
 from checkpoint_sa.errors import ConfigurationError, SchemaError
-from checkpoint_sa.models import metadata
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from alembic.config import Config
     from sqlalchemy import ColumnClause
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.schema import SchemaItem
 
 __all__ = [
@@ -56,7 +56,15 @@ __all__ = [
 T = TypeVar("T")
 
 HEAD = "checkpoint_sa_0005"
-"""The revision that this release works with. Revisions sort by name."""
+"""The revision that this release makes. Revisions sort by name."""
+
+_NAME = re.compile(r"checkpoint_sa_(\d{4})(?:_from_(\d{4}))?")
+"""A revision's name: its number, and the number of the oldest release that works with its tables.
+
+`checkpoint_sa_0007_from_0005` only adds to the tables: releases that make 0005 and later work with
+it. So the version table itself tells an old release whether it can go on after an upgrade, in an
+application's `alembic_version` as well. A name without `_from_` is for its own release alone.
+"""
 
 VERSION_TABLE = "checkpoint_sa_version"
 """Alembic's version table for our tables: an application's own `alembic_version` is untouched."""
@@ -65,13 +73,15 @@ _APPLICATION_TABLE = "alembic_version"
 """Where our revision stands when an application runs our revisions as a branch of its own."""
 
 _PREFIX = "checkpoint_sa_"
-_TABLES = frozenset({*metadata.tables, VERSION_TABLE, clusters.LOCK_TABLE})
 _LOCK_SECONDS = engines.LOCK_SECONDS
 
 _QUESTIONS = ("current", "verify")
 """What changes nothing, and makes no file either."""
 
 _log = logging.getLogger(__name__)
+_accepted: set[tuple[str, str | None]] = set()
+"""Later revisions, with their schema, for which this process has logged a warning."""
+
 _process_lock = threading.Lock()  # Alembic's context is global to the process
 
 
@@ -88,7 +98,8 @@ def upgrade(
     """Bring a database to this release's revision: make the tables, or what they lack.
 
     Cheap when there is nothing to do. Any number of processes and threads may do it at once: one
-    works, the others wait. A database that was left half-way by a crash is completed.
+    works, the others wait. A database that was left half-way by a crash is completed. Tables of a
+    later release stay as they are if this release works with them.
 
     Args:
         bind: The database.
@@ -97,8 +108,9 @@ def upgrade(
         lock_timeout: Seconds to wait for another migration, and for the locks of tables.
 
     Raises:
-        SchemaError: The tables are a later release's or another package's, or a lock wasn't to be
-            had in time; the message says what to do. Nothing was changed by the failing revision.
+        SchemaError: The tables are another package's, or a later release's that this one doesn't
+            work with, or a lock wasn't to be had in time; the message says what to do. Nothing was
+            changed by the failing revision.
         ConfigurationError: The engine, connection or URL can't be used for it.
     """
     with _turn(lock_timeout):
@@ -129,13 +141,18 @@ def current(bind: Engine | Connection | URL | str, *, schema: str | None = None)
     return on_connection("current", bind, lambda connection: _found(connection, schema)[0])
 
 
-def verify(bind: Engine | Connection | URL | str, *, schema: str | None = None) -> None:
-    """Check that a database is at this release's revision; change nothing.
+def verify(bind: Engine | Connection | URL | str, *, schema: str | None = None) -> str:
+    """Check that this release works with a database's tables; change nothing.
+
+    It does at its own revision, and at a later one that says so: the process logs a warning then.
+
+    Returns:
+        The revision that the database is at.
 
     Raises:
-        SchemaError: It isn't. The message names both revisions and the command to run.
+        SchemaError: It doesn't. The message names both revisions and the command to run.
     """
-    on_connection("verify", bind, partial(_verify, schema))
+    return on_connection("verify", bind, partial(_verify, schema))
 
 
 def sql(
@@ -199,9 +216,9 @@ async def acurrent(
 
 async def averify(
     bind: AsyncEngine | AsyncConnection | URL | str, *, schema: str | None = None
-) -> None:
+) -> str:
     """`verify`, async."""
-    await _acall("verify", bind, partial(_verify, schema))
+    return await _acall("verify", bind, partial(_verify, schema))
 
 
 def include_object(  # noqa: PLR0913 - Alembic's hook
@@ -218,7 +235,10 @@ def include_object(  # noqa: PLR0913 - Alembic's hook
     For `context.configure(include_object=...)` in the application's env.py, whether our metadata is
     part of its `target_metadata` or not. `schema` is that of our tables (`functools.partial`).
     """
-    return kind != "table" or name not in _TABLES or getattr(item, "schema", None) != schema
+    from checkpoint_sa.models import metadata  # noqa: PLC0415 - imports the ORM
+
+    ours = {*metadata.tables, VERSION_TABLE, clusters.LOCK_TABLE}
+    return kind != "table" or name not in ours or getattr(item, "schema", None) != schema
 
 
 def ini_path() -> Path:
@@ -243,7 +263,8 @@ def _upgrade(revision: str, schema: str | None, seconds: float, connection: Conn
     if found == HEAD and revision in ("head", HEAD):
         return
     if found is not None and found > HEAD:
-        raise _ahead(found, schema)
+        _accept_later(found, schema)
+        return
     _refuse_branch(owner)
     _migrate("upgrade", revision, schema, seconds, connection, joins=joins)
 
@@ -341,10 +362,10 @@ def _is_ours(revision: str) -> bool:
     return revision.startswith(_PREFIX)
 
 
-def _verify(schema: str | None, connection: Connection) -> None:
+def _verify(schema: str | None, connection: Connection) -> str:
     found, owner = _found(connection, schema)
     if found == HEAD:
-        return
+        return found
     place = f" in schema {schema!r}" if schema else ""
     option = f" --schema {schema}" if schema else ""
     command = f"checkpoint-sa upgrade{option}, alembic upgrade head or the saver's setup()"
@@ -360,7 +381,43 @@ def _verify(schema: str | None, connection: Connection) -> None:
             f"The checkpoint tables{place} are at revision {found}, this release needs {HEAD}."
             f" Run {command}."
         )
-    raise _ahead(found, schema)
+    _accept_later(found, schema)
+    return found
+
+
+def is_later(connection: Connection, schema: str | None) -> bool:
+    """Whether a database has tables of a later release that this one works with.
+
+    Raises:
+        SchemaError: It has tables of a later release that this one doesn't work with.
+    """
+    found, _ = _found(connection, schema)
+    if found is None or found <= HEAD:
+        return False
+    _accept_later(found, schema)
+    return True
+
+
+def _accept_later(found: str, schema: str | None) -> None:
+    """Log that the tables are a later release's; raise an error if this one can't use them."""
+    place = f" in schema {schema!r}" if schema else ""
+    own, later = _NAME.fullmatch(HEAD), _NAME.fullmatch(found)
+    oldest = later[2] if later else None
+    if own is None or oldest is None or oldest > own[1]:
+        raise SchemaError(
+            f"The checkpoint tables{place} are at revision {found}, with which this release can't"
+            f" work: it needs {HEAD}. Install the release of langgraph-checkpoint-sa that made it."
+        )
+    if (found, schema) in _accepted:  # a probe asks every few seconds
+        return
+    _accepted.add((found, schema))
+    _log.warning(
+        "The checkpoint tables%s are at revision %s of a later release; this one makes %s and works"
+        " with them",
+        place,
+        found,
+        HEAD,
+    )
 
 
 def _unstamped(connection: Connection, schema: str | None, place: str) -> str:
@@ -375,14 +432,6 @@ def _unstamped(connection: Connection, schema: str | None, place: str) -> str:
             " (`checkpoint-sa import` brings its threads into a database of checkpoint_sa)"
         )
     return f"This database has checkpoint tables that checkpoint_sa has not migrated yet{place}"
-
-
-def _ahead(found: str, schema: str | None) -> SchemaError:
-    place = f" in schema {schema!r}" if schema else ""
-    return SchemaError(
-        f"The checkpoint tables{place} are at revision {found}, which this release doesn't know:"
-        f" it needs {HEAD}. Install the release of langgraph-checkpoint-sa that made them."
-    )
 
 
 @contextmanager
@@ -454,6 +503,8 @@ async def _acall(
     bind: AsyncEngine | AsyncConnection | URL | str,
     function: Callable[[Connection], T],
 ) -> T:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine  # noqa: PLC0415 - imports the ORM
+
     if isinstance(bind, AsyncConnection):
         return await bind.run_sync(function)
     if isinstance(bind, AsyncEngine):

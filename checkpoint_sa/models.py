@@ -70,7 +70,7 @@ class CheckpointBlob(Base):
         type: The serializer's tag; `empty` where a channel has no value.
         blob: What the serializer made of the value.
         chain: Where the value is in `CheckpointDelta`; `type` has a suffix then, and `blob` is a
-            reference, as `incremental.py` describes. NULL where `blob` is the value.
+            fingerprint, as `deltas` describes. NULL where `blob` is the value.
         position: Where in the chain.
     """
 
@@ -92,7 +92,7 @@ class CheckpointDelta(Base):
     Attributes:
         chain: Names the value and the changes that followed it.
         position: 0 for the value; the change at p makes the value at p out of that at p - 1.
-        data: The value's bytes, or the change, as `incremental.py` describes.
+        data: The value's bytes, or the delta, as `deltas` describes.
     """
 
     __tablename__ = "checkpoint_deltas"

@@ -1,64 +1,38 @@
-"""MessagePack as spans of bytes: where each value begins and ends. Nothing is made of it.
+"""MessagePack of LangGraph's serializer: checked, and documents taken apart. No object is made.
 
-For documents of LangGraph's serializer that are taken apart, and for values whose bytes are checked
-before they are stored. A walk over the bytes, without recursion: depth costs no stack.
+ormsgpack reads it. The extensions, of which LangGraph's serializer makes objects, stay bytes.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import secrets
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import ormsgpack
 from langgraph.checkpoint.serde import jsonplus
 
-DEPTH = 1024
-"""How deep lists, maps and extensions may be nested; ormsgpack reads no deeper."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EXTENSIONS = range(jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG, jsonplus.EXT_DELTA_SNAPSHOT + 1)
 """The extensions of LangGraph's serializer. Each holds MessagePack."""
 
 SNAPSHOT = jsonplus.EXT_DELTA_SNAPSHOT
 
-_PLAIN, _TEXT, _LIST, _MAP, _EXTENSION = range(5)
+_OPTION = ormsgpack.OPT_NON_STR_KEYS
+_END = 127, secrets.token_bytes(16)
+"""An extension that no data has."""
+
+
+class Extension(NamedTuple):
+    """The code and the content of an object."""
+
+    code: int
+    content: bytes
 
 
 class MalformedError(ValueError):
-    """Bytes that LangGraph's serializer didn't write; says what is wrong, without content."""
-
-
-class _Head(NamedTuple):
-    """What the first bytes of a value say."""
-
-    kind: int
-    size: int
-    """Bytes; of a list values, of a map entries."""
-    start: int
-    """Where the content begins."""
-    code: int = 0
-    """Of an extension."""
-
-
-class _Form(NamedTuple):
-    kind: int
-    digits: int
-    """Bytes that have the size; 0 where `size` is it."""
-    size: int = 0
-
-
-_FORMS = (
-    {byte: _Form(_PLAIN, 0) for byte in (*range(0x80), 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100))}
-    | {0x80 | size: _Form(_MAP, 0, size) for size in range(16)}
-    | {0x90 | size: _Form(_LIST, 0, size) for size in range(16)}
-    | {0xA0 | size: _Form(_TEXT, 0, size) for size in range(32)}
-    | {0xC4 + i: _Form(_PLAIN, 1 << i) for i in range(3)}
-    | {0xC7 + i: _Form(_EXTENSION, 1 << i) for i in range(3)}
-    | {0xCA: _Form(_PLAIN, 0, 4), 0xCB: _Form(_PLAIN, 0, 8)}
-    | {0xCC + i: _Form(_PLAIN, 0, 1 << i) for i in range(4)}
-    | {0xD0 + i: _Form(_PLAIN, 0, 1 << i) for i in range(4)}
-    | {0xD4 + i: _Form(_EXTENSION, 0, 1 << i) for i in range(5)}
-    | {0xD9 + i: _Form(_TEXT, 1 << i) for i in range(3)}
-    | {0xDC + i: _Form(_LIST, 2 << i) for i in range(2)}
-    | {0xDE + i: _Form(_MAP, 2 << i) for i in range(2)}
-)
+    """Bytes that LangGraph's serializer didn't write; the message has no content."""
 
 
 def check(data: bytes) -> None:
@@ -67,127 +41,86 @@ def check(data: bytes) -> None:
     Raises:
         MalformedError: They aren't.
     """
-    if _end(data, 0) != len(data):
-        raise MalformedError("something follows the value")
+    _read(data, _check_extension)
 
 
-def extension(data: bytes) -> int | None:
-    """Return the code of a value that is an extension; None of another one."""
-    head = _head(data, 0)
-    return head.code if head.kind == _EXTENSION else None
+def plain(data: bytes) -> Any:
+    """Return a value without extensions.
+
+    Raises:
+        MalformedError: It has one, or isn't one value.
+    """
+
+    def refuse(code: int, _: bytes) -> Any:
+        raise MalformedError(f"an extension of type {code} is where plain data is expected")
+
+    return _read(data, refuse)
 
 
-def is_plain(data: bytes) -> bool:
-    """Whether a value is a number, text, a boolean, None or bytes."""
-    return _head(data, 0).kind in (_PLAIN, _TEXT)
+def read(data: bytes) -> Any:
+    """Return a value, with an `Extension` in place of each object.
+
+    Raises:
+        MalformedError: It isn't one value.
+    """
+    return _read(data, Extension)
 
 
 def split(data: bytes, field: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Take a map with text for keys apart: return its other fields, and the entries of one field.
 
     Raises:
-        MalformedError: It isn't such a map, or the field isn't.
+        MalformedError: It isn't such a map, or the field isn't, or `check` refuses a value.
     """
-    fields: dict[str, bytes] = {}
-    entries: dict[str, bytes] = {}
-    count, at = _open_map(data, 0)
-    for _ in range(count):
-        name, at = _name(data, at)
-        if name == field:
-            size, at = _open_map(data, at)
-            for _ in range(size):
-                at = _take(data, at, entries)
-        else:
-            end = _end(data, at)
-            fields[name] = data[at:end]
-            at = end
-    if at != len(data):
-        raise MalformedError("something follows the document")
-    return fields, entries
+
+    def keep(code: int, content: bytes) -> ormsgpack.Ext:
+        _check_extension(code, content)
+        return ormsgpack.Ext(code, content)
+
+    document = _map(_read(data, keep))
+    entries = _map(document.pop(field, {}))
+    return _packed(document), _packed(entries)
 
 
-def _take(data: bytes, at: int, entries: dict[str, bytes]) -> int:
-    name, start = _name(data, at)
-    end = _end(data, start)
-    entries[name] = data[start:end]
-    return end
+def _check_extension(code: int, content: bytes) -> None:
+    if code not in EXTENSIONS:
+        raise MalformedError(f"it has an extension of unknown type {code}")
+    check(content)
 
 
-def _open_map(data: bytes, at: int) -> tuple[int, int]:
-    head = _head(data, at)
-    if head.kind != _MAP:
-        raise MalformedError("a map is expected, and another type is there")
-    return head.size, head.start
+def _read(data: bytes, make: Callable[[int, bytes], Any]) -> Any:
+    """Read one value; `make` makes a value of an extension's code and content."""
+    error: Exception = MalformedError("it isn't MessagePack, or ends too early")
+    end = object()
 
+    def hook(code: int, content: bytes) -> Any:
+        nonlocal error
+        if (code, content) == _END:
+            return end
+        try:
+            return make(code, content)
+        except Exception as found:  # ormsgpack keeps no cause
+            error = found
+            raise
 
-def _name(data: bytes, at: int) -> tuple[str, int]:
-    head = _head(data, at)
-    if head.kind != _TEXT:
-        raise MalformedError("a name isn't text")
-    return _decoded(data, head), head.start + head.size
-
-
-def _decoded(data: bytes, head: _Head) -> str:
+    # ormsgpack ignores the bytes behind a value: with a mark behind, a list of two shows them.
+    whole = b"\x92" + data + ormsgpack.packb(ormsgpack.Ext(*_END))
     try:
-        return data[head.start : head.start + head.size].decode()
-    except UnicodeDecodeError:
-        raise MalformedError("text isn't UTF-8") from None
+        value, mark = ormsgpack.unpackb(whole, ext_hook=hook, option=_OPTION)
+    except ValueError:
+        raise error from None
+    if mark is not end:
+        raise MalformedError("something follows the value")
+    return value
 
 
-def _head(data: bytes, at: int) -> _Head:
-    if at >= len(data):
-        raise MalformedError("it ends too early")
-    form = _FORMS.get(data[at])
-    if form is None:
-        raise MalformedError("a byte isn't MessagePack")
-    kind, digits, size = form
-    start = at + 1 + digits
-    if digits:
-        size = int.from_bytes(data[at + 1 : start], "big")
-    code = 0
-    if kind == _EXTENSION:
-        code = int.from_bytes(data[start : start + 1], "big", signed=True)
-        start += 1
-    # A value in a list has a byte at least.
-    if start + size > len(data):
-        raise MalformedError("it ends too early")
-    return _Head(kind, size, start, code)
+def _map(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise MalformedError("a map is expected, and another type is there")
+    if not all(isinstance(name, str) for name in value):
+        raise MalformedError("a name isn't text")
+    return value
 
 
-def _end(data: bytes, at: int) -> int:
-    """Return where the value that begins at `at` ends.
-
-    Raises:
-        MalformedError: It isn't one that LangGraph's serializer writes.
-    """
-    around: list[tuple[int, int]] = []
-    left, bound = 1, -1  # values, and where they have to end
-    while True:
-        if not left:
-            if bound not in (-1, at):
-                raise MalformedError("an extension isn't one value")
-            if not around:
-                return at
-            left, bound = around.pop()
-            continue
-        left -= 1
-        head = _head(data, at)
-        at = head.start
-        if head.kind in (_PLAIN, _TEXT):
-            if head.kind == _TEXT:
-                _decoded(data, head)
-            at += head.size
-        elif len(around) == DEPTH:
-            raise MalformedError(f"it is nested deeper than {DEPTH} levels")
-        else:
-            around.append((left, bound))
-            left, bound = _inside(head)
-
-
-def _inside(head: _Head) -> tuple[int, int]:
-    """Return how many values are inside of one, and where they have to end; -1 is anywhere."""
-    if head.kind != _EXTENSION:
-        return head.size * (2 if head.kind == _MAP else 1), -1
-    if head.code not in EXTENSIONS:
-        raise MalformedError(f"it has an extension of unknown type {head.code}")
-    return 1, head.start + head.size
+def _packed(fields: dict[str, Any]) -> dict[str, bytes]:
+    return {name: ormsgpack.packb(value, option=_OPTION) for name, value in fields.items()}

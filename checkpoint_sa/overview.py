@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
     from checkpoint_sa.repository import AnyRow, CheckpointKey
 
-_TOKEN = "branch:to:"  # noqa: S105 - no secret
-"""Begins the name of the channel by which LangGraph starts a node."""
-_INPUT = "__start__"
-
 
 class ThreadSummary(NamedTuple):
     """What is stored of one thread."""
@@ -251,9 +247,9 @@ def _next(document: Mapping[str, Any], values: Mapping[tuple[str, str], Value]) 
     seen = document.get("versions_seen") or {}
     found = []
     for channel, version in (document.get("channel_versions") or {}).items():
-        if channel != _INPUT and not channel.startswith(_TOKEN):
+        if channel != sql.INPUT and not channel.startswith(sql.BRANCH):
             continue
-        node = channel.removeprefix(_TOKEN)
+        node = channel.removeprefix(sql.BRANCH)
         stored = values.get((channel, str(version)))
         has_value = channel in inline or (stored is not None and not stored.is_empty)
         if has_value and (seen.get(node) or {}).get(channel) != version:

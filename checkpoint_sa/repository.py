@@ -11,24 +11,29 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from uuid import uuid4
 
 from checkpoint_sa import statements as sql
 from checkpoint_sa import types
-from checkpoint_sa.errors import CheckpointError, ParentConflictError, ThreadExistsError
-from checkpoint_sa.incremental import SINCE, SUFFIX, Chained, ChainKey, Chains, Since
-from checkpoint_sa.upsert import nests, rewrites, selects
+from checkpoint_sa.deltas.chain import (
+    VALUE_SUFFIX,
+    WRITE_SUFFIX,
+    ChainKey,
+    Chains,
+    DeltaValue,
+    DeltaWrite,
+)
+from checkpoint_sa.errors import CheckpointError, ThreadExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from sqlalchemy import Connection, Delete, Dialect, Row, Update
+    from sqlalchemy import Connection, Delete, Row, Update
     from typing_extensions import Unpack
 
-    from checkpoint_sa.incremental import Tail
+    from checkpoint_sa.deltas.chain import Base
 
     AnyRow: TypeAlias = Row[Unpack[tuple[Any, ...]]]
 
@@ -58,7 +63,7 @@ class Write(NamedTuple):
     idx: int
     channel: str
     type: str
-    blob: bytes | Since
+    blob: bytes | DeltaWrite
 
 
 class Stored(NamedTuple):
@@ -70,7 +75,7 @@ class Stored(NamedTuple):
     metadata: dict[str, Any]
     type: str | None
     exact: bytes | None
-    blobs: dict[str, tuple[str, bytes | Chained]]
+    blobs: dict[str, tuple[str, bytes | DeltaValue]]
     """Channel -> (type, bytes), for the channels that have a blob."""
     writes: list[Write]
     """In the order of `writes_sort_key`."""
@@ -93,7 +98,7 @@ class History(NamedTuple):
 
     writes: list[Write]
     """Oldest first."""
-    seed: tuple[str, bytes | Chained, str] | None = None
+    seed: tuple[str, bytes | DeltaValue, str] | None = None
     """(type, bytes, version) of the value to start from."""
     inline: dict[str, Any] | None = None
     """{channel: value} where the value to start from is part of a checkpoint's JSON."""
@@ -108,7 +113,7 @@ def get(
     checkpoint_ns: str,
     checkpoint_id: str | None,
     *,
-    known: Sequence[Tail] | None = None,
+    known: Sequence[Base] | None = None,
 ) -> Stored | None:
     """Read one checkpoint, or the latest of its namespace: one statement, or two.
 
@@ -138,7 +143,7 @@ def get(
 
 
 def _get_in_two(
-    connection: Connection, parameters: dict[str, str], known: Sequence[Tail] | None
+    connection: Connection, parameters: dict[str, str], known: Sequence[Base] | None
 ) -> Stored | None:
     """Read a checkpoint and then its parts, which the second statement has in one snapshot."""
     statement = sql.GET_HEAD if "checkpoint_id" in parameters else sql.GET_LATEST_HEAD
@@ -164,7 +169,7 @@ def _complete(
     namespace: Mapping[str, str],
     head: AnyRow,
     found: Chains,
-    known: Sequence[Tail] | None,
+    known: Sequence[Base] | None,
 ) -> Stored | None:
     """Read the parts of a checkpoint; None if it is gone."""
     checkpoint_id, parent_id, checkpoint, metadata, type_, exact = head
@@ -180,7 +185,7 @@ def _complete(
     }
     versions = versions_of(document)
     writes: dict[int, list[Write]] = {sql.WRITE: [], sql.SEND: []}
-    blobs: dict[str, tuple[str, bytes | Chained]] = {}
+    blobs: dict[str, tuple[str, bytes | DeltaValue]] = {}
     for chunk in _chunks(list(versions.items()), _TUPLES) or [[]]:
         rows = _parts(connection, wanted, chunk, chains=known is not None)
         wanted |= {"writes_of": "", "sends_of": ""}
@@ -273,17 +278,17 @@ def page(
 def complete_chains(connection: Connection, chains: Chains) -> bool:
     """Read the rows of chains that are missing; return whether none is any more."""
     statement = sql.GET_DELTAS[types.reach(connection.dialect)]
-    for chunk in _chunks(chains.lacking(), _TUPLES):
+    for chunk in _chunks(chains.missing(), _TUPLES):
         for row in connection.execute(statement, {"blob_keys": chunk}):
             _take_delta(chains, row)
-    return not chains.lacking()
+    return not chains.missing()
 
 
 def _take_delta(chains: Chains, row: AnyRow) -> None:
     chains.add((row[1], row[2], row[4], row[7]), row[8], bytes(row[10]))
 
 
-def _blob(chains: Chains, row: AnyRow) -> tuple[str, bytes | Chained]:
+def _blob(chains: Chains, row: AnyRow) -> tuple[str, bytes | DeltaValue]:
     _, thread_id, namespace, _, channel, version, _, chain, position, type_, blob = row
     return _value(chains, (thread_id, namespace, channel), version, (chain, position), type_, blob)
 
@@ -295,24 +300,24 @@ def _value(  # noqa: PLR0913, PLR0917 - what there is of a value
     place: tuple[str | None, int],
     type_: str,
     blob: Any,
-) -> tuple[str, bytes | Chained]:
+) -> tuple[str, bytes | DeltaValue]:
     """Return the serializer's tag, and the bytes of a value or what they are put together from."""
     chain, position = place
     if chain is None:
         return type_, _bytes(blob)
     key = (*channel, chain)
-    return type_.removesuffix(SUFFIX), chains.name(key, position, version, _bytes(blob))
+    return type_.removesuffix(VALUE_SUFFIX), chains.value(key, position, version, _bytes(blob))
 
 
 class _Found:
     """Checkpoints out of the database, and the parts of them that came along."""
 
-    def __init__(self, rows: Sequence[AnyRow], known: Sequence[Tail] = ()) -> None:
+    def __init__(self, rows: Sequence[AnyRow], known: Sequence[Base] = ()) -> None:
         self.checkpoints: dict[CheckpointKey, AnyRow] = {}
         self.documents: dict[CheckpointKey, dict[str, Any]] = {}
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
         self._sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
-        self._blobs: dict[BlobKey, tuple[str, bytes | Chained]] = {}
+        self._blobs: dict[BlobKey, tuple[str, bytes | DeltaValue]] = {}
         self.chains = Chains(known)
         for row in self._take(rows):
             self.checkpoints[row[1:4]] = row
@@ -377,7 +382,7 @@ class _Found:
         self.checkpoints = {key: row for key, row in self.checkpoints.items() if key in present}
         return bool(self.checkpoints)
 
-    def _blobs_of(self, key: CheckpointKey) -> dict[str, tuple[str, bytes | Chained]]:
+    def _blobs_of(self, key: CheckpointKey) -> dict[str, tuple[str, bytes | DeltaValue]]:
         return {
             channel: blob
             for channel, version in versions_of(self.documents[key]).items()
@@ -410,15 +415,15 @@ def _write(row: AnyRow) -> Write:
 
 
 def _in_order(
-    writes: Iterable[Write], blobs: Mapping[str, tuple[str, bytes | Chained]]
+    writes: Iterable[Write], blobs: Mapping[str, tuple[str, bytes | DeltaValue]]
 ) -> list[Write]:
     """Sort the writes of a checkpoint; those stored as what changed get its values to build on."""
     return sorted(
         write._replace(
-            type=write.type.removesuffix(SINCE),
-            blob=Since(blobs.get(write.channel, ("", b""))[1], cast("bytes", write.blob)),
+            type=write.type.removesuffix(WRITE_SUFFIX),
+            blob=DeltaWrite(blobs.get(write.channel, ("", b""))[1], cast("bytes", write.blob)),
         )
-        if (write.type or "").endswith(SINCE)
+        if (write.type or "").endswith(WRITE_SUFFIX)
         else write
         for write in writes
     )
@@ -435,93 +440,6 @@ def versions_of(document: Mapping[str, Any]) -> dict[str, str]:
 
 def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-# Writing
-
-
-def puts_at_once(dialect: Dialect, blobs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether one statement stores a checkpoint with these blobs: it needs no transaction, then."""
-    return not blobs or (nests(dialect) and len(blobs) <= sql.AT_ONCE)
-
-
-def puts_writes_at_once(dialect: Dialect, writes: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether one statement stores these writes."""
-    return len(writes) == 1 or (
-        len(writes) <= sql.AT_ONCE
-        and len({write["idx"] < 0 for write in writes}) == 1
-        and (selects(dialect) or rewrites(dialect, sum(len(write["blob"]) for write in writes)))
-    )
-
-
-def put(
-    connection: Connection, checkpoint: dict[str, Any], blobs: Sequence[dict[str, Any]]
-) -> None:
-    """Store a checkpoint and the values it brings: one statement, or two."""
-    if not blobs:
-        connection.execute(sql.PUT_CHECKPOINT, checkpoint)
-    elif puts_at_once(connection.dialect, blobs):
-        parameters = checkpoint | sql.several(blobs, sql.OF_ALL_BLOBS)
-        connection.execute(sql.put_at_once(len(blobs)), parameters)
-    else:
-        connection.execute(sql.PUT_BLOBS, blobs)
-        connection.execute(sql.PUT_CHECKPOINT, checkpoint)
-
-
-def put_only(
-    connection: Connection, checkpoint: dict[str, Any], blobs: Sequence[dict[str, Any]]
-) -> None:
-    """Store a checkpoint and delete what it replaces in its namespace.
-
-    Where a newer one is there already, this one goes instead: a cancelled run that finishes late
-    replaces nothing.
-    """
-    put(connection, checkpoint, blobs)
-    keep_latest(connection, checkpoint["thread_id"], checkpoint["checkpoint_ns"])
-
-
-TURN_CHANNEL = "__checkpoint_sa_turn__"
-_TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty"}
-"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it.
-
-Its bytes are others each time. A lock is local to a node of a cluster, which compares what two
-nodes have changed: a row that was locked and stayed as it was is no change.
-"""
-
-
-def expect_latest(connection: Connection, checkpoint: Mapping[str, Any]) -> None:
-    """Wait for other writers of a namespace, and check that a checkpoint continues the latest.
-
-    Two statements more for a put. Only writers that check take turns.
-
-    Raises:
-        ParentConflictError: It doesn't.
-    """
-    namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
-    connection.execute(sql.TAKE_TURN, {**namespace, **_TURN, "blob": uuid4().bytes})
-    latest = connection.scalar(sql.GET_LATEST_ID, namespace)
-    parent = checkpoint["parent_checkpoint_id"]
-    if latest not in (parent, checkpoint["checkpoint_id"]):
-        raise ParentConflictError(
-            f"Checkpoint {checkpoint['checkpoint_id']!r} was made from {parent!r}, but the latest"
-            f" one is {latest!r} (thread_id={namespace['thread_id']!r},"
-            f" checkpoint_ns={namespace['checkpoint_ns']!r}). Another writer has gone on: read the"
-            " thread again, or use a saver without check_parent to fork it."
-        )
-
-
-def put_writes(connection: Connection, writes: Sequence[dict[str, Any]]) -> None:
-    """Store a task's writes: special ones replace, ordinary ones stay as first written.
-
-    One statement, or two where there are writes of both kinds.
-    """
-    for special in (False, True):
-        rows = [write for write in writes if (write["idx"] < 0) is special]
-        if 1 < len(rows) <= sql.AT_ONCE and selects(connection.dialect):
-            statement = sql.put_writes_at_once(len(rows), special=special)
-            connection.execute(statement, sql.several(rows, sql.OF_ALL_WRITES))
-        elif rows:
-            connection.execute(sql.REPLACE_WRITES if special else sql.PUT_WRITES, rows)
 
 
 # DeltaChannel
@@ -553,6 +471,8 @@ class _Walk:
         """Channel -> version of its blob."""
         self.inline: dict[str, Any] = {}
         """Channel -> value out of a checkpoint's JSON."""
+        self.found: dict[str, str] = {}
+        """Channel -> version that the checkpoint with the value has."""
         self.open = set(self.path)
 
     def take(self, link: _Link, stored: Collection[tuple[str, ...]]) -> None:
@@ -568,6 +488,7 @@ class _Walk:
                 self.inline[channel] = link.inline[channel]
             else:
                 continue
+            self.found[channel] = str(version)
             self.open.discard(channel)
 
 
@@ -590,7 +511,7 @@ def delta_history(
         return {channel: History([]) for channel in channels}
     walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
 
-    seeds: dict[str, tuple[str, bytes | Chained, str]] = {}
+    seeds: dict[str, tuple[str, bytes | DeltaValue, str]] = {}
     if walk.seed:
         chains = Chains()
         keys = [(thread_id, checkpoint_ns, *item) for item in walk.seed.items()]
@@ -608,7 +529,7 @@ def delta_history(
             collected[ancestor, channel].append(write)
     # A channel that has such writes has a value at most of its checkpoints, so these are few.
     for (ancestor, channel), writes in collected.items():
-        if any((write.type or "").endswith(SINCE) for write in writes):
+        if any((write.type or "").endswith(WRITE_SUFFIX) for write in writes):
             stored = get(connection, thread_id, checkpoint_ns, ancestor, known=())
             if stored is not None:
                 writes[:] = [write for write in stored.writes if write.channel == channel]
@@ -729,12 +650,34 @@ def delete_runs(
     chains: set[ChainKey] = set()
     for chunk in _chunks(sorted(freed - kept), _TUPLES):
         chains.update(row[:4] for row in connection.execute(sql.GET_CHAINS, {"blob_keys": chunk}))
-    lock_chains(connection, chains)
-    apply(connection, sql.DELETE_BLOBS, freed - kept)
-    free_chains(connection, chains)
-    apply(connection, sql.DELETE_CHECKPOINTS, doomed)
-    apply(connection, sql.DELETE_WRITES, doomed)
+    delete_checkpoints(connection, doomed, writes_of=doomed, orphans=orphans)
+    delete_values(connection, freed - kept, chains)
+
+
+# Every deletion locks rows in one order: `delete_checkpoints`, then `delete_values`. Two of them
+# that meet on the same rows wait for each other; in two orders they would deadlock.
+
+
+def delete_checkpoints(
+    connection: Connection,
+    checkpoints: Collection[CheckpointKey],
+    *,
+    writes_of: Collection[CheckpointKey],
+    orphans: Collection[CheckpointKey],
+) -> None:
+    """Delete checkpoints and writes; checkpoints that stay behind as orphans lose their parent."""
+    apply(connection, sql.DELETE_CHECKPOINTS, checkpoints)
+    apply(connection, sql.DELETE_WRITES, writes_of)
     apply(connection, sql.FORGET_PARENTS, orphans)
+
+
+def delete_values(
+    connection: Connection, blobs: Collection[BlobKey], chains: Collection[ChainKey]
+) -> None:
+    """Delete values, and of chains the rows behind the last value that stays."""
+    lock_chains(connection, chains)
+    apply(connection, sql.DELETE_BLOBS, blobs)
+    free_chains(connection, chains)
 
 
 def used(row: AnyRow) -> Iterator[BlobKey]:
@@ -776,7 +719,15 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     family: Family = defaultdict(dict)
     for row in connection.execute(sql.family(namespace=one), scope):
         family[row.checkpoint_ns][row.checkpoint_id] = row
-    kept = kept_of(connection, thread_id, family, blobs, latest_of(family))
+    latest = latest_of(family)
+    rows = [
+        row
+        for namespace, members in family.items()
+        for checkpoint_id, row in members.items()
+        if one or checkpoint_id in latest[namespace]
+    ]
+    lines = Lines(connection, thread_id, rows, is_whole=one)
+    kept = kept_of(connection, thread_id, family, blobs, latest, lines)
     doomed = [
         (thread_id, namespace, checkpoint_id)
         for namespace, rows in family.items()
@@ -784,20 +735,18 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
     ]
     if not doomed:
         return
-    apply(connection, sql.DELETE_CHECKPOINTS, doomed)
-    if checkpoint_ns is None:
-        apply(connection, sql.DELETE_WRITES, doomed)
-    else:  # with those of late writers, whose checkpoints went at an earlier put
-        ids = family[checkpoint_ns]
-        oldest = {"checkpoint_id": next(i for i in ids if i in kept[checkpoint_ns])}
-        connection.execute(sql.DELETE_OLDER_WRITES, scope | oldest)
     orphans = [
         (thread_id, namespace, checkpoint_id)
         for namespace, ids in kept.items()
         for checkpoint_id in ids
-        if family[namespace][checkpoint_id].parent_checkpoint_id in family[namespace].keys() - ids
+        if (parent := family[namespace][checkpoint_id].parent_checkpoint_id) and parent not in ids
     ]
-    apply(connection, sql.FORGET_PARENTS, orphans)
+    writes_of = doomed if checkpoint_ns is None else []
+    delete_checkpoints(connection, doomed, writes_of=writes_of, orphans=orphans)
+    if checkpoint_ns is not None:  # also of late writers, whose checkpoints went at an earlier put
+        ids = family[checkpoint_ns]
+        oldest = {"checkpoint_id": next(i for i in ids if i in kept[checkpoint_ns])}
+        connection.execute(sql.DELETE_OLDER_WRITES, scope | oldest)
     needed = {key for row in uses(connection, thread_id, family) for key in used(row)}
     unused = {key for key in blobs.keys() - needed if key[1] in family}
     # A chain has rows to free where its last value goes.
@@ -806,9 +755,7 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
         for chain, values in positions.items()
         if max(values, key=values.__getitem__) in unused
     }
-    lock_chains(connection, chains)
-    apply(connection, sql.DELETE_BLOBS, unused)
-    free_chains(connection, chains)
+    delete_values(connection, unused, chains)
 
 
 def lock_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
@@ -850,12 +797,66 @@ def latest_of(family: Family) -> dict[str, set[str]]:
     return {namespace: {next(reversed(rows))} for namespace, rows in family.items()}
 
 
-def kept_of(
+class Lines:
+    """The versions and inline values of a thread's checkpoints, as far as they are needed."""
+
+    def __init__(
+        self, connection: Connection, thread_id: str, rows: Iterable[AnyRow], *, is_whole: bool
+    ) -> None:
+        """Begin with the rows of some checkpoints, or with `is_whole` of all."""
+        self._connection = connection
+        self._thread_id = thread_id
+        self._is_whole = is_whole
+        self._rows: dict[tuple[str, str], AnyRow] = {}
+        self._links: dict[tuple[str, str], _Link] = {}
+        self._take(rows)
+
+    def _take(self, rows: Iterable[AnyRow]) -> None:
+        self._rows.update(((row.checkpoint_ns, row.checkpoint_id), row) for row in rows)
+
+    def complete(self, namespaces: Iterable[str]) -> None:
+        """Read all checkpoints of some namespaces, unless all are known: one statement."""
+        if not self._is_whole:
+            self._take(uses(self._connection, self._thread_id, namespaces))
+
+    def get(self, namespace: str, checkpoint_id: str) -> _Link | None:
+        """Return a checkpoint; None if it isn't there, or isn't known so far."""
+        key = (namespace, checkpoint_id)
+        if key in self._rows and key not in self._links:
+            self._links[key] = _link(self._rows[key])
+        return self._links.get(key)
+
+    def walk(
+        self,
+        namespace: str,
+        head: _Link,
+        channels: Iterable[str],
+        stored: Collection[tuple[str, ...]],
+    ) -> tuple[_Walk, list[_Link]]:
+        """Follow the parents of a checkpoint until each channel has met a stored value.
+
+        Returns where each channel met it, and the checkpoint with the ancestors that were met.
+        """
+        walk = _Walk(channels)
+        line = [head]
+        seen = {head.checkpoint_id}
+        while walk.open and (at := line[-1].parent_id) is not None and at not in seen:
+            link = self.get(namespace, at)
+            if link is None:
+                break
+            seen.add(at)
+            line.append(link)
+            walk.take(link, stored)
+        return walk, line
+
+
+def kept_of(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     connection: Connection,
     thread_id: str,
     family: Family,
     blobs: Mapping[BlobKey, str],
     wanted: Mapping[str, Collection[str]],
+    lines: Lines,
 ) -> dict[str, set[str]]:
     """Return the checkpoints that stay, by namespace: those that are wanted and what they need."""
     kept = {namespace: set(ids) for namespace, ids in wanted.items()}
@@ -871,24 +872,9 @@ def kept_of(
         for row in connection.execute(sql.GET_SENDERS, {"keys": chunk}):
             kept[row.checkpoint_ns].add(row.checkpoint_id)
 
-    # LangGraph counts each DeltaChannel's updates in metadata. LangGraph.js only marks the thread:
-    # there, every channel with a version and no value may be one.
-    deltas = {
-        namespace: {channel for row in rows.values() for channel in said(row.counters) or ()}
-        for namespace, rows in family.items()
-        if any(said(row.counters) or said(row.delta) for row in rows.values())
-    }
-    links: dict[str, dict[str, _Link]] = defaultdict(dict)
-    for row in uses(connection, thread_id, deltas):
-        links[row.checkpoint_ns][row.checkpoint_id] = _link(row)
-    for namespace, channels in deltas.items():
-        stored = {key[2:] for key, kind in blobs.items() if key[1] == namespace and kind != "empty"}
-        of_javascript = any(said(row.delta) for row in family[namespace].values())
-        ids = wanted[namespace]
-        for link in [link for link in map(links[namespace].get, ids) if link is not None]:
-            if link.parent_id not in ids:  # else the parent needs all that this one does
-                names = channels | link.versions.keys() if of_javascript else channels
-                kept[namespace].update(_needed(link, links[namespace], names, stored))
+    ancestors = rebuilt_from(connection, thread_id, family, blobs, wanted, lines)
+    for namespace, ids in ancestors.items():
+        kept[namespace] |= ids
 
     # A call's namespace ends in its task id, after a colon; a subgraph with a checkpointer of its
     # own has none, and its state outlives each call. A call can be stored before the root
@@ -901,28 +887,141 @@ def kept_of(
     return {namespace: ids & family[namespace].keys() for namespace, ids in kept.items()}
 
 
+def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
+    connection: Connection,
+    thread_id: str,
+    family: Family,
+    blobs: Mapping[BlobKey, str],
+    wanted: Mapping[str, Collection[str]],
+    lines: Lines,
+) -> dict[str, set[str]]:
+    """Return the ancestors that the values of wanted checkpoints are rebuilt from, by namespace.
+
+    LangGraph rebuilds a DeltaChannel where a checkpoint has a version of it and no value: from the
+    nearest value that an ancestor has, or from nothing, and from the writes since. A version
+    without a value isn't enough to know one by, for a channel that was cleared is stored alike. A
+    channel is a DeltaChannel if
+
+    - the metadata of its namespace counts its updates, or LangGraph.js has marked the thread;
+    - or it is rebuilt all the same, as older releases of LangGraph don't count all updates; see
+      `_is_rebuilt`.
+    """
+    stored: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for key, kind in blobs.items():
+        if kind != "empty":
+            stored[key[1]].add(key[2:])
+    heads = [
+        (namespace, link, channels)
+        for namespace, ids in wanted.items()
+        for link in (lines.get(namespace, checkpoint_id) for checkpoint_id in ids)
+        # If the parent is wanted as well, it needs all that this one does.
+        if link and link.parent_id in family[namespace] and link.parent_id not in ids
+        if (channels := _without_value(link, stored[namespace]))
+    ]
+    if not heads:
+        return {}
+
+    namespaces = {namespace for namespace, *_ in heads}
+    lines.complete(namespaces)
+    counted = {namespace: _counted(family[namespace].values()) for namespace in namespaces}
+    needed: dict[str, set[str]] = defaultdict(set)
+    doubtful = []
+    for namespace, link, channels in heads:
+        walk, line = lines.walk(namespace, link, channels, stored[namespace])
+        known = counted[namespace]
+        for channel, path in walk.path.items():
+            if known is None or channel in known:
+                needed[namespace].update(path)
+            else:
+                is_same = walk.found.get(channel) == str(link.versions[channel])
+                doubtful.append((namespace, channel, line[: len(path) + 1], is_same))
+    namespaces = {namespace for namespace, _, _, is_same in doubtful if not is_same}
+    written = _written(connection, thread_id, namespaces)
+    for namespace, channel, line, is_same in doubtful:
+        sources = [
+            said(row.source) if (row := family[namespace].get(child.checkpoint_id)) else None
+            for child in line
+        ]
+        if _is_rebuilt(channel, line, sources, written[namespace], is_same=is_same):
+            needed[namespace].update(link.checkpoint_id for link in line[1:])
+    return needed
+
+
+def _without_value(link: _Link, stored: Collection[tuple[str, ...]]) -> list[str]:
+    """Name the channels that may be DeltaChannels and have no value at a checkpoint."""
+    walk = _Walk(
+        channel
+        for channel in link.versions
+        if channel not in (sql.INPUT, sql.TASKS) and not channel.startswith(sql.BRANCH)
+    )
+    walk.take(link, stored)
+    return sorted(walk.open)
+
+
+def _counted(rows: Iterable[AnyRow]) -> Collection[str] | None:
+    """Name the channels that metadata knows as DeltaChannels; None: each of them may be one.
+
+    LangGraph counts the updates of a DeltaChannel. LangGraph.js only marks the thread.
+    """
+    channels: set[str] = set()
+    for row in rows:
+        if said(row.delta):
+            return None
+        channels.update(said(row.counters) or ())
+    return channels
+
+
+def _written(
+    connection: Connection, thread_id: str, namespaces: Collection[str]
+) -> dict[str, dict[str, set[str]]]:
+    """Return the channels that the checkpoints of some namespaces have writes to."""
+    written: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for chunk in _chunks(sorted(namespaces), _SINGLES):
+        wanted = {"thread_id": thread_id, "namespaces": chunk}
+        for row in connection.execute(sql.GET_WRITTEN, wanted):
+            written[row.checkpoint_ns][row.checkpoint_id].add(row.channel)
+    return written
+
+
+def _is_rebuilt(
+    channel: str,
+    line: Sequence[_Link],
+    sources: Sequence[str | None],
+    written: Mapping[str, Collection[str]],
+    *,
+    is_same: bool,
+) -> bool:
+    """Whether a channel that no metadata counts is rebuilt from the ancestors of a checkpoint.
+
+    It is a DeltaChannel if ancestors have writes to it, from the nearest value on. A channel that
+    was cleared had its value after the last write, so that there is none since. An UntrackedValue
+    never has one, and `update_state` stores writes to it. LangGraph's loop changes its version too
+    and doesn't store the write beside the others: the latest change decides.
+
+    Where the nearest value has the checkpoint's version, nothing was written since. A plain channel
+    became a DeltaChannel, or the graph has it no more. The loop would count a DeltaChannel.
+
+    Args:
+        channel: The channel.
+        line: The checkpoint and its ancestors, back to the one with the nearest value.
+        sources: `source` of each one's metadata.
+        written: Checkpoint id -> channels that it has writes to.
+        is_same: Whether the nearest value has the version that the checkpoint has.
+    """
+    if is_same:
+        return not {"loop", "input"}.intersection(map(str, sources[:-1]))
+    if not any(channel in written.get(ancestor.checkpoint_id, ()) for ancestor in line[1:]):
+        return False
+    for (child, parent), source in zip(pairwise(line), sources, strict=False):
+        if child.versions.get(channel) != parent.versions.get(channel):
+            found = written.get(parent.checkpoint_id, ())
+            return channel in found or not found or source != "loop"
+    return True
+
+
 def said(text: str | None) -> Any:
     """Return a part of a document; None where it is missing, which SQLite says as null."""
     return json.loads(text) if text and text != "{}" else None
-
-
-def _needed(
-    head: _Link,
-    links: Mapping[str, _Link],
-    channels: Iterable[str],
-    stored: Collection[tuple[str, ...]],
-) -> set[str]:
-    """Name the ancestors from which the DeltaChannels of a checkpoint are rebuilt."""
-    start = _Walk(channels)
-    start.take(head, stored)
-    walk = _Walk(start.open)  # what the checkpoint holds itself needs no ancestor
-    seen = {head.checkpoint_id}
-    at = head.parent_id
-    while walk.open and at is not None and at in links and at not in seen:
-        seen.add(at)
-        walk.take(links[at], stored)
-        at = links[at].parent_id
-    return set().union(*walk.path.values())
 
 
 def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:

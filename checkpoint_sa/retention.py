@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from checkpoint_sa import repository
+from checkpoint_sa import repository, writing
 from checkpoint_sa import statements as sql
 from checkpoint_sa.errors import InvalidInputError
 from checkpoint_sa.repository import Family, Stored, said
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from checkpoint_sa.incremental import ChainKey
+    from checkpoint_sa.deltas.chain import ChainKey
     from checkpoint_sa.repository import AnyRow, BlobKey, CheckpointKey
 
     Ids: TypeAlias = Mapping[str, Collection[str]]
@@ -249,19 +249,13 @@ def _sized(parts: _Parts, plan: _Plan) -> _Plan:
     return plan._replace(chains=free.keys(), size=size)
 
 
-def _delete(connection: Connection, plan: _Plan) -> None:
-    repository.apply(connection, sql.DELETE_CHECKPOINTS, plan.checkpoints)
-    repository.apply(connection, sql.DELETE_WRITES, plan.writes)
-    repository.apply(connection, sql.FORGET_PARENTS, plan.without_parent)
-    repository.lock_chains(connection, plan.chains)
-    repository.apply(connection, sql.DELETE_BLOBS, plan.blobs)
-    repository.free_chains(connection, plan.chains)
-
-
 def _carry_out(connection: Connection, parts: _Parts, plan: _Plan, *, dry_run: bool) -> Deleted:
     plan = _sized(parts, plan)
     if not dry_run:
-        _delete(connection, plan)
+        repository.delete_checkpoints(
+            connection, plan.checkpoints, writes_of=plan.writes, orphans=plan.without_parent
+        )
+        repository.delete_values(connection, plan.blobs, plan.chains)
     return plan.size
 
 
@@ -288,18 +282,21 @@ def prune_thread(
             for namespace, rows in family.items()
             for checkpoint_id in rows
         }
-        kept = _used(connection, thread_id, family, keys)
+        kept = _used(repository.uses(connection, thread_id, family), keys)
         blobs = parts.blobs.keys() - kept
         plan = _Plan(keys, (), blobs, parts.deltas.keys(), parts.writes.keys())
         return _carry_out(connection, parts, plan, dry_run=dry_run)
     types = {key: row.type for key, row in parts.blobs.items()}
-    stay = repository.kept_of(connection, thread_id, family, types, _wanted(family, rule))
-    plan = _without(connection, thread_id, parts, family, stay)
+    uses = [*repository.uses(connection, thread_id, family)]
+    lines = repository.Lines(connection, thread_id, uses, is_whole=True)
+    wanted = _wanted(family, rule)
+    stay = repository.kept_of(connection, thread_id, family, types, wanted, lines)
+    plan = _without(thread_id, parts, family, stay, uses)
     return _carry_out(connection, parts, plan, dry_run=dry_run)
 
 
 def _without(
-    connection: Connection, thread_id: str, parts: _Parts, family: Family, stay: Ids
+    thread_id: str, parts: _Parts, family: Family, stay: Ids, uses: Iterable[AnyRow]
 ) -> _Plan:
     """Plan to delete all checkpoints but those that stay."""
     doomed = {
@@ -313,22 +310,15 @@ def _without(
         for checkpoint_id in ids
         if (thread_id, namespace, family[namespace][checkpoint_id].parent_checkpoint_id) in doomed
     ]
-    used = _used(connection, thread_id, family, doomed)
+    used = _used(uses, doomed)
     unused = {key for key in parts.blobs.keys() - used if key[1] in family}
     chains = {(*key[:3], chain) for key in unused if (chain := parts.blobs[key].chain)}
     return _Plan(doomed, without_parent, unused, chains, doomed & parts.writes.keys())
 
 
-def _used(
-    connection: Connection, thread_id: str, namespaces: Iterable[str], doomed: Collection[Any]
-) -> set[BlobKey]:
+def _used(uses: Iterable[AnyRow], doomed: Collection[Any]) -> set[BlobKey]:
     """Return the values that checkpoints use, those that go left out."""
-    return {
-        key
-        for row in repository.uses(connection, thread_id, namespaces)
-        if row[:3] not in doomed
-        for key in repository.used(row)
-    }
+    return {key for row in uses if row[:3] not in doomed for key in repository.used(row)}
 
 
 def delete_checkpoints(
@@ -345,7 +335,8 @@ def delete_checkpoints(
         namespace: {i for i in rows if (namespace, i) not in doomed}
         for namespace, rows in family.items()
     }
-    plan = _without(connection, thread_id, parts, family, stay)
+    uses = repository.uses(connection, thread_id, family)
+    plan = _without(thread_id, parts, family, stay, uses)
     return _carry_out(connection, parts, plan, dry_run=dry_run)
 
 
@@ -374,7 +365,7 @@ def vacuum_thread(
     """
     parts = _parts(connection, thread_id)
     family = _family(connection, thread_id)
-    used = _used(connection, thread_id, family, ())
+    used = _used(repository.uses(connection, thread_id, family), ())
     busy = {
         namespace
         for namespace, rows in family.items()
@@ -390,7 +381,7 @@ def vacuum_thread(
     blobs = {
         key
         for key in parts.blobs.keys() - used
-        if key[1] not in busy and not (key[2] == repository.TURN_CHANNEL and key[1] in family)
+        if key[1] not in busy and not (key[2] == writing.TURN_CHANNEL and key[1] in family)
     }
     chains = {chain for chain in parts.deltas if chain[1] not in busy}
     plan = _Plan(blobs=blobs, chains=chains, writes=writes)

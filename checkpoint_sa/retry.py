@@ -75,6 +75,13 @@ class Counts:
             self.failures -= 1
             self.retries += 1
 
+    def metrics(self, connections: int | None, pool: str) -> Metrics:
+        """Return the numbers as they are now."""
+        with self.lock:
+            return Metrics(
+                self.operations, self.retries, self.failures, self.slow, connections, pool
+            )
+
 
 class Operation:
     """One operation, from its first attempt to its last: a context around all of them.

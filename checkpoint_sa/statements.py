@@ -31,7 +31,8 @@ from sqlalchemy import (
     update,
 )
 
-from checkpoint_sa.incremental import KNOWN, ROWS
+from checkpoint_sa.deltas.cache import MAX_EXCLUDED
+from checkpoint_sa.deltas.encoding import MAX_ROWS
 from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointDelta, CheckpointWrite
 from checkpoint_sa.types import (
     Reach,
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
         Table,
     )
 
-    from checkpoint_sa.incremental import Tail
+    from checkpoint_sa.deltas.chain import Base
 
 checkpoints: Table = Checkpoint.__table__  # type: ignore[assignment]
 blobs: Table = CheckpointBlob.__table__  # type: ignore[assignment]
@@ -72,6 +73,12 @@ deltas: Table = CheckpointDelta.__table__  # type: ignore[assignment]
 
 TASKS = "__pregel_tasks"
 """The channel of LangGraph's pending sends."""
+
+INPUT = "__start__"
+"""The channel of a graph's input."""
+
+BRANCH = "branch:to:"
+"""Begins the name of the channel by which LangGraph starts a node."""
 
 FIRST_WITHOUT_SENDS = 4
 """The checkpoint format from which on pending sends are a channel's value."""
@@ -165,12 +172,6 @@ _PLAIN = [column for column in blobs.c if column.name not in ("chain", "position
 """The columns of a value that stands in no chain."""
 
 
-@cache
-def put_at_once(count: int) -> Insert:
-    """Return the statement that stores a checkpoint and `count` blobs, where INSERTs nest."""
-    return PUT_CHECKPOINT.add_cte(_plain_at_once(count))
-
-
 def _plain_at_once(count: int) -> CTE:
     rows = _rows(_PLAIN, count, OF_ALL_BLOBS)
     return Upsert(blobs).from_select([c.name for c in _PLAIN], rows).cte("stored_blobs")
@@ -241,14 +242,21 @@ def put_deltas(count: int) -> Insert:
 
 
 @cache
-def put_changes_at_once(plain: int, chained: int) -> Insert:
-    """Return the statement that stores a checkpoint, `plain` blobs and `chained` changes."""
-    named = PUT_CHAINED.from_select(
-        [c.name for c in blobs.c], _rows([*blobs.c], chained, OF_ALL_BLOBS, "chained_")
-    )
-    statement = PUT_CHECKPOINT.add_cte(
-        put_deltas(chained).cte("stored_deltas"), named.cte("stored_chained")
-    )
+def put_at_once(plain: int, chained: int) -> Insert:
+    """Return the statement that stores a checkpoint and its values, where INSERTs nest.
+
+    Args:
+        plain: How many values are stored whole.
+        chained: How many are stored in chains.
+    """
+    statement: Insert = PUT_CHECKPOINT
+    if chained:
+        named = PUT_CHAINED.from_select(
+            [c.name for c in blobs.c], _rows([*blobs.c], chained, OF_ALL_BLOBS, "chained_")
+        )
+        statement = statement.add_cte(
+            put_deltas(chained).cte("stored_deltas"), named.cte("stored_chained")
+        )
     return statement.add_cte(_plain_at_once(plain)) if plain else statement
 
 
@@ -346,12 +354,12 @@ def _up_to(value: FromClause, change: FromClause = deltas) -> ColumnElement[bool
     return and_(_same_chain(change, value), change.c.position <= value.c.position)
 
 
-def known(tails: Sequence[Tail] | None) -> dict[str, Any]:
+def known(tails: Sequence[Base] | None) -> dict[str, Any]:
     """Return the parameters by which the rows of known values are left out, if any are read."""
     if tails is None:
         return {}
-    places = [(tail.chain, tail.position) for tail in tails[:KNOWN]]
-    places += [("", 0)] * (KNOWN - len(places))
+    places = [(tail.chain, tail.position) for tail in tails[:MAX_EXCLUDED]]
+    places += [("", 0)] * (MAX_EXCLUDED - len(places))
     return {
         name: value
         for i, place in enumerate(places)
@@ -371,7 +379,7 @@ def _is_unknown(value: FromClause) -> ColumnElement[bool]:
                     value.c.chain == _bind(f"known_chain_{i}"),
                     value.c.position == bindparam(f"known_position_{i}", type_=Integer()),
                 )
-                for i in range(KNOWN)
+                for i in range(MAX_EXCLUDED)
             )
         )
     )
@@ -379,7 +387,7 @@ def _is_unknown(value: FromClause) -> ColumnElement[bool]:
 
 def _first_deltas(value: FromClause) -> FromClause:
     change = deltas.alias("d")
-    limit = literal_column(str(ROWS), Integer)
+    limit = literal_column(str(MAX_ROWS), Integer)
     return select(change).where(_up_to(value, change)).limit(limit).lateral("rows")
 
 
@@ -796,6 +804,14 @@ GET_SENDERS = (
     .where(_checkpoint_in("keys", writes), writes.c.channel == TASKS)
     .distinct()
 )
+GET_WRITTEN = (
+    select(writes.c.checkpoint_ns, writes.c.channel, writes.c.checkpoint_id)
+    .where(
+        writes.c.thread_id == _bind("thread_id"),
+        one_of("namespaces", writes.c.checkpoint_ns),
+    )
+    .distinct()
+)
 GET_USE = select(
     checkpoints.c.thread_id,
     checkpoints.c.checkpoint_ns,
@@ -814,22 +830,45 @@ def _scope(table: Table, *, namespace: bool) -> ColumnElement[bool]:
 def family(*, namespace: bool, times: bool = False) -> Select[Any]:
     """Return the statement for what decides which checkpoints of a thread stay.
 
-    With `times`, when each was made as well.
+    With `times`, when each was made as well. The versions and inline values, which are much to read
+    in a long thread, come with each checkpoint of one namespace, else with the latest of each.
     """
-    made = (_part(checkpoints.c.checkpoint, "ts").label("ts"),) if times else ()
+    columns = checkpoints.c
+    found: FromClause = checkpoints
+    versions = _part(columns.checkpoint, "channel_versions")
+    inline = _part(columns.checkpoint, "channel_values")
+    if not namespace:
+        latest = (
+            select(columns.checkpoint_ns, func.max(columns.checkpoint_id).label("checkpoint_id"))
+            .where(_scope(checkpoints, namespace=False))
+            .group_by(columns.checkpoint_ns)
+            .subquery("latest")
+        )
+        is_latest = and_(
+            latest.c.checkpoint_ns == columns.checkpoint_ns,
+            latest.c.checkpoint_id == columns.checkpoint_id,
+        )
+        found = checkpoints.outerjoin(latest, is_latest)
+        versions = case((latest.c.checkpoint_id.is_not(None), versions))
+        inline = case((latest.c.checkpoint_id.is_not(None), inline))
+    made = (_part(columns.checkpoint, "ts").label("ts"),) if times else ()
     return (
         select(
-            checkpoints.c.checkpoint_ns,
-            checkpoints.c.checkpoint_id,
-            checkpoints.c.parent_checkpoint_id,
-            _part(checkpoints.c.checkpoint, "v").label("v"),
-            _part(checkpoints.c.metadata, "counters_since_delta_snapshot").label("counters"),
-            _part(checkpoints.c.metadata, "delta_writes_versioned").label("delta"),
-            _part(checkpoints.c.metadata, "parents").label("parents"),
+            columns.checkpoint_ns,
+            columns.checkpoint_id,
+            columns.parent_checkpoint_id,
+            _part(columns.checkpoint, "v").label("v"),
+            _part(columns.metadata, "counters_since_delta_snapshot").label("counters"),
+            _part(columns.metadata, "delta_writes_versioned").label("delta"),
+            _part(columns.metadata, "parents").label("parents"),
+            _part(columns.metadata, "source").label("source"),
+            versions.label("versions"),
+            inline.label("inline"),
             *made,
         )
+        .select_from(found)
         .where(_scope(checkpoints, namespace=namespace))
-        .order_by(checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id)
+        .order_by(columns.checkpoint_ns, columns.checkpoint_id)
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import greenlet_spawn
 
 from checkpoint_sa import codec, overview, raw
 from checkpoint_sa import statements as sql
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
 
+    from checkpoint_sa.database import Database
     from checkpoint_sa.saver import SQLAlchemySaver
 
     Rows: TypeAlias = tuple[Table, list[dict[str, Any]]]  # under the names of `raw.page`
@@ -42,13 +43,6 @@ class CopySummary(NamedTuple):
     writes: int
     bytes: int
     """Of what was copied, as stored."""
-
-
-class Side(NamedTuple):
-    """A saver's ways to its database."""
-
-    read: Callable[..., Any]
-    write: Callable[..., Any]
 
 
 def copy(
@@ -82,7 +76,7 @@ def copy(
     """
     if isinstance(source, AsyncSQLAlchemySaver) or isinstance(target, AsyncSQLAlchemySaver):
         raise ConfigurationError("copy() takes sync savers. Use `await acopy(...)` for async ones.")
-    return _copy(side_of(source), side_of(target), threads, progress, dry_run=dry_run)
+    return _copy(source.database, target.database, threads, progress, dry_run=dry_run)
 
 
 async def acopy(
@@ -95,24 +89,13 @@ async def acopy(
 ) -> CopySummary:
     """Copy threads to another database, as `copy` does; a sync saver blocks the event loop."""
     return await greenlet_spawn(
-        partial(_copy, side_of(source), side_of(target), threads, progress, dry_run=dry_run)
-    )
-
-
-def side_of(saver: AsyncSQLAlchemySaver | SQLAlchemySaver) -> Side:
-    """Return the ways to a saver's database; an async one's work in a greenlet of SQLAlchemy's."""
-    read, write = saver._read, saver._write  # noqa: SLF001
-    if not isinstance(saver, AsyncSQLAlchemySaver):
-        return Side(read, write)
-    return Side(
-        lambda *args: await_only(read(*args)),
-        lambda *args: await_only(write(*args)),
+        partial(_copy, source.database, target.database, threads, progress, dry_run=dry_run)
     )
 
 
 def _copy(
-    source: Side,
-    target: Side,
+    source: Database,
+    target: Database,
     threads: Iterable[str] | None,
     progress: Callable[[str], object] | None,
     *,
@@ -120,7 +103,7 @@ def _copy(
 ) -> CopySummary:
     def copied(thread_id: str) -> CopySummary | None:
         # First, so that all that these refer to is there when it is read.
-        checkpoints = source.read(raw.checkpoint_keys, thread_id)
+        checkpoints = source.read("copy", raw.checkpoint_keys, thread_id)
         if not checkpoints:
             return None
         return _copy_thread(source, target, thread_id, checkpoints, dry_run=dry_run)
@@ -160,10 +143,12 @@ def each(
     return total
 
 
-def _threads(source: Side) -> Iterator[str]:
+def _threads(source: Database) -> Iterator[str]:
     after = None
     while True:
-        page = source.read(overview.page, overview.Position(False, None, after, None, _THREADS))
+        page = source.read(
+            "copy", overview.page, overview.Position(False, None, after, None, _THREADS)
+        )
         yield from (stored.key[0] for stored in page)
         if len(page) < _THREADS:
             return
@@ -171,12 +156,12 @@ def _threads(source: Side) -> Iterator[str]:
 
 
 def _copy_thread(
-    source: Side, target: Side, thread_id: str, checkpoints: set[bytes], *, dry_run: bool
+    source: Database, target: Database, thread_id: str, checkpoints: set[bytes], *, dry_run: bool
 ) -> CopySummary:
     """Copy what the target lacks of a thread; of its checkpoints only these."""
 
     def pages() -> Iterator[Rows]:
-        for table, rows, _ in _pages(source, thread_id):
+        for table, rows, _ in _pages(source, thread_id, "copy"):
             is_checkpoint = table is sql.checkpoints
             yield (
                 table,
@@ -186,13 +171,14 @@ def _copy_thread(
     return store_thread(pages, target, thread_id, dry_run=dry_run)
 
 
-def store_thread(
+def store_thread(  # noqa: PLR0913 - one for each option
     pages: Callable[[], Iterable[Rows]],
-    target: Side,
+    target: Database,
     thread_id: str,
     *,
     dry_run: bool,
     is_checked: bool = True,
+    name: str = "copy",
 ) -> CopySummary:
     """Store what the target lacks of a thread, and read it back.
 
@@ -203,6 +189,7 @@ def store_thread(
         thread_id: The thread.
         dry_run: Whether to compare and count only.
         is_checked: Whether all rows can be stored; else they are all made once before.
+        name: The operation, for logs.
 
     Raises:
         ThreadExistsError: The target has other content in the thread.
@@ -210,7 +197,7 @@ def store_thread(
     """
     existing = {
         raw.key_digest(page.table, row): raw.row_digest(page.table, row)
-        for page in _pages(target, thread_id)
+        for page in _pages(target, thread_id, name)
         for row in page.rows
     }
     if (existing or not is_checked) and not _is_behind(pages, thread_id, existing):
@@ -223,9 +210,9 @@ def store_thread(
         counts[table] += len(missing)
         size += sum(map(raw.size_of, missing))
         if missing and not dry_run:
-            target.write(raw.store, table, missing)
+            target.write(name, raw.store, table, missing)
     if not dry_run:
-        stored = sum(_sum(page.table, page.rows) for page in _pages(target, thread_id))
+        stored = sum(_sum(page.table, page.rows) for page in _pages(target, thread_id, name))
         if (stored - copied) % _MODULUS:
             raise TransferError(
                 f"Thread {thread_id!r} isn't in the target what was copied from the source."
@@ -261,11 +248,11 @@ def _is_behind(
     return is_behind
 
 
-def _pages(side: Side, thread_id: str) -> Iterator[raw.Page]:
+def _pages(database: Database, thread_id: str, name: str) -> Iterator[raw.Page]:
     for table in sql.TABLES:
         last = None
         while True:
-            page = side.read(raw.page, table, thread_id, last)
+            page = database.read(name, raw.page, table, thread_id, last)
             if page.last is None:
                 break
             yield page

@@ -23,7 +23,6 @@ from sqlalchemy import (
     literal_column,
     tuple_,
 )
-from sqlalchemy.dialects import mssql
 from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
@@ -81,14 +80,7 @@ def key(length: int | None = None) -> TypeEngine[str]:
 Document = JSON().with_variant(JSONB(), *POSTGRESQL_FAMILY)
 """A JSON document that the engine can look into."""
 
-Blob = (
-    LargeBinary()
-    .with_variant(LONGBLOB(), *MYSQL_FAMILY)
-    .with_variant(
-        mssql.VARBINARY("max"),  # type: ignore[no-untyped-call]
-        "mssql",
-    )
-)
+Blob = LargeBinary().with_variant(LONGBLOB(), *MYSQL_FAMILY).with_variant(VARBINARY(), "mssql")
 """Bytes of any length: `LargeBinary` alone ends at 65,535 bytes on the MySQL family."""
 
 

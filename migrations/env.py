@@ -103,10 +103,20 @@ def _run_command() -> None:
     seconds = float(_given("lock_timeout") or engines.LOCK_SECONDS)
 
     def migrate_alone(connection: Connection) -> None:
+        if _is_upgrade_to_head() and migrate.is_later(connection, schema):
+            return  # `alembic upgrade head` of the release before, after a rollback
         with engines.migration_lock(connection, seconds=seconds):
             _migrate(connection, schema, seconds)
 
     migrate.on_connection("upgrade", _url(), migrate_alone)
+
+
+def _is_upgrade_to_head() -> bool:
+    given: Any = config.cmd_opts  # None, and without a command, where Python calls Alembic
+    command = getattr(given, "cmd", None)
+    if command is None or command[0].__name__ != "upgrade":
+        return False
+    return bool(given.revision.startswith("head"))
 
 
 def _run() -> None:

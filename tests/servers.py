@@ -23,6 +23,9 @@ An environment variable per kind names a server that is already running instead,
 URL with a database the tests may use up: CHECKPOINT_SA_POSTGRESQL_URL, CHECKPOINT_SA_MARIADB_URL
 and CHECKPOINT_SA_MYSQL_URL. Such a server is neither started nor stopped.
 
+CHECKPOINT_SA_HIDE_ENGINES names kinds that count as missing, to test as on a machine without
+them.
+
 ``python tests/servers.py`` starts each kind once and says how long that took.
 """
 
@@ -49,6 +52,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from typing_extensions import Self
+
+HIDDEN = "CHECKPOINT_SA_HIDE_ENGINES"
+"""Names the kinds of servers, such as "mariadb mysql", that the tests shall not find."""
 
 START_SECONDS = 60.0  # a bound for loaded machines; less than one second is usual
 STOP_SECONDS = 10.0
@@ -87,6 +93,8 @@ class Server:
     @classmethod
     def find(cls, *, durable: bool = False) -> Self | str:
         """Return a server, not yet started, or the reason why there can be none."""
+        if cls.kind.lower() in os.environ.get(HIDDEN, "").lower().split():
+            return f"{cls.kind} is hidden by {HIDDEN}"
         if given := os.environ.get(cls.variable):
             return cls(given=make_url(given))
         command = cls.locate()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from databases import bare_store, on_connection
+from sqlalchemy import URL
 from stores import KINDS, Store
 
 from checkpoint_sa import engines, migrate
@@ -75,6 +76,27 @@ def test_verify_of_a_database_without_tables(url: str, capsys: Captured) -> None
     assert "no checkpoint tables" in said.err
 
 
+def test_a_probe_loads_neither_langgraph_nor_alembic_nor_the_orm(url: str) -> None:
+    migrate.upgrade(url)
+    program = (
+        "import sys; from checkpoint_sa.cli import main;"
+        " assert main(['verify', '--url', sys.argv[1]]) == 0;"
+        " slow = {'langgraph', 'langchain_core', 'alembic', 'sqlalchemy.orm', 'rich'};"
+        " assert not slow & sys.modules.keys(), slow & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program, url], check=True)
+
+
+def test_every_public_name_is_there_at_its_first_use() -> None:
+    program = (
+        "import checkpoint_sa;"
+        " assert all(getattr(checkpoint_sa, name) for name in checkpoint_sa.__all__);"
+        " assert set(checkpoint_sa.__all__) <= set(dir(checkpoint_sa));"
+        " assert checkpoint_sa.migrate.HEAD and not hasattr(checkpoint_sa, 'nosuch')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_nothing_is_dropped_by_accident(url: str, capsys: Captured) -> None:
     main(["upgrade", "--url", url])
     assert main(["downgrade", "base", "--url", url]) == USAGE
@@ -112,6 +134,37 @@ def test_a_failure_has_its_exit_code_and_shows_no_password(
     assert message in said.err
     for password in ("s3cr%25t", "s3cr%t"):
         assert password not in said.err
+
+
+@pytest.mark.parametrize(
+    ("password", "said", "shown"),
+    [
+        # A word of the message that has the password's letters.
+        ("postgres", "postgresql+psycopg://app:***@db/app is down", None),
+        ("app", 'no database "app" for user "app" in application', None),
+        ("e", "the server is not there", None),
+        # The password itself.
+        ("s3cret", "postgresql://app:s3cret@db/app", "postgresql://app:***@db/app"),
+        ("s3c/ret", "postgresql://app:s3c%2Fret@db/app", "postgresql://app:***@db/app"),
+        ("s3cret", 'missing "=" after "s3cret" in', 'missing "=" after "***" in'),
+        ("it's", 'argument "it\'s" is odd', 'argument "***" is odd'),
+        ("s3cret", "host=db password=s3cret user=app", "host=db password=*** user=app"),
+    ],
+)
+def test_a_message_hides_a_password_and_no_other_word(
+    password: str,
+    said: str,
+    shown: str | None,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(said)
+
+    url = URL.create("postgresql+psycopg", "app", password, "127.0.0.1", 1, "app")
+    monkeypatch.setattr(migrate, "current", fail)
+    assert main(["current", "--url", url.render_as_string(hide_password=False)]) == DATABASE
+    assert capsys.readouterr().err == f"checkpoint-sa: {shown or said}\n"
 
 
 def test_a_revision_that_is_not_there(url: str, capsys: Captured) -> None:

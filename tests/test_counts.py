@@ -370,6 +370,22 @@ def test_prune_of_a_thread_with_delta_channels(
     assert store.rows() == (namespaces * (length + 1), namespaces * width, 0)
 
 
+@pytest.mark.parametrize(("namespaces", "length"), [(1, 2), (12, 2), (1, 25)])
+def test_prune_of_a_thread_with_delta_channels_that_nobody_counted(
+    store: Store, namespaces: int, length: int
+) -> None:
+    for ns in range(namespaces):
+        first = store.save(ns=f"{ns or ''}")
+        config = store.save(parent=first, values={"log": _DeltaSnapshot(["log"])})
+        for turn in range(1, length + 1):
+            store.put_writes(config, [("log", turn)], "task")
+            version = store.saver.get_next_version(None, None)
+            config = store.save(parent=config, versions={"log": version})
+    expected = Counts(sqlite=9, postgresql=8, mysql=8)
+    assert count(store, lambda: store.prune(["t"])) == expected.on(store)
+    assert store.rows() == (namespaces * (length + 1), namespaces, namespaces * length)
+
+
 @pytest.mark.parametrize(("length", "width"), [(1, 1), (30, 5)])
 def test_prune_that_deletes_everything(store: Store, length: int, width: int) -> None:
     line(store, length, width=width)
@@ -408,7 +424,9 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
         if name.isupper() and not name.startswith("_"):
             yield from flat(name, found)
     for number in range(1, statements.AT_ONCE + 1):
-        yield f"put_at_once({number})", statements.put_at_once(number)
+        for chained in (0, 1, number):
+            made = statements.put_at_once(number, chained)
+            yield f"put_at_once({number}, {chained})", made
         for special in (False, True):
             made = statements.put_writes_at_once(number, special=special)
             yield f"put_writes_at_once({number}, {special=})", made

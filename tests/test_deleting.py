@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from databases import SYNC
 from langgraph.checkpoint.serde.types import ERROR, TASKS
 from langgraph.types import Send
 from sqlalchemy import delete, event, insert, make_url, select, update
@@ -392,6 +394,30 @@ def test_delete_for_runs_goes_by_the_metadata_that_was_stored_last(store: Store)
     assert store.found(config).metadata["run_id"] == "two"
     store.delete_for_runs(["two"])
     assert store.get_tuple(config) is None
+
+
+@pytest.mark.parametrize("migrated_store", SYNC[1:], indirect=True)
+@pytest.mark.parametrize("other", ["prune", "delete_for_runs"])
+def test_deleting_a_run_beside_another_deletion_is_no_deadlock(store: Store, other: str) -> None:
+    saver: Any = store.make_saver()
+    start = threading.Barrier(2)
+
+    def delete_(how: str, threads_or_runs: list[str]) -> None:
+        start.wait()
+        getattr(saver, how)(threads_or_runs)
+
+    with ThreadPoolExecutor(2) as pool:
+        for race in range(12):
+            bulk(store, f"t{race}", 250)
+            beside = [f"t{race}"] if other == "prune" else ["run 0"]
+            running = [
+                pool.submit(delete_, "delete_for_runs", ["run 0"]),
+                pool.submit(delete_, other, beside),
+            ]
+            for each in running:
+                each.result()
+            assert store.rows() == (0, 0, 0)
+    assert saver.metrics.retries == 0
 
 
 @on_files

@@ -21,19 +21,14 @@ from langgraph.graph.message import add_messages
 from stores import Store, id_of, thread
 from typing_extensions import TypedDict
 
-from checkpoint_sa import CorruptDataError, ParentConflictError, incremental, migrate
+from checkpoint_sa import CorruptDataError, ParentConflictError, migrate
 from checkpoint_sa.cli import DONE, main
+from checkpoint_sa.deltas import chain, encoding
+from checkpoint_sa.deltas.cache import MAX_EXCLUDED, BaseCache
+from checkpoint_sa.deltas.diff import InconsistentError, apply, difference
+from checkpoint_sa.deltas.encoding import MAX_ROWS, encode_value
+from checkpoint_sa.deltas.fingerprint import fingerprint
 from checkpoint_sa.errors import SchemaError
-from checkpoint_sa.incremental import (
-    KNOWN,
-    ROWS,
-    InconsistentError,
-    Tails,
-    apply,
-    chained,
-    difference,
-    refer,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,12 +82,12 @@ def test_a_difference_of_any_two_values_is_exact(old: bytes, new: bytes) -> None
     st.lists(edited(), max_size=4), st.sampled_from([b"", b"\x93", b"\xdc\0\x10", b"\xdf\0\0\1\0"])
 )
 def test_the_digest_of_what_has_grown_is_that_of_the_whole(pairs: Any, header: bytes) -> None:
-    tail, body = None, b""
+    base, body = None, b""
     for old, new in pairs:
         for value in (body + old, header + body + old, old, header + old + new):
             row = {"version": "1", "type": "msgpack", "blob": value}
-            changed, tail = chained(row, tail)
-            assert changed["blob"] == refer(value)
+            encoded, base = encode_value(row, base)
+            assert encoded["blob"] == fingerprint(value)
         body += old
 
 
@@ -100,7 +95,7 @@ def test_the_digest_of_what_has_grown_is_that_of_the_whole(pairs: Any, header: b
 def test_two_values_have_two_digests(value: bytes) -> None:
     for header in (b"\x91", b"\xdc\0\1", b"\xdf\0\0\0\1"):
         one, other = header + value, value + header
-        assert (refer(one) == refer(other)) is (one == other)
+        assert (fingerprint(one) == fingerprint(other)) is (one == other)
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
@@ -277,9 +272,9 @@ def test_a_chain_ends_where_reading_it_would_take_twice_the_bytes(changes: Store
 
 def test_a_chain_has_a_bounded_number_of_rows(sqlite_store: Store) -> None:
     store = again(sqlite_store)
-    line(store, [{"text": f"{number:06}" + DOCUMENT[:100_000]} for number in range(ROWS + 2)])
+    line(store, [{"text": f"{number:06}" + DOCUMENT[:100_000]} for number in range(MAX_ROWS + 2)])
     assert whole_values(store) == 2
-    assert store.sql("SELECT max(position) FROM checkpoint_deltas")[0][0] == ROWS - 1
+    assert store.sql("SELECT max(position) FROM checkpoint_deltas")[0][0] == MAX_ROWS - 1
 
 
 def test_values_that_share_nothing_are_stored_whole(changes: Store) -> None:
@@ -408,24 +403,24 @@ def test_a_long_text_that_stays_is_not_stored_again(changes: Store) -> None:
     assert changes.count("checkpoint_deltas") == 1
 
 
-def remembering(store: Store, size: int) -> Tails:
-    """Let a store's saver remember so many bytes."""
-    store.saver.tails = Tails(size)
-    return store.saver.tails
+def caching(store: Store, size: int) -> BaseCache:
+    """Let a store's saver cache so many bytes."""
+    store.saver.cache = BaseCache(size)
+    return store.saver.cache
 
 
 def test_what_is_remembered_is_bounded(sqlite_store: Store) -> None:
     store = again(sqlite_store)
-    tails = remembering(store, 100_000)
+    cache = caching(store, 100_000)
     for number in range(30):
         line(store, growing(3), thread_id=f"thread {number}")
-        known = [tail for entry in tails.entries.values() for tail in entry.tails.values()]
-        assert 1 <= sum(len(tail.value) for tail in known) < tails.bytes <= 100_000
-    assert 1 < len(tails.entries) < 30
+        bases = [base for entry in cache.entries.values() for base in entry.bases.values()]
+        assert 1 <= sum(len(base.value) for base in bases) < cache.bytes <= 100_000
+    assert 1 < len(cache.entries) < 30
 
 
 def test_values_beyond_what_is_remembered_are_still_stored_as_changes(changes: Store) -> None:
-    remembering(changes, 0)
+    caching(changes, 0)
     configs = line(changes, growing(10))
     assert values(changes, configs[-1]) == growing(10)[-1]
     assert whole_values(changes) == 1
@@ -593,13 +588,13 @@ def test_a_saver_that_has_not_read_reads_once(changes: Store) -> None:
 def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The positions of the rows of chains that are read from now on."""
     rows: list[int] = []
-    add = incremental.Chains.add
+    add = chain.Chains.add
 
-    def counted(chains: incremental.Chains, key: Any, position: int, data: bytes) -> None:
+    def counted(chains: chain.Chains, key: Any, position: int, data: bytes) -> None:
         rows.append(position)
         add(chains, key, position, data)
 
-    monkeypatch.setattr(incremental.Chains, "add", counted)
+    monkeypatch.setattr(chain.Chains, "add", counted)
     return rows
 
 
@@ -628,7 +623,7 @@ def test_what_is_remembered_is_not_read(changes: Store, rows_read: list[int]) ->
 
 def test_the_largest_values_are_those_not_read(changes: Store, rows_read: list[int]) -> None:
     for turn in range(2):
-        state = {f"channel {n}": ITEMS[: 8 + n + turn] for n in range(KNOWN + 1)}
+        state = {f"channel {n}": ITEMS[: 8 + n + turn] for n in range(MAX_EXCLUDED + 1)}
         last = line(changes, [state])[0]
     assert changes.found(last).checkpoint["channel_values"] == state
     assert rows_read == [0]
@@ -937,8 +932,8 @@ def test_rewriting_both_ways(store: Store) -> None:
 
 
 def test_rewriting_in_several_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("checkpoint_sa.chains._BATCH_VALUES", 4)
-    monkeypatch.setattr("checkpoint_sa.chains._THREADS", 1)
+    monkeypatch.setattr("checkpoint_sa.rewriting._BATCH_VALUES", 4)
+    monkeypatch.setattr("checkpoint_sa.rewriting._THREADS", 1)
     for name in ("a", "b"):
         line(store, growing(10), thread_id=name)
     assert store.rewrite(incremental=True) == 20
@@ -965,8 +960,8 @@ def test_rewriting_compares_beside_the_event_loop(
 
         return call
 
-    monkeypatch.setattr(incremental, "difference", noted(difference))
-    monkeypatch.setattr(incremental, "apply", noted(apply))
+    monkeypatch.setattr(encoding, "difference", noted(difference))
+    monkeypatch.setattr(chain, "apply", noted(apply))
     line(store, growing(5))
     for to_chains in (True, False):
         threads.clear()

@@ -16,7 +16,7 @@ from stores import Store, thread
 from checkpoint_sa import InvalidInputError, ThreadExistsError, retry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SECRET = "planted-s3cret"
 
@@ -71,6 +71,36 @@ def test_spans_are_named_after_the_operation_and_hold_those_of_its_statements(
     assert {span.parent.span_id for span in inner if span.parent} == ids
     assert all(span.parent for span in inner)
     assert SECRET not in "".join(span.to_json() for span in finished)
+
+
+@pytest.mark.parametrize(
+    ("operation", "use"),
+    [
+        ("prune", lambda store: store.prune(["a"], report=lambda _: None)),
+        ("prune", lambda store: store.prune(["a"], strategy="delete")),
+        ("prune", lambda store: store.prune(["a"], strategy="delete", report=lambda _: None)),
+        ("prune", lambda store: store.prune(keep=1)),
+        ("prunable", lambda store: store.prunable(keep=1)),
+        ("delete_where", lambda store: store.delete_where({"step": 1})),
+        ("delete_where", lambda store: store.delete_where({"step": 1}, whole_threads=False)),
+        ("vacuum_orphans", lambda store: store.vacuum_orphans()),
+        ("rewrite", lambda store: store.rewrite(incremental=True)),
+        ("threads", lambda store: store.threads()),
+    ],
+)
+def test_an_operation_of_many_steps_has_one_name(
+    store: Store,
+    spans: InMemorySpanExporter,
+    operation: str,
+    use: Callable[[Store], object],
+) -> None:
+    store.save("a", {"x": [1]})
+    spans.clear()
+    use(store)
+    names = {span.name for span in spans.get_finished_spans()}
+    assert {name for name in names if name.startswith("checkpoint_sa.")} == {
+        f"checkpoint_sa.{operation}"
+    }
 
 
 def test_operations_and_failures_are_counted(store: Store) -> None:

@@ -74,7 +74,6 @@ def test_the_shallow_savers_are_savers_of_their_colour(store: Store) -> None:
 
 def test_only_the_latest_is_there(shallow: Store) -> None:
     made = line(shallow, 5)
-    assert [shallow.get_tuple(config) for config in made[:-1]] == [None] * 4
     assert [found.config for found in shallow.list(thread(ns=None))] == [made[-1]]
     assert shallow.found(thread()).config == made[-1]
 
@@ -97,6 +96,55 @@ def test_the_latest_is_whole(shallow: Store) -> None:
 def test_the_latest_has_no_parent_that_is_not_there(shallow: Store) -> None:
     line(shallow, 3)
     assert shallow.found(thread()).parent_config is None
+
+
+def test_who_asks_for_one_that_was_replaced_gets_the_latest(shallow: Store) -> None:
+    """As with ShallowPostgresSaver: an application may have kept the config of an open question."""
+    made = line(shallow, 5)
+    latest = shallow.found(thread())
+    for config in (*made, thread(checkpoint_id="unknown")):
+        assert shallow.found(config) == latest
+
+
+def test_who_asks_for_one_where_there_is_none_gets_none(shallow: Store) -> None:
+    line(shallow, 2)
+    assert shallow.get_tuple(thread("nobody", checkpoint_id="1")) is None
+    assert shallow.get_tuple(thread(ns="child", checkpoint_id="1")) is None
+
+
+def test_one_that_a_delta_channel_is_rebuilt_from_counts_as_replaced(shallow: Store) -> None:
+    """A graph goes on alike whether it has a DeltaChannel or not."""
+    first = shallow.save()
+    shallow.put_writes(first, [("log", "a")], "task")
+    version = shallow.saver.get_next_version(None, None)
+    latest = shallow.save(parent=first, versions={"log": version}, metadata=counted(1))
+    assert shallow.count("checkpoints") == 2
+    assert shallow.found(first).config == latest
+
+
+def test_asking_for_one_that_was_replaced_takes_no_more_statements(shallow: Store) -> None:
+    made = line(shallow, 2)
+    counts = []
+    for config in (thread(), made[-1], made[0]):
+        with shallow.statements() as statements:
+            shallow.get_tuple(config)
+        counts.append(len(statements))
+    assert counts[1:] == counts[:1] * 2
+
+
+def test_a_put_on_one_that_was_replaced_is_the_latest_and_has_no_parent(shallow: Store) -> None:
+    made = line(shallow, 3)
+    after = shallow.save(parent=made[0], values={"turn": [9]})
+    found = shallow.found(thread())
+    assert (found.config, found.parent_config) == (after, None)
+    assert found.checkpoint["channel_values"] == {"turn": [9]}
+    assert shallow.rows() == (1, 1, 0)
+
+
+def test_writes_to_one_that_was_replaced_are_none_of_the_latest(shallow: Store) -> None:
+    made = line(shallow, 3)
+    shallow.put_writes(made[0], [("note", ["late"])], "late task")
+    assert shallow.found(made[0]).pending_writes == [("task 2", "note", [2])]
 
 
 def test_what_is_stored_is_there_for_everyone(store: Store, shallow: Store) -> None:
@@ -180,7 +228,7 @@ def test_a_late_put_of_an_older_checkpoint_replaces_nothing(shallow: Store) -> N
     shallow.save(values={"x": ["late"]}, checkpoint_id="2", parent=thread(checkpoint_id="1"))
     assert shallow.found(thread()) == before
     assert before.checkpoint["channel_values"] == {"x": ["new"]}
-    assert shallow.get_tuple(thread(checkpoint_id="2")) is None
+    assert id_of(shallow.found(thread(checkpoint_id="2")).config) == "3"
     assert shallow.rows() == (1, 1, 1)
 
 
@@ -457,6 +505,27 @@ def test_a_graph_is_interrupted_and_resumed(store: Store, durability: str) -> No
         for turn in range(3)
         for word in (f"in {turn}", f"first {turn}", f"answer {turn}", f"last {turn}")
     ]
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+@pytest.mark.parametrize("channel", ["words", "log"], ids=["plain", "a DeltaChannel"])
+def test_a_graph_that_is_resumed_twice_with_one_config_goes_on(
+    store: Store, channel: str, durability: str
+) -> None:
+    """An application keeps the config beside the question that was open first."""
+
+    def asks_as(name: str) -> Any:
+        return lambda _: {channel: [f"{name}:{interrupt('well?')}"]}
+
+    questions = graph(a=lambda _: {channel: ["a"]}, b=asks_as("b"), c=asks_as("c"))
+    anew(store, questions).invoke({channel: ["in"], "turn": 0}, durability=durability)
+    config = anew(store, questions).state().config
+    for answer, expected in (("x", ["b:x"]), ("y", ["b:x", "c:y"])):
+        anew(store, questions).invoke(Command(resume=answer), config, durability=durability)
+        assert anew(store, questions).state().values[channel] == ["in", "a", *expected]
+        assert anew(store, questions).state(config).values[channel] == ["in", "a", *expected]
+    anew(store, questions).update({channel: ["human"]}, config)
+    assert anew(store, questions).state().values[channel] == ["in", "a", "b:x", "c:y", "human"]
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)

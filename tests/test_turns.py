@@ -77,6 +77,42 @@ def test_nobody_is_overtaken_again_and_again(store: Store) -> None:
     assert max(ahead) < OPERATIONS / 2
 
 
+def test_waiters_take_pooled_connections_and_leave_the_overflow_alone(store: Store) -> None:
+    """To open a connection, which is closed when it comes back, takes longer than to wait."""
+    put(store, "1")
+    connects: list[object] = []
+    with opened(store, pool_size=CONNECTIONS, max_overflow=5) as own:
+        own.get_tuple(thread("a"))
+        own_saver: Any = own.saver
+        event.listen(own.root, "connect", lambda *_: connects.append(None))
+        if not own.is_async:
+            event.listen(own.root, "before_cursor_execute", lambda *_: time.sleep(0.001))
+
+        async def task(_: int) -> None:
+            for _ in range(OPERATIONS):
+                await own_saver.aget_tuple(thread("a"))
+
+        def in_thread(_: int) -> None:
+            for _ in range(OPERATIONS):
+                own_saver.get_tuple(thread("a"))
+
+        at_once(own, task if own.is_async else in_thread)
+    # The overflow is for a pool that stands still, as a loaded machine may for a moment.
+    assert len(connects) < 2 * CONNECTIONS
+
+
+def test_a_pool_whose_connections_others_hold_is_used_to_its_overflow(tmp_path: Path) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path / 'a.db'}", pool_size=1, max_overflow=1)
+    saver = SQLAlchemySaver(engine)
+    saver.setup()
+    with engine.connect():
+        begin = time.monotonic()
+        for _ in range(100):
+            saver.get_tuple(thread())
+        assert time.monotonic() - begin < 100 * turns._LOOK_SECONDS  # noqa: SLF001
+    engine.dispose()
+
+
 def test_a_connection_that_somebody_else_gives_back_is_used(store: Store) -> None:
     with opened(store, pool_size=1, max_overflow=0, pool_timeout=20) as own:
         own.get_tuple(thread())

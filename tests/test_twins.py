@@ -501,7 +501,7 @@ def test_a_second_event_loop_gets_a_clear_error(store: Store) -> None:
         with pytest.raises(ConfigurationError) as caught:
             asyncio.run(call)
         assert str(caught.value) == (
-            "This AsyncSQLAlchemySaver belongs to another event loop: connections of its pool"
+            "This engine belongs to another event loop: connections of its pool"
             " can't be used in two. Make an engine and a saver for each loop, or give"
             " create_async_engine poolclass=sqlalchemy.pool.NullPool."
         )

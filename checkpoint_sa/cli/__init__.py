@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from checkpoint_sa import engines
-from checkpoint_sa.cli import clean, completion, look, move, schema
+from checkpoint_sa.cli import schema
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ DONE, DATA, USAGE, DATABASE = range(4)
 
 _EPILOG = """\
 exit codes:
-  0  done; verify: the database is at this release's revision
+  0  done; verify: this release works with the database's tables
   1  the schema: behind, ahead, not there, another package's, or locked by another migration;
      a value can't be read; a thread isn't there
   2  usage: an argument, the URL, a driver that isn't installed
@@ -37,7 +39,8 @@ A URL on the command line shows in the list of processes; CHECKPOINT_SA_URL does
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors go to standard error, without a password."""
-    given = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = parser(arguments[0] if arguments else None).parse_args(arguments)
     try:
         given.run(given)
         sys.stdout.flush()
@@ -54,8 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser with every command."""
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser with every command.
+
+    If a command about the schema is named, with these alone: a probe starts `verify` every few
+    seconds, and the other commands import LangGraph.
+    """
     whole = argparse.ArgumentParser(
         prog="checkpoint-sa",
         description="LangGraph checkpoints in a database: the schema, and what is stored.",
@@ -64,10 +71,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     schema.add(commands)
-    look.add(commands)
-    clean.add(commands)
-    move.add(commands)
-    completion.add(commands)
+    if command not in commands.choices:
+        for module in ("look", "clean", "move", "completion"):
+            import_module(f"{__name__}.{module}").add(commands)
     return whole
 
 
@@ -77,12 +83,26 @@ def _fail(error: Exception, given: argparse.Namespace, code: int) -> int:
 
 
 def _without_password(text: str, given: argparse.Namespace) -> str:
-    """Hide passwords in what a driver says, in case one quotes what it was given."""
-    for url in (getattr(given, name, None) for name in ("url", "source", "target")):
+    """Hide the passwords of the given URLs in a driver's message, which may quote its arguments."""
+    for given_url in (getattr(given, name, None) for name in ("url", "source", "target")):
         try:
-            password = engines.url_of(url).password if url else None
+            url = engines.url_of(given_url) if given_url else None
         except ConfigurationError:
             continue
-        for form in {password, quote(password), quote_plus(password)} if password else ():
-            text = text.replace(form, "***")
+        if url is not None and url.password:
+            text = _hide(text, str(url.password), {url.username, url.host, url.database})
     return text
+
+
+def _hide(text: str, password: str, names: set[str | None]) -> str:
+    """Replace a password where it stands as one: in a URL, as a setting, as a whole quoted word.
+
+    The same letters elsewhere are another word: a replacement there would garble the message and
+    tell the password. So would one in place of the user's, host's or database's name.
+    """
+    forms = "|".join(map(re.escape, {password, quote(password), quote_plus(password)}))
+    text = re.sub(rf"(://[^\s/@:]*:)(?:{forms})(?=@)", r"\1***", text)
+    text = re.sub(rf"(\bpassword=)(?:{forms})(?![^\s&'\"])", r"\1***", text)
+    if password in names:
+        return text
+    return re.sub(rf"(?<!\w)([\"'`])(?:{forms})\1", r"\1***\1", text)

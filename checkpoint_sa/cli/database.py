@@ -7,20 +7,20 @@ import json
 import os
 from argparse import ArgumentTypeError
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import SQLAlchemySaver, engines
+import checkpoint_sa
+from checkpoint_sa import engines
 from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection
+    from checkpoint_sa import SQLAlchemySaver
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -101,7 +101,7 @@ def run_on(
     """
     if in_loop or engines.is_async(url):
         return asyncio.run(_in_loop([(url, schema)], function))
-    with SQLAlchemySaver.from_conn_string(url, schema=schema) as saver:
+    with checkpoint_sa.SQLAlchemySaver.from_conn_string(url, schema=schema) as saver:
         return function(saver)
 
 
@@ -127,15 +127,5 @@ async def _in_loop(places: Sequence[tuple[str, str | None]], function: Callable[
             else:
                 engine = engines.make_engine(url)
                 stack.callback(engine.dispose)
-            savers.append(SQLAlchemySaver(engine, schema=schema))
+            savers.append(checkpoint_sa.SQLAlchemySaver(engine, schema=schema))
         return await greenlet_spawn(function, *savers)
-
-
-def read(
-    saver: SQLAlchemySaver,
-    function: Callable[Concatenate[Connection, P], T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T:
-    """Read from a saver's database, as its own methods do."""
-    return saver._read(function, *args, **kwargs)  # noqa: SLF001

@@ -140,7 +140,7 @@ _TREE = Column("tree", "", style="cyan", wraps=False)
 
 def _history(given: argparse.Namespace) -> None:
     def look(saver: SQLAlchemySaver) -> list[Step]:
-        return database.read(saver, overview.thread, codec.thread_id(given.thread)).steps
+        return saver.database.read("thread", overview.thread, codec.thread_id(given.thread)).steps
 
     steps = database.run(given, look)
     if not steps:
@@ -305,7 +305,7 @@ def _whole_id(saver: SQLAlchemySaver, given: argparse.Namespace, beginning: str)
     Raises:
         CheckpointError: It names none, or several.
     """
-    steps = database.read(saver, overview.thread, codec.thread_id(given.thread)).steps
+    steps = saver.database.read("thread", overview.thread, codec.thread_id(given.thread)).steps
     ids = [
         step.checkpoint_id
         for step in steps
@@ -378,8 +378,8 @@ def _stats(given: argparse.Namespace) -> None:
         _pyplot()  # before everything is read
 
     def look(saver: SQLAlchemySaver) -> list[dict[str, Any]]:
-        tables = database.read(saver, overview.table_sizes, saver.schema)
-        channels = database.read(saver, overview.channel_sizes, _LARGEST)
+        tables = saver.database.read("table_sizes", overview.table_sizes, saver.schema)
+        channels = saver.database.read("channel_sizes", overview.channel_sizes, _LARGEST)
         return [
             *({"kind": "table", **size._asdict()} for size in tables),
             *({"kind": "channel", **size._asdict()} for size in channels),
@@ -403,7 +403,7 @@ def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
             largest = heapq.nlargest(
                 _LARGEST, [*largest, (summary.bytes, summary.thread_id, summary.checkpoints)]
             )
-            thread = database.read(saver, overview.thread, summary.thread_id)
+            thread = saver.database.read("thread", overview.thread, summary.thread_id)
             for step in thread.steps:
                 day = f"{step.time:%Y-%m-%d}" if step.time else "unknown"
                 checkpoints[day] += 1

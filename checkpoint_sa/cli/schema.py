@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
             commands,
             "verify",
             _verify,
-            "check, without changing anything, that it is this release's",
+            "check, without changing anything, that this release works with the tables",
         )
     )
 
@@ -114,8 +114,7 @@ def _say_revision(url: str, given: argparse.Namespace) -> None:
 
 
 def _verify(given: argparse.Namespace) -> None:
-    migrate.verify(database.url(given), schema=given.schema)
-    terminal.say(migrate.HEAD)
+    terminal.say(migrate.verify(database.url(given), schema=given.schema))
 
 
 def _sql(given: argparse.Namespace) -> None:

@@ -122,7 +122,7 @@ async def delete_thread(request: Request, thread: Thread) -> None:
 
 @app.get("/ready")
 async def ready(request: Request, response: Response) -> dict[str, str]:
-    """Tell a readiness probe whether the database answers and has this release's schema."""
+    """Tell a readiness probe whether the database answers and its schema is one to work with."""
     try:
         await migrate.averify(request.app.state.engine)
     except (SchemaError, SQLAlchemyError) as error:

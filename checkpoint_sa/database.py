@@ -1,0 +1,257 @@
+"""A database, and how an operation runs on it: in turn, in a transaction, again after a fault.
+
+The savers, copies, imports and the command line share it, sync and async alike: an async engine's
+operations run in a greenlet of SQLAlchemy's, as in `AsyncConnection.run_sync`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.pool import NullPool
+
+from checkpoint_sa import engines, migrate, retry, turns
+from checkpoint_sa.errors import ConfigurationError
+from checkpoint_sa.upsert import rewrites
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import CursorResult, Dialect, Executable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Statement(NamedTuple):
+    """An SQL statement with the parameters of one row, or of several."""
+
+    clause: Executable
+    parameters: dict[str, Any] | Sequence[dict[str, Any]]
+    check: Callable[[CursorResult[Any]], None] | None = None
+    """Gets the result, and raises an error to end the transaction."""
+
+    @property
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """The parameters, row by row."""
+        return [self.parameters] if isinstance(self.parameters, dict) else self.parameters
+
+    def is_one(self, dialect: Dialect) -> bool:
+        """Whether the server gets one statement: a driver may send one for each row."""
+        rows = self.rows
+        return len(rows) == 1 or rewrites(dialect, sum(len(row["blob"]) for row in rows))
+
+
+def execute(connection: Connection, statements: Sequence[Statement]) -> None:
+    """Execute statements in their order, on a connection.
+
+    Raises:
+        ValueTooLargeError: A value is larger than the server takes; nothing was sent.
+    """
+    engines.check_size(connection, (row for statement in statements for row in statement.rows))
+    for statement in statements:
+        result = connection.execute(statement.clause, statement.parameters)
+        if statement.check is not None:
+            statement.check(result)
+
+
+class Database:
+    """An engine or a connection, and how operations of several statements run on it.
+
+    With an engine, each operation takes a connection from its pool and is a transaction of its own,
+    and it is tried again after a fault that passes. With a connection, it is a savepoint in the
+    caller's transaction, and is never tried again.
+
+    Args:
+        bind: An `Engine` or a `Connection`; of an async engine the `sync_engine`.
+        schema: Schema of the tables; by default the connection's own.
+        retry_seconds: For how long an operation is tried again, after its first failure.
+
+    Raises:
+        ConfigurationError: The engine or connection can't work; the message says what can.
+    """
+
+    def __init__(
+        self,
+        bind: Engine | Connection,
+        *,
+        schema: str | None = None,
+        retry_seconds: float = retry.RETRY_SECONDS,
+    ) -> None:
+        self.schema = schema
+        self.retry_seconds = retry_seconds
+        self.counts = retry.Counts()
+        self.dialect = bind.dialect
+        self.loop = _running_loop() if bind.dialect.is_async else None
+        """The event loop that uses an async engine."""
+        self.lock: AbstractContextManager[object] = engines.lock_for(bind) or nullcontext()
+        """Held while a single connection, which many share, is used."""
+        self._queue = engines.queue_for(bind) or nullcontext()
+        self._turns: AbstractContextManager[object] = nullcontext()
+        self._owner = bind
+        self._verified = False
+        self._connection: Connection | None = None
+        self._commits_at_once = False
+        if isinstance(bind, Engine):
+            engines.check_engine(bind)
+            self._turns = turns.of(bind)
+            engine = engines.in_schema(bind, schema)
+            self._once = engines.at_once(engine)
+            self._writing = engines.writing(engine)
+            self._commits_at_once = engines.is_autocommit(self._once) and not engines.begins(engine)
+        else:
+            engines.check_connection(bind)
+            self._connection = bind
+
+    @property
+    def metrics(self) -> retry.Metrics:
+        """Counts since the database was opened, and the state of its pool."""
+        pool = self._owner.engine.pool
+        checked_out = getattr(pool, "checkedout", None)
+        return self.counts.metrics(checked_out() if checked_out else None, pool.status())
+
+    def read(
+        self,
+        name: str,
+        function: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run an operation that reads; `name` is that of the saver's method, for logs."""
+        with self.lock:
+            result: T = self._run(name, self._read_once, function, *args, **kwargs)
+            return result
+
+    def write(
+        self,
+        name: str,
+        function: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run an operation that writes, as one transaction."""
+        with self.lock, self._queue:
+            result: T = self._run(name, self._write_once, function, *args, **kwargs)
+            return result
+
+    def execute(
+        self,
+        name: str,
+        statements: Sequence[Statement],
+        *,
+        then: Callable[[Connection], None] | None = None,
+    ) -> None:
+        """Execute statements that write, as one transaction.
+
+        One statement commits itself where the driver does without BEGIN and COMMIT at no cost.
+
+        Args:
+            name: The saver's method.
+            statements: What to execute.
+            then: What to do in the same transaction afterwards.
+
+        Raises:
+            ValueTooLargeError: A value is larger than the server takes; nothing was stored.
+        """
+        is_one = len(statements) == 1 and then is None and statements[0].is_one(self.dialect)
+        once = self._read_once if is_one and self._commits_at_once else self._write_once
+        with self.lock, self._queue:
+            self._run(name, once, _execute, statements, then)
+
+    def _run(
+        self,
+        name: str,
+        once: Callable[..., Any],
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Run an operation, and retry transient faults.
+
+        Operations are idempotent: the answer to a commit may have been lost.
+        """
+        if self.dialect.is_async:
+            self.enter_loop()
+        seconds = self.retry_seconds if self._connection is None else 0.0
+        with retry.Operation(name, self.counts, seconds) as operation:
+            while True:
+                try:
+                    with self._turns:
+                        return once(function, *args, **kwargs)
+                except Exception as error:
+                    pause = operation.pause(error, has_worked=self._verified)
+                    if pause is None:
+                        raise
+                engines.pause(self._owner, pause)
+
+    def _read_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        if not self._verified:
+            self._verify()
+        if self._connection is not None:
+            with engines.joined(self._connection, schema=self.schema):
+                return function(self._connection, *args, **kwargs)
+        with engines.connected(self._once) as connection:
+            return function(connection, *args, **kwargs)
+
+    def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        if not self._verified:
+            self._verify()
+        if self._connection is not None:
+            with engines.joined(self._connection, schema=self.schema):
+                engines.begin_write(self._connection)
+                with self._connection.begin_nested():
+                    return function(self._connection, *args, **kwargs)
+        with engines.connected(self._writing) as connection, engines.writes(connection):
+            return function(connection, *args, **kwargs)
+
+    def _verify(self) -> None:
+        """Check the schema's revision, before the first operation."""
+        if self._connection is not None:
+            migrate.verify(self._connection, schema=self.schema)
+        else:
+            with self._writing.connect() as connection:
+                migrate.verify(connection, schema=self.schema)
+        self._verified = True
+
+    def enter_loop(self) -> None:
+        """Bind an async engine to the running event loop.
+
+        Raises:
+            ConfigurationError: Another one has used it, and its pool.
+        """
+        loop = _running_loop()
+        if self.loop is not None and self.loop is not loop and not self._is_free():
+            raise ConfigurationError(
+                "This engine belongs to another event loop: connections of its pool can't be used"
+                " in two. Make an engine and a saver for each loop, or give create_async_engine"
+                " poolclass=sqlalchemy.pool.NullPool."
+            )
+        self.loop = loop
+
+    def _is_free(self) -> bool:
+        """Whether each operation has a connection of its own, in whatever loop."""
+        return isinstance(self._owner, Engine) and isinstance(self._owner.pool, NullPool)
+
+
+def _execute(
+    connection: Connection,
+    statements: Sequence[Statement],
+    then: Callable[[Connection], None] | None,
+) -> None:
+    execute(connection, statements)
+    if then is not None:
+        then(connection)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,82 @@
+"""The values of the latest checkpoints that a saver has read or stored, to encode the next ones."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from heapq import nlargest
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from checkpoint_sa.deltas.chain import Base
+
+CACHE_BYTES = 48 * 2**20
+"""The size of a saver's cache: about a hundred conversations of 400 turns."""
+
+MAX_EXCLUDED = 4
+"""How many cached values a read can exclude; each is two bound parameters."""
+
+
+class BaseCache:
+    """The values of the latest checkpoint of each namespace; the least recently used go first.
+
+    A version names one value for good, so a cached value is never wrong. It may be outdated: the
+    database is asked for its row when a delta is appended to it.
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES, *, keeps_removed: bool = True) -> None:
+        self._limit = limit
+        self.keeps_removed = keeps_removed
+        """Whether values that no checkpoint has any more stay in the database."""
+        self.bytes = 0
+        self.entries: OrderedDict[tuple[str, str], Entry] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> dict[str, Base] | None:
+        """Return channel -> value of a checkpoint; None if it isn't the cached one."""
+        with self._lock:
+            entry = self.entries.get((thread_id, checkpoint_ns))
+            if entry is None or entry.checkpoint_id != checkpoint_id:
+                return None
+            self.entries.move_to_end((thread_id, checkpoint_ns))
+            return entry.bases
+
+    def largest(self, thread_id: str, checkpoint_ns: str) -> list[Base]:
+        """Return the values that a read of the namespace best excludes."""
+        with self._lock:
+            entry = self.entries.get((thread_id, checkpoint_ns))
+            bases = entry.bases.values() if entry else ()
+        return nlargest(MAX_EXCLUDED, bases, key=_benefit)
+
+    def put(
+        self, thread_id: str, checkpoint_ns: str, checkpoint_id: str, bases: dict[str, Base]
+    ) -> None:
+        """Cache a checkpoint's values in place of those of another one of its namespace."""
+        size = 1024 + sum(1024 + len(base.value) for base in bases.values())
+        with self._lock:
+            self._discard((thread_id, checkpoint_ns))
+            self.entries[thread_id, checkpoint_ns] = Entry(checkpoint_id, bases, size)
+            self.bytes += size
+            while self.bytes > self._limit:
+                self._discard(next(iter(self.entries)))
+
+    def discard(self, thread_id: str, checkpoint_ns: str) -> None:
+        """Remove the values of a namespace."""
+        with self._lock:
+            self._discard((thread_id, checkpoint_ns))
+
+    def _discard(self, key: tuple[str, str]) -> None:
+        entry = self.entries.pop(key, None)
+        self.bytes -= entry.size if entry else 0
+
+
+def _benefit(base: Base) -> tuple[bool, int]:
+    return not base.is_removed, len(base.value)
+
+
+class Entry(NamedTuple):
+    """The cached values of a namespace."""
+
+    checkpoint_id: str
+    bases: dict[str, Base]
+    size: int

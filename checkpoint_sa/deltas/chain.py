@@ -1,0 +1,207 @@
+"""Chains that were read, and the values that are rebuilt from them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from checkpoint_sa.deltas.diff import InconsistentError, apply
+from checkpoint_sa.deltas.fingerprint import FINGERPRINT, body_digest, fingerprint, size_of
+from checkpoint_sa.errors import CorruptDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from hashlib import _Hash
+
+VALUE_SUFFIX = ":chain"
+"""At the end of the `type` of a value that is stored in a chain."""
+
+WRITE_SUFFIX = ":since"
+"""At the end of the `type` of a write that is stored as a delta."""
+
+ChainKey = tuple[str, str, str, str]
+"""thread_id, checkpoint_ns, channel, chain."""
+
+
+class Place(NamedTuple):
+    """The place of a value in a chain, and its fingerprint: a row of `checkpoint_blobs`."""
+
+    version: str
+    fingerprint: bytes
+    chain: str
+    position: int
+
+
+class Base(NamedTuple):
+    """A value in a chain against which a next one can be encoded."""
+
+    version: str
+    fingerprint: bytes
+    chain: str
+    position: int
+    chain_bytes: int
+    """The bytes of the chain's rows up to this one."""
+    value: bytes
+    body: _Hash
+    """See `body_digest`."""
+    is_removed: bool = False
+    """Whether the channel has no value any more; a later one may still resemble this."""
+
+    @property
+    def place(self) -> Place:
+        """The place of the value."""
+        return Place(*self[:4])
+
+
+class DeltaValue:
+    """A value that is stored in a chain, rebuilt when it is read; its length is the value's."""
+
+    def __init__(self, place: Place, base: Callable[[], Base]) -> None:
+        self.place = place
+        self.base = base
+        """Returns the value as a base; raises CorruptDataError."""
+
+    def __len__(self) -> int:
+        return size_of(self.place.fingerprint)
+
+    def read(self) -> bytes:
+        """Return the value.
+
+        Raises:
+            CorruptDataError: A row is missing, or the value isn't the one that was stored.
+        """
+        return self.base().value
+
+
+class DeltaWrite:
+    """A write that is stored as a delta against a value, rebuilt when it is read."""
+
+    def __init__(self, base: bytes | DeltaValue, blob: bytes) -> None:
+        self._base = base
+        self._fingerprint = blob[: FINGERPRINT.size]
+        self._delta = blob[FINGERPRINT.size :]
+
+    def __len__(self) -> int:
+        return size_of(self._fingerprint)
+
+    def read(self) -> bytes:
+        """Return the write.
+
+        Raises:
+            CorruptDataError: The value or the delta isn't the one that was stored.
+        """
+        base = self._base.read() if isinstance(self._base, DeltaValue) else self._base
+        value = bytearray(base)
+        with suppress(InconsistentError):  # the fingerprint tells
+            apply(value, self._delta)
+        if fingerprint(value) != self._fingerprint:
+            raise CorruptDataError(
+                "it is stored as the difference to its channel's value in the checkpoint, and that"
+                " value, or the difference, isn't the one that was stored"
+            )
+        return bytes(value)
+
+
+class Chain:
+    """The rows of a chain that were read, and the places of the values to rebuild."""
+
+    def __init__(self, key: ChainKey) -> None:
+        self.key = key
+        self.rows: dict[int, bytes] = {}
+        self.places: dict[int, Place] = {}
+        """By position."""
+        self._bases: dict[int, Base] = {}
+        self._error: CorruptDataError | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no row is missing up to the last value to rebuild."""
+        return all(position in self.rows for position in range(max(self.places) + 1))
+
+    def base(self, position: int) -> Base:
+        """Return a value; the first call rebuilds all values of the chain, in one pass.
+
+        Raises:
+            CorruptDataError: A row is missing, or the value isn't the one that was stored.
+        """
+        if not self._bases and self._error is None:
+            try:
+                self._rebuild()
+            except CorruptDataError as error:
+                self._error = error
+        if position not in self._bases and self._error is not None:
+            raise self._error
+        return self._bases[position]
+
+    def _rebuild(self) -> None:
+        value = bytearray()
+        chain_bytes = 0
+        for position in range(max(self.places) + 1):
+            row = self.rows.get(position)
+            if row is None:
+                raise self._corrupt(f"the row at position {position} is missing")
+            if position == 0:
+                value += row
+            else:
+                try:
+                    apply(value, row)
+                except InconsistentError:
+                    raise self._corrupt(f"the delta at position {position} doesn't fit") from None
+            chain_bytes += len(row)
+            place = self.places.get(position)
+            if place is not None:
+                body = body_digest(value)
+                if fingerprint(value, body) != place.fingerprint:
+                    raise self._corrupt(
+                        f"the value at position {position} has another fingerprint than the row of"
+                        f" checkpoint_blobs with version={place.version!r} names"
+                    )
+                self._bases[position] = Base(*place, chain_bytes, bytes(value), body)
+
+    def _corrupt(self, reason: str) -> CorruptDataError:
+        thread, namespace, channel, chain = self.key
+        return CorruptDataError(
+            f"A value can't be rebuilt: {reason}. Rows: checkpoint_deltas:"
+            f" thread_id={thread!r}, checkpoint_ns={namespace!r}, {channel=}, {chain=}."
+        )
+
+
+class Chains:
+    """The chains that some rows are part of.
+
+    Args:
+        cached: Values that aren't read again where a row of `checkpoint_blobs` names their place.
+    """
+
+    def __init__(self, cached: Iterable[Base] = ()) -> None:
+        self._cached = {base.place: base._replace(is_removed=False) for base in cached}
+        self._chains: dict[ChainKey, Chain] = {}
+
+    def _chain(self, key: ChainKey) -> Chain:
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = self._chains[key] = Chain(key)
+        return chain
+
+    def value(self, key: ChainKey, position: int, version: str, fingerprint: bytes) -> DeltaValue:
+        """Register a row of `checkpoint_blobs`, and return its value, to be rebuilt when read."""
+        place = Place(version, fingerprint, key[3], position)
+        cached = self._cached.get(place)
+        if cached is not None:
+            return DeltaValue(place, lambda: cached)
+        chain = self._chain(key)
+        chain.places[position] = place
+        return DeltaValue(place, partial(chain.base, position))
+
+    def add(self, key: ChainKey, position: int, data: bytes) -> None:
+        """Add a row of `checkpoint_deltas`."""
+        self._chain(key).rows[position] = data
+
+    def missing(self) -> list[tuple[str, str, str, str]]:
+        """Return the blob keys of the last values of the chains that lack rows."""
+        return [
+            (*chain.key[:3], chain.places[max(chain.places)].version)
+            for chain in self._chains.values()
+            if chain.places and not chain.is_complete
+        ]

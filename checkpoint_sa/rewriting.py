@@ -1,0 +1,187 @@
+"""Whole values that are stored as deltas, and back: the steps of `rewrite`.
+
+Like the repository, over a `Connection` that the caller opened and ends. Its functions see
+serialized bytes, never a state value.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
+
+from checkpoint_sa import engines, repository, writing
+from checkpoint_sa import statements as sql
+from checkpoint_sa.database import execute
+from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
+from checkpoint_sa.deltas.encoding import MIN_BYTES, TYPE_BYTES, OutdatedError, encode_value
+from checkpoint_sa.deltas.fingerprint import size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from checkpoint_sa.deltas.chain import Base
+    from checkpoint_sa.repository import AnyRow, BlobKey
+
+_BATCH_BYTES = 4 * 2**20
+_BATCH_VALUES = 200
+_THREADS = 100
+
+
+def steps(
+    thread_ids: Sequence[str] | None, *, to_deltas: bool
+) -> Generator[Callable[[Connection], Any], Any, int]:
+    """Yield the steps of `rewrite`, each for a transaction of its own; take what each returns.
+
+    Memory and transactions stay bounded: a step holds about 4 MB of values, or one value, and what
+    these are put together from. Returns how many values were rewritten.
+    """
+    total = 0
+    last = ""
+    while threads := thread_ids or (yield partial(_threads, after=last)):
+        for thread_id in threads:
+            values = yield partial(_values, thread_id=thread_id, to_deltas=to_deltas)
+            base: Base | None = None
+            channel: tuple[str, ...] = ()
+            for batch in _batches(values, to_deltas=to_deltas):
+                if batch[0][:3] != channel:
+                    channel, base = batch[0][:3], None
+                if to_deltas:
+                    count, base = yield partial(_to_deltas, keys=batch, base=base)
+                else:
+                    count = yield partial(_to_whole, keys=batch)
+                total += count
+            if not to_deltas:
+                for key in (yield partial(_changed_writes, thread_id=thread_id)):
+                    total += yield partial(_whole_writes, key=key)
+        if thread_ids is not None:
+            break
+        last = threads[-1]
+    return total
+
+
+def _threads(connection: Connection, after: str) -> list[str]:
+    found = connection.execute(sql.GET_THREADS, {"after": after, "size": _THREADS})
+    return [row.thread_id for row in found]
+
+
+def _values(connection: Connection, thread_id: str, *, to_deltas: bool) -> list[AnyRow]:
+    """List the values of a thread that are to be rewritten, in an order that suits."""
+    rows = connection.execute(sql.GET_VALUES, {"thread_id": thread_id}).all()
+    if to_deltas:
+        # A value that EncryptedSerializer wrote (its tag has a plus) shares nothing with another.
+        plain = (
+            row
+            for row in rows
+            if row.chain is None
+            and (row.size or 0) >= MIN_BYTES
+            and len(row.type.encode()) <= TYPE_BYTES
+            and "+" not in row.type
+        )
+        return sorted(plain, key=lambda row: (*row[:3], *_order(row.version)))
+    # From a chain's end, so that it can be freed behind.
+    return sorted(
+        (row for row in rows if row.chain is not None),
+        key=lambda row: (*row[:3], row.chain, -row.position),
+    )
+
+
+def _order(version: str) -> tuple[int, str]:
+    number = version.split(".", maxsplit=1)[0]
+    return (int(number) if number.isdecimal() else 0), version
+
+
+def _batches(values: Sequence[AnyRow], *, to_deltas: bool) -> Iterator[list[BlobKey]]:
+    for _, group in groupby(values, lambda row: (*row[:3], None if to_deltas else row.chain)):
+        batch: list[BlobKey] = []
+        size = 0
+        for row in group:
+            size += row.size if to_deltas else size_of(bytes(row.reference))
+            batch.append(row[:4])
+            if size >= _BATCH_BYTES or len(batch) >= _BATCH_VALUES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+
+def _to_deltas(
+    connection: Connection, keys: Sequence[BlobKey], base: Base | None
+) -> tuple[int, Base | None]:
+    """Store values of one channel in chains."""
+    if base is not None:
+        row: dict[str, Any] = dict(zip(sql.BLOB_KEY, keys[0], strict=True))
+        row |= {"chain": base.chain, "base_version": base.version, "base_blob": base.fingerprint}
+        try:
+            execute(connection, writing.lock_bases([row]))
+        except OutdatedError:
+            base = None
+    found = {row[:4]: row for row in connection.execute(sql.LOCK_VALUES, {"blob_keys": list(keys)})}
+    whole = [found[key] for key in keys if key in found and found[key].chain is None]
+    rows, base = engines.aside(connection, _encode, whole, base)
+    for delta in rows:
+        connection.execute(sql.PUT_DELTAS, writing.columns_of(sql.deltas, [delta]))
+        _update(connection, delta)
+    return len(rows), base
+
+
+def _encode(
+    values: Sequence[AnyRow], base: Base | None
+) -> tuple[list[dict[str, Any]], Base | None]:
+    rows = []
+    for value in values:
+        whole = {**value._mapping, "blob": bytes(value.blob)}  # noqa: SLF001 - a public name
+        row, base = encode_value(whole, base)
+        rows.append(row)
+    return rows, base
+
+
+def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
+    """Make values of one chain plain, each checked by its digest; free what isn't needed then."""
+    found = connection.execute(sql.GET_CHAINS, {"blob_keys": list(keys)})
+    chain_keys = {row[:4] for row in found}
+    repository.lock_chains(connection, chain_keys)
+    chains = Chains()
+    values = {}
+    for row in connection.execute(sql.LOCK_VALUES, {"blob_keys": list(keys)}):
+        if row.chain is not None:
+            values[row[:4]] = (
+                row.type,
+                chains.value((*row[:3], row.chain), row.position, row.version, bytes(row.blob)),
+            )
+    repository.complete_chains(connection, chains)
+    whole = engines.aside(connection, lambda: [value.read() for _, value in values.values()])
+    for (key, (kind, _)), blob in zip(values.items(), whole, strict=True):
+        plain = {"type": kind.removesuffix(VALUE_SUFFIX), "blob": blob}
+        named = dict(zip(sql.BLOB_KEY, key, strict=True))
+        _update(connection, named | plain | {"chain": None, "position": None})
+    repository.free_chains(connection, chain_keys)
+    return len(values)
+
+
+def _changed_writes(connection: Connection, thread_id: str) -> list[tuple[str, str, str]]:
+    """List the checkpoints that have writes stored as what changed."""
+    wanted = {"thread_id": thread_id, "pattern": f"%{WRITE_SUFFIX}"}
+    return [(thread_id, *row) for row in connection.execute(sql.GET_CHANGED_WRITES, wanted)]
+
+
+def _whole_writes(connection: Connection, key: tuple[str, str, str]) -> int:
+    """Make the writes of one checkpoint whole."""
+    stored = repository.get(connection, *key, known=())
+    changed = (
+        [write for write in stored.writes if isinstance(write.blob, DeltaWrite)] if stored else []
+    )
+    names = ("key_thread_id", "key_checkpoint_ns", "key_checkpoint_id")
+    for write in changed:
+        row = {"key_task_id": write.task_id, "key_idx": write.idx, "type": write.type}
+        row |= dict(zip(names, key, strict=True)) | {"blob": cast("DeltaWrite", write.blob).read()}
+        connection.execute(sql.REWRITE_WRITE, row)
+    return len(changed)
+
+
+def _update(connection: Connection, row: Mapping[str, Any]) -> None:
+    names = ("type", "blob", "chain", "position")
+    key = {f"key_{name}": row[name] for name in sql.BLOB_KEY}
+    connection.execute(sql.REWRITE_VALUE, key | {name: row[name] for name in names})

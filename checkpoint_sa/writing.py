@@ -1,0 +1,139 @@
+"""What is stored, as statements: no connection is used here, and nothing is sent.
+
+How many statements there are decides whether they need a transaction; see `Database.execute`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from checkpoint_sa import statements as sql
+from checkpoint_sa.database import Statement
+from checkpoint_sa.deltas.encoding import OutdatedError
+from checkpoint_sa.errors import ParentConflictError
+from checkpoint_sa.upsert import nests, selects
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection, CursorResult, Dialect, Table
+
+    from checkpoint_sa.codec import CheckpointRows
+
+TURN_CHANNEL = "__checkpoint_sa_turn__"
+_TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty"}
+"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it.
+
+Its bytes are others each time. A lock is local to a node of a cluster, which compares what two
+nodes have changed: a row that was locked and stayed as it was is no change.
+"""
+
+
+def put(dialect: Dialect, rows: CheckpointRows) -> list[Statement]:
+    """Return the statements that store a checkpoint and the values it brings: one, or up to five.
+
+    Executing them raises OutdatedError or IntegrityError where a value that is appended to was
+    deleted or has been appended to, or where a version in a chain is there already.
+    """
+    plain, deltas = rows.blobs, rows.deltas
+    if nests(dialect) and max(len(plain), len(deltas)) <= sql.AT_ONCE:
+        parameters = (
+            rows.checkpoint
+            | sql.several(plain, sql.OF_ALL_BLOBS)
+            | sql.several(deltas, sql.OF_ALL_BLOBS, "chained_")
+        )
+        return [Statement(sql.put_at_once(len(plain), len(deltas)), parameters)]
+    statements = _put_deltas(dialect, deltas) if deltas else []
+    if plain:
+        statements.append(Statement(sql.PUT_BLOBS, plain))
+    return [*statements, Statement(sql.PUT_CHECKPOINT, rows.checkpoint)]
+
+
+def _put_deltas(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Statement]:
+    if selects(dialect) and len(rows) <= sql.AT_ONCE:
+        parameters = sql.several(rows, sql.OF_ALL_BLOBS, "chained_")
+        deltas = [Statement(sql.put_deltas(len(rows)), parameters)]
+    else:
+        deltas = [*lock_bases(rows), Statement(sql.PUT_DELTAS, columns_of(sql.deltas, rows))]
+    return [*deltas, Statement(sql.PUT_CHAINED, columns_of(sql.blobs, rows))]
+
+
+def lock_bases(rows: Sequence[dict[str, Any]]) -> list[Statement]:
+    """Return the statement that locks the values to which rows are appended, if there are some.
+
+    Executing it raises OutdatedError where one of them isn't there any more.
+    """
+    bases = {
+        (row["channel"], row["base_version"], row["base_blob"]): row
+        for row in rows
+        if row["base_version"]
+    }
+    if not bases:
+        return []
+    found = list(bases.values())
+    wanted = {name: found[0][name] for name in ("thread_id", "checkpoint_ns")}
+    wanted["channels"] = sorted({row["channel"] for row in found})
+    wanted["chains"] = sorted({row["chain"] for row in found})
+    wanted["versions"] = sorted({row["base_version"] for row in found})
+
+    def check(result: CursorResult[Any]) -> None:
+        if bases.keys() - {(row.channel, row.version, bytes(row.blob)) for row in result}:
+            raise OutdatedError
+
+    return [Statement(sql.LOCK_BASES, wanted, check)]
+
+
+def columns_of(table: Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the columns of a table that rows have, which may have others."""
+    return [{column.name: row[column.name] for column in table.c} for row in rows]
+
+
+def put_writes(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Statement]:
+    """Return the statements that store a task's writes: one, or two where both kinds are there.
+
+    Special writes replace earlier ones, ordinary ones stay as first written.
+    """
+    statements = []
+    for special in (False, True):
+        same = [row for row in rows if (row["idx"] < 0) is special]
+        if 1 < len(same) <= sql.AT_ONCE and selects(dialect):
+            clause = sql.put_writes_at_once(len(same), special=special)
+            statements.append(Statement(clause, sql.several(same, sql.OF_ALL_WRITES)))
+        elif same:
+            statements.append(Statement(sql.REPLACE_WRITES if special else sql.PUT_WRITES, same))
+    return statements
+
+
+def expect_latest(checkpoint: Mapping[str, Any]) -> list[Statement]:
+    """Return the statements that wait for other writers, and check that a checkpoint goes on.
+
+    Two statements more for a put. Only writers that check take turns. Executing them raises
+    ParentConflictError where the parent of the checkpoint isn't the latest one.
+    """
+    namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
+    return [
+        Statement(sql.TAKE_TURN, {**namespace, **_TURN, "blob": uuid4().bytes}),
+        Statement(sql.GET_LATEST_ID, namespace, partial(_check_parent, checkpoint)),
+    ]
+
+
+def _check_parent(checkpoint: Mapping[str, Any], result: CursorResult[Any]) -> None:
+    latest, parent = result.scalar(), checkpoint["parent_checkpoint_id"]
+    if latest not in (parent, checkpoint["checkpoint_id"]):
+        raise ParentConflictError(
+            f"Checkpoint {checkpoint['checkpoint_id']!r} was made from {parent!r}, but the latest"
+            f" one is {latest!r} (thread_id={checkpoint['thread_id']!r},"
+            f" checkpoint_ns={checkpoint['checkpoint_ns']!r}). Another writer has gone on: read the"
+            " thread again, or use a saver without check_parent to fork it."
+        )
+
+
+def without_stored(connection: Connection, rows: CheckpointRows) -> CheckpointRows:
+    """Leave out the values that are there: a version is never stored twice."""
+    keys = [tuple(row[name] for name in sql.BLOB_KEY) for row in rows.deltas]
+    found = connection.execute(sql.GET_EXISTING, {"blob_keys": keys}) if keys else ()
+    there = {(row.channel, row.version) for row in found}
+    left = [row for row in rows.deltas if (row["channel"], row["version"]) not in there]
+    return rows._replace(deltas=left)

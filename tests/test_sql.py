@@ -1,0 +1,123 @@
+"""The SQL of the statements that every step of a graph sends, as text for a reader to see.
+
+    CHECKPOINT_SA_WRITE_SQL=1 python -m pytest tests/test_sql.py
+
+writes tests/sql anew. A change of the text that nobody meant fails here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import Insert
+from sqlalchemy import __version__ as sqlalchemy_version
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from checkpoint_sa import statements as sql
+from checkpoint_sa.types import Reach, reach
+from checkpoint_sa.upsert import nests, selects
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Dialect
+    from sqlalchemy.sql import ClauseElement
+
+_BEGIN_A_LINE = ("UNION ALL", "VALUES", "ON CONFLICT", "ON DUPLICATE KEY", "SELECT", "ORDER BY")
+
+_EXTRACTED = "JSON_EXTRACT(found.checkpoint, ?)"
+
+FOLDER = Path(__file__).parent / "sql"
+
+
+def dialects() -> Iterator[tuple[str, Dialect]]:
+    yield "sqlite", sqlite.dialect()
+    yield "postgresql", postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]
+    for name, version in (("mysql", (9, 7, 0)), ("mariadb", (10, 11, 0))):
+        dialect: Any = mysql.pymysql.dialect(is_mariadb=name == "mariadb")
+        dialect.name = name
+        dialect.server_version_info = version
+        yield name, dialect
+
+
+DIALECTS = dict(dialects())
+
+_PLAIN = ("thread_id", "checkpoint_ns", "channel", "version", "type", "blob")
+_KEYS: dict[Any, list[str]] = {
+    table: [column.name for column in table.c if column.name not in sql.DOCUMENTS]
+    for table in (sql.blobs, sql.writes, sql.deltas, sql.checkpoints)
+}
+"""The columns that a row gives a value for: documents are JSON text in another parameter."""
+
+
+def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
+    """Yield the statements of put, put_writes, get_tuple and a page of list."""
+    if nests(dialect):
+        yield "put: two values", sql.put_at_once(2, 0)
+        yield "put, incremental: one value whole, one as a delta", sql.put_at_once(1, 1)
+    else:
+        yield "put: values", sql.PUT_BLOBS
+        yield "put: checkpoint", sql.PUT_CHECKPOINT
+        if selects(dialect):
+            yield "put, incremental: the row of a chain", sql.put_deltas(1)
+        else:
+            yield "put, incremental: lock the values that are appended to", sql.LOCK_BASES
+            yield "put, incremental: the rows of chains", sql.PUT_DELTAS
+        yield "put, incremental: values in chains", sql.PUT_CHAINED
+    if selects(dialect):
+        yield "put_writes: two ordinary ones", sql.put_writes_at_once(2, special=False)
+        yield "put_writes: two special ones", sql.put_writes_at_once(2, special=True)
+    else:
+        yield "put_writes: ordinary ones", sql.PUT_WRITES
+        yield "put_writes: special ones", sql.REPLACE_WRITES
+    far = reach(dialect)
+    if far is Reach.NONE:
+        yield "get_tuple: the latest", sql.GET_LATEST_HEAD
+        yield "get_tuple: one", sql.GET_HEAD
+        yield "get_tuple: its parts, two values", sql.parts(2, chains=False)
+        yield "get_tuple, incremental: its parts, two values", sql.parts(2, chains=True)
+    else:
+        yield "get_tuple: the latest", sql.GET_LATEST[far, False]
+        yield "get_tuple: one", sql.GET_ONE[far, False]
+        yield "get_tuple, incremental: the latest", sql.GET_LATEST[far, True]
+    page = sql.page(
+        reach=far,
+        thread=True,
+        namespace=True,
+        checkpoint=False,
+        before=False,
+        filtered=False,
+        after=True,
+    )
+    yield "list: a page of a namespace", page
+    if far is Reach.NONE:
+        yield "list: the parts of a page", sql.GET_PARTS
+
+
+def text(dialect: Dialect) -> str:
+    blocks = []
+    for name, statement in hot(dialect):
+        keys = None
+        if isinstance(statement, Insert):
+            keys = _PLAIN if statement is sql.PUT_BLOBS else _KEYS[statement.table]
+        compiled = str(statement.compile(dialect=dialect, column_keys=keys))
+        for words in _BEGIN_A_LINE:
+            compiled = compiled.replace(f" {words} ", f"\n{words} ")
+        lines = (line.strip() for line in compiled.splitlines() if line.strip())
+        blocks.append("\n".join([f"-- {name}", *lines]) + ";\n")
+    return "\n".join(blocks)
+
+
+@pytest.mark.parametrize("name", list(DIALECTS))
+def test_the_sql_is_the_one_in_the_file(name: str) -> None:
+    file = FOLDER / f"{name}.sql"
+    found = text(DIALECTS[name])
+    if os.environ.get("CHECKPOINT_SA_WRITE_SQL"):
+        file.write_text(found)
+    expected = file.read_text()
+    if sqlalchemy_version.startswith("2.0"):  # it doesn't cast there
+        expected = expected.replace(f"CAST({_EXTRACTED} AS INTEGER)", _EXTRACTED)
+    assert found == expected
