@@ -53,6 +53,13 @@ def tests(session: nox.Session, sqlalchemy: str) -> None:
     session.run("python", "-m", "pytest", *session.posargs)
 
 
+@nox.session(default=False)
+def clusters(session: nox.Session) -> None:
+    """Run the tests that need clusters: Galera, Group Replication; arguments go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "-m", "cluster", "-n", "0", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types."""

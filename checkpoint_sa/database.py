@@ -197,7 +197,7 @@ class Database:
         if self._connection is not None:
             with engines.joined(self._connection, schema=self.schema):
                 return function(self._connection, *args, **kwargs)
-        with self._once.connect() as connection:
+        with engines.connected(self._once) as connection:
             return function(connection, *args, **kwargs)
 
     def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -208,7 +208,7 @@ class Database:
                 engines.begin_write(self._connection)
                 with self._connection.begin_nested():
                     return function(self._connection, *args, **kwargs)
-        with self._writing.connect() as connection, engines.writes(connection):
+        with engines.connected(self._writing) as connection, engines.writes(connection):
             return function(connection, *args, **kwargs)
 
     def _verify(self) -> None:

@@ -490,23 +490,33 @@ class Fault(Enum):
     LOST = "the connection was lost"
     CONFLICT = "the database ended the transaction for another one's sake"
     UNREACHABLE = "the server can't be reached"
+    STANDBY = "the server takes no writes: it is a standby, or read-only"
 
 
 _FAULTS: dict[object, Fault] = {
     # SQLSTATEs: serialization failure, deadlock, lock_timeout
     **dict.fromkeys(("40001", "40P01", "55P03"), Fault.CONFLICT),
-    # MySQL's numbers: record changed since the snapshot, lock wait timeout, deadlock
-    **dict.fromkeys((1020, 1205, 1213), Fault.CONFLICT),
+    # MySQL's numbers: record changed since the snapshot, lock wait timeout, deadlock; and at COMMIT
+    # on a cluster, where another node was first: an error there, rolled back by a plugin
+    **dict.fromkeys((1020, 1205, 1213, 1180, 3101), Fault.CONFLICT),
     # backend terminated, server crashed, idle timeouts; connection exceptions
     **dict.fromkeys(("57P01", "57P02", "57P05", "25P03"), Fault.LOST),
     **dict.fromkeys(("08000", "08003", "08006", "08007", "08P01"), Fault.LOST),
-    # shutdown, interrupted (MySQL's answer to KILL and KILL QUERY alike, not to a time limit),
-    # killed, gone away, lost, idle timeout
-    **dict.fromkeys((1053, 1317, 1927, 2006, 2013, 2055, 4031), Fault.LOST),
-    # starting up or shutting down, too many connections, can't connect
+    # shutdown, a packet that didn't arrive, interrupted (MySQL's answer to KILL and KILL QUERY
+    # alike, not to a time limit), killed, gone away, lost, idle timeout
+    **dict.fromkeys((1053, 1158, 1317, 1927, 2006, 2013, 2055, 4031), Fault.LOST),
+    # starting up or shutting down, too many connections, can't connect; a node of Galera's without
+    # the others, a proxy without a server, a member that has left Group Replication (offline mode)
     **dict.fromkeys(("57P03", "53300", "08001", "08004"), Fault.UNREACHABLE),
-    **dict.fromkeys((1040, 1203, 2002, 2003), Fault.UNREACHABLE),
+    **dict.fromkeys((1040, 1203, 2002, 2003, 1047, 1429, 3032), Fault.UNREACHABLE),
+    # read-only transaction; --read-only, --super-read-only (and other options, which don't concern
+    # our statements), InnoDB is read-only
+    **dict.fromkeys(("25006", 1290, 1836), Fault.STANDBY),
 }
+
+
+_ELSEWHERE = (Fault.UNREACHABLE, Fault.STANDBY)
+"""The same operation may work on another server, which the same address leads to."""
 
 
 def code(error: Exception) -> object:
@@ -531,6 +541,23 @@ def fault(error: Exception) -> Fault | None:
     if is_bare and error.statement is None and getattr(error.orig, "sqlstate", "") is None:
         return Fault.UNREACHABLE
     return None
+
+
+@contextmanager
+def connected(engine: Engine) -> Iterator[Connection]:
+    """Connect for one operation; where the server is no use any more, so are its connections.
+
+    A pool would give them out again for as long as they are open, and never ask the address anew.
+    """
+    with engine.connect() as connection:
+        try:
+            yield connection
+        except DBAPIError as error:
+            if fault(error) in _ELSEWHERE and not connection.invalidated:
+                # As SQLAlchemy does when one is lost: others of the pool that are as old go too.
+                engine.pool._invalidate(connection.connection, error)  # noqa: SLF001
+                connection.invalidate(error)
+            raise
 
 
 # Sizes
@@ -616,10 +643,16 @@ def migration_lock(connection: Connection, *, seconds: float = LOCK_SECONDS) -> 
         _poll(connection, func.pg_try_advisory_lock(_LOCK_NUMBER), seconds, end=True)
         release = select(func.pg_advisory_unlock(_LOCK_NUMBER))
     elif family in MYSQL_FAMILY:
+        from checkpoint_sa import clusters  # noqa: PLC0415 - it imports this module
+
+        if reads := clusters.current_reads(connection):
+            with clusters.right_to_migrate(connection, reads, seconds):
+                yield
+            return
         # Names are the server's, not a database's.
         name = func.concat(_LOCK_NAME, func.left(func.sha2(func.database(), 256), 32))
         if connection.scalar(select(func.get_lock(name, seconds))) != 1:
-            raise _locked(seconds, _mysql_holder(connection, name))
+            raise locked(seconds, _mysql_holder(connection, name))
         release = select(func.release_lock(name))
     else:
         yield
@@ -690,7 +723,7 @@ def _lock_file(connection: Connection, seconds: float) -> None:
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
     except OperationalError as error:
         connection.rollback()
-        raise _locked(
+        raise locked(
             seconds, f"the process that writes to {connection.engine.url.database} (fuser shows it)"
         ) from error
     finally:
@@ -701,7 +734,7 @@ def _poll(connection: Connection, lock: ColumnElement[bool], seconds: float, *, 
     deadline = time.monotonic() + seconds
     while not connection.scalar(select(lock)):
         if time.monotonic() > deadline:
-            raise _locked(seconds, _postgresql_holder(connection))
+            raise locked(seconds, _postgresql_holder(connection))
         if end:
             connection.rollback()
         pause(connection, _PAUSE)
@@ -783,7 +816,8 @@ def _mysql_holder(connection: Connection, name: ColumnElement[str]) -> str:
     return f"connection {holder}{who}; KILL {holder} ends it"
 
 
-def _locked(seconds: float, holder: str) -> SchemaError:
+def locked(seconds: float, holder: str) -> SchemaError:
+    """Return the error of who waited in vain for the right to migrate."""
     return SchemaError(
         f"Another session has held the right to migrate this database for {seconds:g} seconds:"
         f" {holder or 'it has just ended'}. Wait until it is done, or end it, and try again."

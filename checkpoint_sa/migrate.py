@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import LargeBinary
 
-from checkpoint_sa import engines
+from checkpoint_sa import clusters, engines
 from checkpoint_sa.errors import ConfigurationError, SchemaError
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def include_object(  # noqa: PLR0913 - Alembic's hook
     """
     from checkpoint_sa.models import metadata  # noqa: PLC0415 - imports the ORM
 
-    ours = {*metadata.tables, VERSION_TABLE}
+    ours = {*metadata.tables, VERSION_TABLE, clusters.LOCK_TABLE}
     return kind != "table" or name not in ours or getattr(item, "schema", None) != schema
 
 

@@ -41,6 +41,9 @@ _slow_log = logging.getLogger("checkpoint_sa.slow")
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
+_AT_FIRST = (engines.Fault.UNREACHABLE, engines.Fault.STANDBY)
+"""What isn't waited for before the saver has worked once."""
+
 
 class Metrics(NamedTuple):
     """Counts of a saver's operations since it was made, its clones included; see `metrics`."""
@@ -131,12 +134,12 @@ class Operation:
         Args:
             error: What ended the attempt.
             has_worked: Whether the saver has reached its database before. If not, a server that
-                can't be reached is more likely a wrong address.
+                can't be reached or takes no writes is more likely a wrong address.
         """
         fault = engines.fault(error)
         if fault is None or self._seconds <= 0:
             return None
-        if fault is engines.Fault.UNREACHABLE and not has_worked:
+        if fault in _AT_FIRST and not has_worked:
             return None
         now = time.monotonic()
         self._deadline = self._deadline or now + self._seconds

@@ -122,7 +122,7 @@ def _part(document: Column[Any], name: str) -> ColumnElement[str]:
 # Writing. Blobs are never changed: a version names one value.
 
 PUT_BLOBS = Upsert(blobs)
-TAKE_TURN = Upsert(blobs, update=("type",))
+TAKE_TURN = Upsert(blobs, update=("blob",))
 PUT_CHECKPOINT = Upsert(
     checkpoints, update=("type", "checkpoint", "metadata", "run_id", "exact")
 ).values(

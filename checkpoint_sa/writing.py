@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from checkpoint_sa import statements as sql
 from checkpoint_sa.database import Statement
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from checkpoint_sa.rows import CheckpointRows
 
 TURN_CHANNEL = "__checkpoint_sa_turn__"
-_TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty", "blob": b""}
-"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it."""
+_TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty"}
+"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it.
+
+Its bytes are others each time. A lock is local to a node of a cluster, which compares what two
+nodes have changed: a row that was locked and stayed as it was is no change.
+"""
 
 
 def put(dialect: Dialect, rows: CheckpointRows) -> list[Statement]:
@@ -109,7 +114,7 @@ def expect_latest(checkpoint: Mapping[str, Any]) -> list[Statement]:
     """
     namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
     return [
-        Statement(sql.TAKE_TURN, namespace | _TURN),
+        Statement(sql.TAKE_TURN, {**namespace, **_TURN, "blob": uuid4().bytes}),
         Statement(sql.GET_LATEST_ID, namespace, partial(_check_parent, checkpoint)),
     ]
 

