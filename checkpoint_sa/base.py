@@ -355,7 +355,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         rows = self._offload(
-            partial(codec.weigh, checkpoint["channel_values"]),
+            partial(codec.estimate_size, checkpoint["channel_values"]),
             codec.dump_checkpoint,
             self.serde,
             config,
@@ -445,7 +445,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, path: str
     ) -> None:
         rows: Sequence[dict[str, Any]] = self._offload(
-            partial(codec.weigh, writes),
+            partial(codec.estimate_size, writes),
             codec.dump_writes,
             self.serde,
             config,
@@ -513,7 +513,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         await self._acall(self._copy_thread, source_thread_id, target_thread_id)
 
     def _copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        source, target = codec.copied(self.serde, source_thread_id, target_thread_id)
+        source, target = codec.check_copyable(self.serde, source_thread_id, target_thread_id)
         empty: set[str] = set()
         self.database.write("copy_thread", repository.copy_thread, source, target, empty)
 

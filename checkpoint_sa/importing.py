@@ -474,8 +474,8 @@ def _write(found: RowMapping) -> dict[str, Any]:
     thread, namespace, checkpoint_id = codec.address(
         _place(found, _text(found, "checkpoint_id")), needs_checkpoint=True
     )
-    task = codec.key("task_id", _text(found, "task_id"), models.TASK_ID_BYTES)
-    codec.fits(
+    task = codec.validate_id("task_id", _text(found, "task_id"), models.TASK_ID_BYTES)
+    codec.check_key_size(
         thread_id=thread,
         checkpoint_ns=namespace,
         checkpoint_id=cast("str", checkpoint_id),
@@ -490,10 +490,10 @@ def _write(found: RowMapping) -> dict[str, Any]:
         "checkpoint_id": checkpoint_id,
         "task_id": task,
         "idx": found["idx"],
-        "channel": codec.key("channel", _text(found, "channel"), models.CHANNEL_BYTES),
-        "type": codec.key("type", kind, models.TYPE_BYTES),
+        "channel": codec.validate_id("channel", _text(found, "channel"), models.CHANNEL_BYTES),
+        "type": codec.validate_id("type", kind, models.TYPE_BYTES),
         "blob": _checked(kind, found["blob"]),
-        "task_path": codec.key("task_path", _text(found, "task_path"), 2**24 - 1),
+        "task_path": codec.validate_id("task_path", _text(found, "task_path"), 2**24 - 1),
     }
 
 
