@@ -36,7 +36,7 @@ from sqlalchemy import create_engine, inspect, text
 from typing_extensions import TypedDict
 
 from checkpoint_sa import SQLAlchemySaver
-from checkpoint_sa.engines import make_engine
+from checkpoint_sa.engine.engines import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from checkpoint_sa import engines, migrate
+from checkpoint_sa import migrate
 from checkpoint_sa.base import BaseSaver
+from checkpoint_sa.engine import engines, transactions
+from checkpoint_sa.engine.retry import RETRY_SECONDS
 from checkpoint_sa.errors import ConfigurationError
-from checkpoint_sa.retry import RETRY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -126,7 +127,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
                 check_parent=check_parent,
             )
             # As people expect an engine to be.
-            saver.bind = AsyncEngine(engines.transactional(engine.sync_engine))
+            saver.bind = AsyncEngine(transactions.transactional(engine.sync_engine))
             yield saver
         finally:
             await engine.dispose()

@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from checkpoint_sa.database import Statement
+    from checkpoint_sa.engine.retry import Metrics
     from checkpoint_sa.overview import ThreadSummary
     from checkpoint_sa.retention import Deleted, Moment, Report
-    from checkpoint_sa.retry import Metrics
     from checkpoint_sa.rows import CheckpointRows, Stored
 
 P = ParamSpec("P")

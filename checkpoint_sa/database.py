@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import NullPool
 
-from checkpoint_sa import engines, migrate, retry, turns
+from checkpoint_sa import migrate
+from checkpoint_sa.engine import engines, limits, queues, retry, transactions, waiting
 from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.upsert import rewrites
 
@@ -52,7 +53,7 @@ def execute(connection: Connection, statements: Sequence[Statement]) -> None:
     Raises:
         ValueTooLargeError: A value is larger than the server takes; nothing was sent.
     """
-    engines.check_size(connection, (row for statement in statements for row in statement.rows))
+    limits.check_size(connection, (row for statement in statements for row in statement.rows))
     for statement in statements:
         result = connection.execute(statement.clause, statement.parameters)
         if statement.check is not None:
@@ -88,9 +89,11 @@ class Database:
         self.dialect = bind.dialect
         self.loop = _running_loop() if bind.dialect.is_async else None
         """The event loop that uses an async engine."""
-        self.lock: AbstractContextManager[object] = engines.lock_for(bind) or nullcontext()
+        self.lock: AbstractContextManager[object] = (
+            queues.shared_connection_lock(bind) or nullcontext()
+        )
         """Held while a single connection, which many share, is used."""
-        self._queue = engines.queue_for(bind) or nullcontext()
+        self._queue = queues.sqlite_writer_lock(bind) or nullcontext()
         self._turns: AbstractContextManager[object] = nullcontext()
         self._owner = bind
         self._verified = False
@@ -98,13 +101,15 @@ class Database:
         self._commits_at_once = False
         if isinstance(bind, Engine):
             engines.check_engine(bind)
-            self._turns = turns.of(bind)
+            self._turns = queues.pool_queue(bind)
             engine = engines.in_schema(bind, schema)
-            self._once = engines.at_once(engine)
-            self._writing = engines.writing(engine)
-            self._commits_at_once = engines.is_autocommit(self._once) and not engines.begins(engine)
+            self._once = transactions.autocommit_engine(engine)
+            self._writing = transactions.transaction_engine(engine)
+            self._commits_at_once = transactions.is_autocommit(
+                self._once
+            ) and not transactions.has_begin_listener(engine)
         else:
-            engines.check_connection(bind)
+            transactions.check_connection(bind)
             self._connection = bind
 
     @property
@@ -189,26 +194,29 @@ class Database:
                     pause = operation.pause(error, has_worked=self._verified)
                     if pause is None:
                         raise
-                engines.pause(self._owner, pause)
+                waiting.pause(self._owner, pause)
 
     def _read_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if not self._verified:
             self._verify()
         if self._connection is not None:
-            with engines.joined(self._connection, schema=self.schema):
+            with transactions.using_schema(self._connection, schema=self.schema):
                 return function(self._connection, *args, **kwargs)
-        with engines.connected(self._once) as connection:
+        with transactions.connected(self._once) as connection:
             return function(connection, *args, **kwargs)
 
     def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if not self._verified:
             self._verify()
         if self._connection is not None:
-            with engines.joined(self._connection, schema=self.schema):
-                engines.begin_write(self._connection)
+            with transactions.using_schema(self._connection, schema=self.schema):
+                transactions.begin_write(self._connection)
                 with self._connection.begin_nested():
                     return function(self._connection, *args, **kwargs)
-        with engines.connected(self._writing) as connection, engines.writes(connection):
+        with (
+            transactions.connected(self._writing) as connection,
+            transactions.write_transaction(connection),
+        ):
             return function(connection, *args, **kwargs)
 
     def _verify(self) -> None:

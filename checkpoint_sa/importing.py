@@ -18,10 +18,11 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import codec, engines, models, msgpack, peers, raw, transfer
+from checkpoint_sa import codec, models, msgpack, peers, raw, transfer
 from checkpoint_sa import statements as sql
 from checkpoint_sa.aio import AsyncSQLAlchemySaver
 from checkpoint_sa.encryption import AESGCMSerializer
+from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.errors import (
     ConfigurationError,
     CorruptDataError,
@@ -174,7 +175,7 @@ def _engine(source: AsyncEngine | Engine | URL | str) -> Iterator[Engine]:
 @contextmanager
 def _snapshot(engine: Engine) -> Iterator[Connection]:
     """Open a connection whose statements all see the same rows."""
-    with engines.transactional(engine).connect() as connection:
+    with transactions.transactional(engine).connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN")
         else:

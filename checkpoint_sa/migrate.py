@@ -26,7 +26,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 from sqlalchemy.types import LargeBinary
 
-from checkpoint_sa import clusters, engines
+from checkpoint_sa.engine import clusters, engines, locks, transactions
+from checkpoint_sa.engine.locks import migration_lock
 from checkpoint_sa.errors import ConfigurationError, SchemaError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "downgrade",
     "include_object",
     "ini_path",
+    "migration_lock",
     "sql",
     "upgrade",
     "verify",
@@ -73,7 +75,7 @@ _APPLICATION_TABLE = "alembic_version"
 """Where our revision stands when an application runs our revisions as a branch of its own."""
 
 _PREFIX = "checkpoint_sa_"
-_LOCK_SECONDS = engines.LOCK_SECONDS
+_LOCK_SECONDS = locks.LOCK_SECONDS
 
 _QUESTIONS = ("current", "verify")
 """What changes nothing, and makes no file either."""
@@ -307,12 +309,12 @@ def _migrate(  # noqa: PLR0913
     config = _config(connection=connection, schema=schema, lock_timeout=seconds)
     run = partial(_alembic, partial(getattr(command, action), config, revision))
     if joins:
-        engines.check_connection(connection)
-        engines.join_migration(connection, seconds=seconds)
+        transactions.check_connection(connection)
+        locks.join_migration(connection, seconds=seconds)
         run()
         _tell_of_rollback(connection, action)
     else:
-        with engines.migration_lock(connection, seconds=seconds):
+        with migration_lock(connection, seconds=seconds):
             run()
 
 
@@ -480,7 +482,7 @@ def on_connection(
     if isinstance(bind, Connection):
         return function(bind)
     if isinstance(bind, Engine):
-        with engines.transactional(bind).connect() as connection:
+        with transactions.transactional(bind).connect() as connection:
             return function(connection)
     if not isinstance(bind, URL | str):
         raise ConfigurationError(
@@ -508,7 +510,9 @@ async def _acall(
     if isinstance(bind, AsyncConnection):
         return await bind.run_sync(function)
     if isinstance(bind, AsyncEngine):
-        async with AsyncEngine(engines.transactional(bind.sync_engine)).connect() as connection:
+        async with AsyncEngine(
+            transactions.transactional(bind.sync_engine)
+        ).connect() as connection:
             return await connection.run_sync(function)
     if not isinstance(bind, URL | str):
         raise ConfigurationError(

@@ -6,8 +6,8 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from checkpoint_sa import engines
 from checkpoint_sa import statements as sql
+from checkpoint_sa.engine import engines
 from checkpoint_sa.retention import time_of_id, time_said
 from checkpoint_sa.rows import Stored, versions_of
 

@@ -10,8 +10,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from checkpoint_sa import codec, engines
+from checkpoint_sa import codec
 from checkpoint_sa import statements as sql
+from checkpoint_sa.engine import limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,7 @@ def store(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) 
     Raises:
         ValueTooLargeError: The server doesn't take one of them.
     """
-    engines.check_size(connection, rows)
+    limits.check_size(connection, rows)
     connection.execute(sql.STORE_ROWS[table], list(rows))
 
 

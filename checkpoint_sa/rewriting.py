@@ -10,12 +10,13 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from checkpoint_sa import engines, repository, writing
+from checkpoint_sa import repository, writing
 from checkpoint_sa import statements as sql
 from checkpoint_sa.database import execute
 from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
 from checkpoint_sa.deltas.encoding import MIN_BYTES, TYPE_BYTES, OutdatedError, encode_value
 from checkpoint_sa.deltas.fingerprint import size_of
+from checkpoint_sa.engine import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -120,7 +121,7 @@ def _to_deltas(
             base = None
     found = {row[:4]: row for row in connection.execute(sql.LOCK_VALUES, {"blob_keys": list(keys)})}
     whole = [found[key] for key in keys if key in found and found[key].chain is None]
-    rows, base = engines.aside(connection, _encode, whole, base)
+    rows, base = waiting.offload(connection, _encode, whole, base)
     for delta in rows:
         connection.execute(sql.PUT_DELTAS, writing.columns_of(sql.deltas, [delta]))
         _update(connection, delta)
@@ -152,7 +153,7 @@ def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
                 chains.value((*row[:3], row.chain), row.position, row.version, bytes(row.blob)),
             )
     repository.complete_chains(connection, chains)
-    whole = engines.aside(connection, lambda: [value.read() for _, value in values.values()])
+    whole = waiting.offload(connection, lambda: [value.read() for _, value in values.values()])
     for (key, (kind, _)), blob in zip(values.items(), whole, strict=True):
         plain = {"type": kind.removesuffix(VALUE_SUFFIX), "blob": blob}
         named = dict(zip(sql.BLOB_KEY, key, strict=True))

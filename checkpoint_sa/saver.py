@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from checkpoint_sa import engines, migrate
+from checkpoint_sa import migrate
 from checkpoint_sa.base import BaseSaver
+from checkpoint_sa.engine import engines, transactions
+from checkpoint_sa.engine.retry import RETRY_SECONDS
 from checkpoint_sa.errors import ConfigurationError
-from checkpoint_sa.retry import RETRY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ class SQLAlchemySaver(BaseSaver):
                 retry_seconds=retry_seconds,
                 check_parent=check_parent,
             )
-            saver.bind = engines.transactional(engine)  # as people expect an engine to be
+            saver.bind = transactions.transactional(engine)  # as people expect an engine to be
             yield saver
         finally:
             engine.dispose()

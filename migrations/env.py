@@ -15,7 +15,8 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import MetaData
 
-from checkpoint_sa import engines, migrate
+from checkpoint_sa import migrate
+from checkpoint_sa.engine import engines, locks
 from checkpoint_sa.errors import CheckpointError
 from checkpoint_sa.models import metadata
 
@@ -100,12 +101,12 @@ def _run_command() -> None:
     if context.is_offline_mode():
         _write_script(engines.dialect_of(_url()), schema)
         return
-    seconds = float(_given("lock_timeout") or engines.LOCK_SECONDS)
+    seconds = float(_given("lock_timeout") or locks.LOCK_SECONDS)
 
     def migrate_alone(connection: Connection) -> None:
         if _is_upgrade_to_head() and migrate.is_later(connection, schema):
             return  # `alembic upgrade head` of the release before, after a rollback
-        with engines.migration_lock(connection, seconds=seconds):
+        with locks.migration_lock(connection, seconds=seconds):
             _migrate(connection, schema, seconds)
 
     migrate.on_connection("upgrade", _url(), migrate_alone)
@@ -122,7 +123,7 @@ def _is_upgrade_to_head() -> bool:
 def _run() -> None:
     given = config.attributes
     if "connection" in given:
-        seconds = given.get("lock_timeout", engines.LOCK_SECONDS)
+        seconds = given.get("lock_timeout", locks.LOCK_SECONDS)
         _migrate(given["connection"], given.get("schema"), seconds)
     elif "dialect" in given:
         _write_script(given["dialect"], given.get("schema"))

@@ -24,7 +24,7 @@ from sqlalchemy import select
 from stores import id_of, thread
 
 from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite, SQLAlchemySaver
-from checkpoint_sa.engines import make_engine
+from checkpoint_sa.engine.engines import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

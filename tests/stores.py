@@ -20,7 +20,8 @@ from checkpoint_sa import (
     SQLAlchemySaver,
     testing,
 )
-from checkpoint_sa.engines import make_async_engine, make_engine, transactional
+from checkpoint_sa.engine.engines import make_async_engine, make_engine
+from checkpoint_sa.engine.transactions import transactional
 from checkpoint_sa.testing import id_of, thread
 from checkpoint_sa.testing.store import Listed, Saver, Summaries
 

@@ -11,8 +11,9 @@ from databases import bare_store, on_connection
 from sqlalchemy import URL
 from stores import KINDS, Store
 
-from checkpoint_sa import engines, migrate
+from checkpoint_sa import migrate
 from checkpoint_sa.cli import main
+from checkpoint_sa.engine import engines, locks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +106,7 @@ def test_nothing_is_dropped_by_accident(url: str, capsys: Captured) -> None:
 
 
 def test_a_lock_that_cannot_be_had(url: str, capsys: Captured) -> None:
-    with engines.make_engine(url).connect() as connection, engines.migration_lock(connection):
+    with engines.make_engine(url).connect() as connection, locks.migration_lock(connection):
         assert main(["upgrade", "--url", url, "--lock-timeout", "0.2"]) == SCHEMA
     assert "Another session" in capsys.readouterr().err
 

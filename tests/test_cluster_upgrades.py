@@ -16,7 +16,8 @@ from conftest import found_or_skipped
 from sqlalchemy import make_url
 from upgrading import APPLYING, STOPS
 
-from checkpoint_sa import SchemaError, clusters, migrate
+from checkpoint_sa import SchemaError, migrate
+from checkpoint_sa.engine import clusters
 
 if TYPE_CHECKING:
     from clusters import Cluster, GroupReplication

@@ -25,7 +25,7 @@ from checkpoint_sa import (
     SQLAlchemySaver,
     ThreadExistsError,
 )
-from checkpoint_sa.engines import make_engine
+from checkpoint_sa.engine.engines import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

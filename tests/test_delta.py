@@ -23,7 +23,7 @@ from stores import KINDS, Store, id_of, thread
 from typing_extensions import TypedDict
 
 from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite, SQLAlchemySaver
-from checkpoint_sa.engines import make_engine
+from checkpoint_sa.engine.engines import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

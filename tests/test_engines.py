@@ -20,7 +20,7 @@ from checkpoint_sa import (
     SQLAlchemySaver,
     ValueTooLargeError,
 )
-from checkpoint_sa.engines import make_async_engine, make_engine, parse_url
+from checkpoint_sa.engine.engines import make_async_engine, make_engine, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable

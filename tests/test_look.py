@@ -29,12 +29,12 @@ from checkpoint_sa import (
     InvalidInputError,
     SQLAlchemySaver,
     ThreadSummary,
-    engines,
     overview,
     statements,
 )
 from checkpoint_sa.cli import DATA, DONE, USAGE, main, parser, terminal
 from checkpoint_sa.cli.look import drawn
+from checkpoint_sa.engine import engines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,8 @@ from sqlalchemy.pool import NullPool
 from stores import KINDS, Store
 from test_migration_adoption import structure
 
-from checkpoint_sa import ConfigurationError, SchemaError, engines, metadata, migrate
+from checkpoint_sa import ConfigurationError, SchemaError, metadata, migrate
+from checkpoint_sa.engine import locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,7 +248,7 @@ def migrating(store: Store) -> Iterator[str]:
         }[connection.dialect.name]
         name = str(connection.scalar(text(question)))
         connection.rollback()
-        with engines.migration_lock(connection):
+        with locks.migration_lock(connection):
             yield name
 
 

@@ -32,7 +32,7 @@ KILLED_UPGRADES = """
 import os, signal, sys
 import alembic.command
 from sqlalchemy import event
-from checkpoint_sa import engines, migrate
+from checkpoint_sa import migrate
 
 QUESTIONS = ("SELECT", "SHOW", "PRAGMA", "DESCRIBE")
 

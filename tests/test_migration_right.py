@@ -16,7 +16,8 @@ from sqlalchemy import inspect, text
 from sqlalchemy.pool import QueuePool
 from stores import KINDS, Store
 
-from checkpoint_sa import SchemaError, clusters, engines, migrate
+from checkpoint_sa import SchemaError, migrate
+from checkpoint_sa.engine import clusters, locks, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,10 +92,10 @@ def test_the_row_of_one_that_lives_is_not_and_says_whose_it_is(as_cluster: Store
     began, ends = threading.Event(), threading.Event()
 
     def hold(connection: Connection) -> None:
-        with engines.migration_lock(connection):
+        with locks.migration_lock(connection):
             began.set()
             while not ends.is_set():
-                engines.pause(connection, 0.05)
+                waiting.pause(connection, 0.05)
             connection.execute(text("SELECT 1"))
 
     with ThreadPoolExecutor(1) as pool:
@@ -115,12 +116,12 @@ def test_the_row_of_one_that_lives_is_not_and_says_whose_it_is(as_cluster: Store
 @on_mysql_family
 def test_who_has_lost_the_row_sends_no_statement_any_more(as_cluster: Store) -> None:
     def lose(connection: Connection) -> None:
-        with engines.migration_lock(connection):
+        with locks.migration_lock(connection):
             connection.execute(text("SELECT 1"))
             with connection.engine.connect() as thief:
                 thief.execute(text(f"UPDATE {clusters.LOCK_TABLE} SET holder = 'thief'"))
                 thief.commit()
-            engines.pause(connection, 1.5)
+            waiting.pause(connection, 1.5)
             with pytest.raises(SchemaError, match="others may have gone on in its place"):
                 connection.execute(text("CREATE TABLE not_this (id INTEGER)"))
 

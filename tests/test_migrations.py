@@ -25,6 +25,7 @@ from checkpoint_sa import (
     SQLAlchemySaver,
     migrate,
 )
+from checkpoint_sa.engine import locks
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -293,9 +294,8 @@ def test_a_password_with_percent_signs_works(bare_store: Store) -> None:
 
 @on_each_engine
 def test_the_alembic_command_says_whom_to_wait_for(bare_store: Store) -> None:
-    from checkpoint_sa import engines  # noqa: PLC0415
 
-    with bare_store.engine.connect() as connection, engines.migration_lock(connection):
+    with bare_store.engine.connect() as connection, locks.migration_lock(connection):
         result = alembic("upgrade", "head", url=bare_store.url, x="lock_timeout=0.5")
     assert result.returncode != 0
     assert "Another session has held the right" in result.stdout + result.stderr

@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from stores import Store, thread
 
-from checkpoint_sa import InvalidInputError, ThreadExistsError, retry
+from checkpoint_sa import InvalidInputError, ThreadExistsError
+from checkpoint_sa.engine import retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

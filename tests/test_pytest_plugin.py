@@ -15,7 +15,8 @@ from databases import SYNC
 from sqlalchemy import Engine, create_engine, event, inspect, text
 from stores import KINDS, Kind
 
-from checkpoint_sa import ConfigurationError, engines
+from checkpoint_sa import ConfigurationError
+from checkpoint_sa.engine import engines
 from checkpoint_sa.testing import databases
 
 if TYPE_CHECKING:

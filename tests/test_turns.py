@@ -16,8 +16,9 @@ from stores import Store, thread
 from test_faults import ids, put
 from test_trouble import opened
 
-from checkpoint_sa import SQLAlchemySaver, turns
-from checkpoint_sa.engines import make_engine
+from checkpoint_sa import SQLAlchemySaver
+from checkpoint_sa.engine import queues
+from checkpoint_sa.engine.engines import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +110,7 @@ def test_a_pool_whose_connections_others_hold_is_used_to_its_overflow(tmp_path: 
         begin = time.monotonic()
         for _ in range(100):
             saver.get_tuple(thread())
-        assert time.monotonic() - begin < 100 * turns._LOOK_SECONDS  # noqa: SLF001
+        assert time.monotonic() - begin < 100 * queues._LOOK_SECONDS  # noqa: SLF001
     engine.dispose()
 
 
@@ -165,18 +166,18 @@ def test_a_task_that_is_cancelled_gives_its_turn_to_the_next(store: Store) -> No
 def test_a_queue_goes_with_its_engine(tmp_path: Path) -> None:
     engine = make_engine(f"sqlite:///{tmp_path / 'a.db'}")
     SQLAlchemySaver(engine)
-    before = len(turns._queues)  # noqa: SLF001
+    before = len(queues._queues)  # noqa: SLF001
     engine.dispose()
     del engine
     gc.collect()
-    assert len(turns._queues) < before  # noqa: SLF001
+    assert len(queues._queues) < before  # noqa: SLF001
 
 
 def test_who_waits_too_long_is_told_and_leaves_the_queue(tmp_path: Path) -> None:
     engine = make_engine(
         f"sqlite:///{tmp_path / 'a.db'}", pool_size=1, max_overflow=0, pool_timeout=0.2
     )
-    queue = turns.of(engine)
+    queue = queues.pool_queue(engine)
     taken = engine.connect()
     begin = time.monotonic()
     with pytest.raises(PoolTimeoutError, match="QueuePool limit of size 1 overflow 0"), queue:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, event
 
-from checkpoint_sa import engines, migrate
+from checkpoint_sa import migrate
+from checkpoint_sa.engine import engines, waiting
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,7 +47,7 @@ def stop_once() -> None:
         if "CREATE TABLE checkpoints" in statement and not done:
             done.append(statement)
             say(STOPS)
-            engines.aside(connection, sys.stdin.readline)
+            waiting.offload(connection, sys.stdin.readline)
 
     event.listen(Engine, "after_cursor_execute", stop)
 

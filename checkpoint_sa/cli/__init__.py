@@ -16,8 +16,8 @@ from urllib.parse import quote, quote_plus
 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from checkpoint_sa import engines
 from checkpoint_sa.cli import schema
+from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:

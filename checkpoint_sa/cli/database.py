@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.util import greenlet_spawn
 
 import checkpoint_sa
-from checkpoint_sa import engines
+from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_sa import engines, importing, transfer
+from checkpoint_sa import importing, transfer
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
+from checkpoint_sa.engine import engines
 
 if TYPE_CHECKING:
     import argparse

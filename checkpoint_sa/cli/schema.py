@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from checkpoint_sa import engines, migrate
+from checkpoint_sa import migrate
 from checkpoint_sa.cli import database, terminal
+from checkpoint_sa.engine import locks
 from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _add_lock_timeout(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lock-timeout",
         type=float,
-        default=os.environ.get("CHECKPOINT_SA_LOCK_TIMEOUT", engines.LOCK_SECONDS),
+        default=os.environ.get("CHECKPOINT_SA_LOCK_TIMEOUT", locks.LOCK_SECONDS),
         metavar="SECONDS",
         help="how long to wait for another migration or a long transaction (default: %(default)s)",
     )

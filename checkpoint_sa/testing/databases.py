@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema, DropSchema
 
-from checkpoint_sa import AsyncSQLAlchemySaver, SQLAlchemySaver, engines, migrate
+from checkpoint_sa import AsyncSQLAlchemySaver, SQLAlchemySaver, migrate
+from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.errors import ConfigurationError, MissingDriverError
 from checkpoint_sa.models import metadata
 from checkpoint_sa.types import MYSQL_FAMILY
@@ -100,7 +101,7 @@ def open_saver(database: Database) -> SQLAlchemySaver:
     engine = engines.make_engine(_coloured(url, "sync"))
     _never_wait_for_the_disk(engine)
     saver = SQLAlchemySaver(engine, schema=schema)
-    saver.bind = engines.transactional(engine)
+    saver.bind = transactions.transactional(engine)
     return saver
 
 
@@ -114,7 +115,7 @@ def open_async_saver(database: Database) -> AsyncSQLAlchemySaver:
     engine = engines.make_async_engine(_coloured(url, "async"), poolclass=NullPool)
     _never_wait_for_the_disk(engine.sync_engine)
     saver = AsyncSQLAlchemySaver(engine, schema=schema)
-    saver.bind = AsyncEngine(engines.transactional(engine.sync_engine))
+    saver.bind = AsyncEngine(transactions.transactional(engine.sync_engine))
     return saver
 
 
@@ -172,7 +173,7 @@ class _Private:
             _call_once(url, self._create)
         except (DBAPIError, OSError) as error:
             raise ConfigurationError(
-                f"{engines.shown(url)} can't be reached: {getattr(error, 'orig', error)}."
+                f"{engines.redacted(url)} can't be reached: {getattr(error, 'orig', error)}."
                 " Start the server, or mend the URL."
             ) from error
         tables = MetaData()
@@ -189,7 +190,7 @@ class _Private:
             connection.execute(CreateSchema(self._name))
         except DBAPIError as error:
             raise ConfigurationError(
-                f"{engines.shown(self.place.url)}: this user can't make a {self._kind} for the"
+                f"{engines.redacted(self.place.url)}: this user can't make a {self._kind} for the"
                 f" tests: {error.orig}. Grant the right to CREATE one."
             ) from error
         connection.commit()

@@ -36,7 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from checkpoint_sa import engines
+from checkpoint_sa.engine.faults import Fault, classify_error
+from checkpoint_sa.engine.waiting import lock_timeout, pause
 from checkpoint_sa.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def right_to_migrate(connection: Connection, reads: Current, seconds: float) -> 
             for _ in range(_TRIES):
                 if _change(connection, delete(_lock).where(_lock.c.holder == holder)) is not None:
                     break
-                engines.pause(connection, _PAUSE)
+                pause(connection, _PAUSE)
 
 
 @contextmanager
@@ -161,8 +162,8 @@ def _take(connection: Connection, holder: str, seconds: float) -> None:
             continue  # look again: this reads all that the holder before has done
         if time.monotonic() > deadline:
             holds = f"{found.session} (a row of {LOCK_TABLE} says so)" if found else ""
-            raise engines.locked(seconds, holds)
-        engines.pause(connection, _PAUSE)
+            raise lock_timeout(seconds, holds)
+        pause(connection, _PAUSE)
 
 
 def _make_table(connection: Connection) -> None:
@@ -185,7 +186,7 @@ def _look(connection: Connection) -> Row[Any] | None:
             return connection.execute(select(_lock).where(_lock.c.id == _ID)).first()
         except DBAPIError as error:
             # Galera gives up after 30 s in which another session changes a table.
-            if engines.fault(error) is not engines.Fault.CONFLICT:
+            if classify_error(error) is not Fault.CONFLICT:
                 raise
         finally:
             connection.rollback()
@@ -201,7 +202,7 @@ def _change(connection: Connection, statement: Executable) -> int | None:
         return None
     except DBAPIError as error:
         connection.rollback()
-        if engines.fault(error) is not engines.Fault.CONFLICT:
+        if classify_error(error) is not Fault.CONFLICT:
             raise
         return None
     return changed
@@ -252,7 +253,7 @@ class _Beat:
         while time.monotonic() - self._last > _SURE_SECONDS:
             if self._is_lost or time.monotonic() > deadline:
                 break
-            engines.pause(connection, _STEP)
+            pause(connection, _STEP)
         else:
             return
         raise SchemaError(
@@ -294,5 +295,5 @@ class _Beat:
         """Rest until the next sign is due; return whether there is to be none."""
         end = time.monotonic() + _BEAT_SECONDS
         while not self._stops and time.monotonic() < end:
-            engines.pause(self._engine, _STEP)
+            pause(self._engine, _STEP)
         return self._stops

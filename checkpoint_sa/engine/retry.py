@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy.exc import StatementError
 
-from checkpoint_sa import engines
+from checkpoint_sa.engine.faults import Fault, classify_error, error_code
 
 try:
     from opentelemetry import trace
@@ -41,7 +41,7 @@ _slow_log = logging.getLogger("checkpoint_sa.slow")
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
-_AT_FIRST = (engines.Fault.UNREACHABLE, engines.Fault.STANDBY)
+_AT_FIRST = (Fault.UNREACHABLE, Fault.STANDBY)
 """What isn't waited for before the saver has worked once."""
 
 
@@ -136,7 +136,7 @@ class Operation:
             has_worked: Whether the saver has reached its database before. If not, a server that
                 can't be reached or takes no writes is more likely a wrong address.
         """
-        fault = engines.fault(error)
+        fault = classify_error(error)
         if fault is None or self._seconds <= 0:
             return None
         if fault in _AT_FIRST and not has_worked:
@@ -145,7 +145,7 @@ class Operation:
         self._deadline = self._deadline or now + self._seconds
         ceiling = min(_FIRST_PAUSE * 2.0 ** min(self._retries, 10), _LONGEST_PAUSE)
         pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - no secret
-        what = (self._name, fault.value, engines.code(error))
+        what = (self._name, fault.value, error_code(error))
         if now + pause > self._deadline:
             tried = f"{self._retries + 1} attempts in {now - self._begin:.1f} s"
             _explain(error, f"{self._name}: {fault.value}; {tried}. See retry_seconds.")

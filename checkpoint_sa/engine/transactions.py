@@ -1,0 +1,174 @@
+"""Transactions: when an operation needs one, and how it begins and ends on each driver."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
+
+from checkpoint_sa.engine.engines import translation
+from checkpoint_sa.engine.faults import ELSEWHERE, classify_error
+from checkpoint_sa.errors import ConfigurationError
+from checkpoint_sa.types import MYSQL_FAMILY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine
+
+
+_PSYCOPG = frozenset({"psycopg", "psycopg_async"})
+
+_FREE_AUTOCOMMIT = _PSYCOPG | {"asyncpg"}
+
+
+def autocommit_engine(engine: Engine) -> Engine:
+    """Return the engine for operations of one statement: without transactions where that is free.
+
+    With psycopg and asyncpg AUTOCOMMIT is a flag in the driver, and saves two of three round trips.
+    psycopg also forgets its prepared statements at each ROLLBACK. Elsewhere switching costs more
+    than it saves (seven round trips for three on the MySQL family). An engine that was given an
+    isolation level keeps it: SERIALIZABLE counts for all, and behind a pooler in transaction mode
+    asyncpg's statements need a transaction around them.
+    """
+    driver = engine.dialect.driver
+    if (
+        _isolation_level(engine) is None
+        and driver in _FREE_AUTOCOMMIT
+        and not has_begin_listener(engine)
+    ):
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    if driver in _PSYCOPG:
+        engine = engine.execution_options()  # the listener is for our statements only
+        event.listen(engine, "before_cursor_execute", _ask_for_binary)
+    return engine
+
+
+def has_begin_listener(engine: Engine) -> bool:
+    """Whether a listener of the user's has a say in how transactions begin: it may say BEGIN."""
+    return bool(engine.dispatch.begin)
+
+
+def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
+    """Have psycopg read results in binary form: as text, bytes are twice as long."""
+    cursor = getattr(cursor, "_cursor", cursor)
+    if not hasattr(cursor, "mogrify"):  # cursors that bind on the client know text only
+        cursor.format = 1
+
+
+def transactional(engine: Engine) -> Engine:
+    """Return the engine, with transactions where it was made for AUTOCOMMIT."""
+    if not is_autocommit(engine):
+        return engine
+    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
+    return engine.execution_options(isolation_level=level)
+
+
+def transaction_engine(engine: Engine) -> Engine:
+    """Return the engine for `writes`: as it is where `BEGIN` costs less than leaving AUTOCOMMIT."""
+    if engine.dialect.name == "sqlite" or (
+        engine.dialect.name in MYSQL_FAMILY and engine.dialect.skip_autocommit_rollback
+    ):
+        return engine
+    return transactional(engine)
+
+
+@contextmanager
+def write_transaction(connection: Connection) -> Iterator[None]:
+    """Run a transaction of ours that is going to write."""
+    transaction = connection.begin()
+    try:
+        begin_write(connection)
+        yield
+        transaction.commit()
+    except BaseException:
+        if is_autocommit(connection) and not connection.invalidated:
+            # A transaction that SQLAlchemy doesn't know of, so it wouldn't end it.
+            try:
+                connection.connection.rollback()
+            except connection.dialect.loaded_dbapi.Error:
+                connection.invalidate()
+        with suppress(DBAPIError):  # the connection is lost, and the transaction with it
+            transaction.rollback()  # close() alone leaves one whose commit was interrupted
+        raise
+
+
+def _isolation_level(owner: Engine | Connection) -> str | None:
+    """Return what an engine or a connection was given, None where it is the server's default."""
+    level: str | None = owner.get_execution_options().get("isolation_level")
+    # SQLAlchemy has no public name for what create_engine(isolation_level=...) was given.
+    level = level or getattr(owner.dialect, "_on_connect_isolation_level", None)
+    return level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
+
+
+def is_autocommit(owner: Engine | Connection) -> bool:
+    """Whether each statement commits by itself."""
+    return _isolation_level(owner) == "AUTOCOMMIT"
+
+
+def check_connection(connection: Connection) -> None:
+    """Refuse a connection that can't hold a transaction.
+
+    Raises:
+        ConfigurationError: It is in AUTOCOMMIT mode.
+    """
+    if is_autocommit(connection):
+        raise ConfigurationError(
+            "This connection is in AUTOCOMMIT mode, so a checkpoint couldn't be stored as a whole."
+            " Pass the engine, or a connection with transactions."
+        )
+
+
+@contextmanager
+def using_schema(connection: Connection, *, schema: str | None) -> Iterator[None]:
+    """Put our tables into a schema on a connection of the caller's, for one operation."""
+    if schema is None:
+        yield
+        return
+    before = connection.get_execution_options().get("schema_translate_map")
+    connection.execution_options(schema_translate_map=translation(connection, schema))
+    try:
+        yield
+    finally:
+        connection.execution_options(schema_translate_map=before)
+
+
+def begin_write(connection: Connection) -> None:
+    """Begin a transaction that is going to write, where the driver doesn't.
+
+    On SQLite with its write lock. By itself SQLite takes it at the first change, and a transaction
+    that has read before can't wait for another writer then: it fails with "database is locked" at
+    once.
+    """
+    if connection.dialect.name == "sqlite":
+        driver_connection: Any = connection.connection.driver_connection
+        if not driver_connection.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif is_autocommit(connection) or _driver_commits(connection):
+        connection.exec_driver_sql("BEGIN")
+
+
+def _driver_commits(connection: Connection) -> bool:
+    """Whether a MySQL connection was opened with `autocommit`, without SQLAlchemy's knowledge."""
+    driver_connection: Any = connection.connection.driver_connection
+    asked = getattr(driver_connection, "get_autocommit", None)
+    return connection.dialect.name in MYSQL_FAMILY and asked is not None and bool(asked())
+
+
+@contextmanager
+def connected(engine: Engine) -> Iterator[Connection]:
+    """Connect for one operation; where the server is no use any more, so are its connections.
+
+    A pool would give them out again for as long as they are open, and never ask the address anew.
+    """
+    with engine.connect() as connection:
+        try:
+            yield connection
+        except DBAPIError as error:
+            if classify_error(error) in ELSEWHERE and not connection.invalidated:
+                # As SQLAlchemy does when one is lost: others of the pool that are as old go too.
+                engine.pool._invalidate(connection.connection, error)  # noqa: SLF001
+                connection.invalidate(error)
+            raise
