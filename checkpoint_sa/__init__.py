@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         TransferError,
         ValueTooLargeError,
     )
-    from checkpoint_sa.importing import aimport_from, import_from
     from checkpoint_sa.models import (
         Checkpoint,
         CheckpointBlob,
@@ -38,10 +37,11 @@ if TYPE_CHECKING:
         CheckpointWrite,
         metadata,
     )
+    from checkpoint_sa.moving.copying import CopySummary, acopy, copy
+    from checkpoint_sa.moving.importing import aimport_from, import_from
     from checkpoint_sa.overview import ThreadSummary
     from checkpoint_sa.retention import Deleted
     from checkpoint_sa.saver import ShallowSQLAlchemySaver, SQLAlchemySaver
-    from checkpoint_sa.transfer import CopySummary, acopy, copy
 
 __all__ = [
     "AESGCMSerializer",
@@ -88,7 +88,7 @@ _MODULES = {
         "TransferError",
         "ValueTooLargeError",
     ),
-    "importing": ("aimport_from", "import_from"),
+    "moving.importing": ("aimport_from", "import_from"),
     "models": (
         "Checkpoint",
         "CheckpointBlob",
@@ -99,24 +99,26 @@ _MODULES = {
     "overview": ("ThreadSummary",),
     "retention": ("Deleted",),
     "saver": ("SQLAlchemySaver", "ShallowSQLAlchemySaver"),
-    "transfer": ("CopySummary", "acopy", "copy"),
+    "moving.copying": ("CopySummary", "acopy", "copy"),
 }
 """Module -> the public names that it defines."""
 
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = {*_MODULES, "inspection", "migrate", "retry", "types", "upsert"}
+_SUBMODULES = {"encryption", "errors", "inspection", "migrate", "models", "types", "upsert"}
 """`checkpoint_sa.migrate` works after `import checkpoint_sa`."""
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name, or a submodule, at its first use."""
-    if name in _HOME:
-        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _SUBMODULES:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker sees the imports above, and no name that isn't there
+
+    def __getattr__(name: str) -> object:
+        """Import a public name, or a submodule, at its first use."""
+        if name in _HOME:
+            value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+            globals()[name] = value
+            return value
+        if name in _SUBMODULES:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

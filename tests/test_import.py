@@ -43,9 +43,9 @@ from checkpoint_sa import (
     SchemaError,
     ThreadExistsError,
     TransferError,
-    msgpack,
 )
 from checkpoint_sa.cli import main
+from checkpoint_sa.moving import msgpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -478,7 +478,7 @@ def test_an_interrupted_import_goes_on(
     file: Peer, target: Store, monkeypatch: pytest.MonkeyPatch, pages: int
 ) -> None:
     put_all_values(file)
-    monkeypatch.setattr("checkpoint_sa.raw.PAGE_ROWS", 5)
+    monkeypatch.setattr("checkpoint_sa.moving.stored.PAGE_ROWS", 5)
     with interrupted_after(pages):
         import_from(file, target)
     assert 0 < sum(target.rows()) <= 5 * pages
@@ -515,7 +515,7 @@ def test_only_the_threads_that_are_asked_for(file: Peer, target: Store) -> None:
 def test_many_threads_are_found_in_pages(
     file: Peer, target: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkpoint_sa.peers._THREADS", 2)
+    monkeypatch.setattr("checkpoint_sa.moving.sources._THREADS", 2)
     for number in range(5):
         file.put(str(number), values={"a": [number]})
     assert import_from(file, target).threads == 5

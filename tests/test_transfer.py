@@ -28,9 +28,9 @@ from checkpoint_sa import (
     SQLAlchemySaver,
     ThreadExistsError,
     TransferError,
-    raw,
 )
 from checkpoint_sa.cli import main
+from checkpoint_sa.moving import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,15 +213,15 @@ def test_pages_end_by_rows_and_by_bytes(
     source.save("t", {str(i): b"x" * 1000 * i for i in range(40)})
     source.save("t", {f"b{i}": b"y" for i in range(40)})
     sizes = []
-    store = raw.store
+    store = stored.store
 
     def counted(connection: Any, table: Any, rows: Any) -> None:
         sizes.append((len(rows), sum(len(row.get("blob") or b"") for row in rows)))
         store(connection, table, rows)
 
-    monkeypatch.setattr(raw, "store", counted)
-    monkeypatch.setattr(raw, "PAGE_ROWS", 7)
-    monkeypatch.setattr(raw, "PAGE_BYTES", 50_000)
+    monkeypatch.setattr(stored, "store", counted)
+    monkeypatch.setattr(stored, "PAGE_ROWS", 7)
+    monkeypatch.setattr(stored, "PAGE_BYTES", 50_000)
     copy(source, target)
     same(source, target)
     assert max(rows for rows, _ in sizes) == 7
@@ -253,7 +253,7 @@ class InterruptedCopyError(Exception):
 def interrupted_after(pages: int) -> Iterator[None]:
     """End a copy when it stores another page."""
     left = iter(range(pages))
-    store = raw.store
+    store = stored.store
 
     def fail(*args: Any) -> None:
         if next(left, None) is None:
@@ -261,7 +261,7 @@ def interrupted_after(pages: int) -> Iterator[None]:
         store(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raw, "store", fail)
+        patch.setattr(stored, "store", fail)
         with pytest.raises(InterruptedCopyError):
             yield
 
@@ -273,7 +273,7 @@ def test_an_interrupted_copy_goes_on(
     source, target = two
     source = source.using(source.make_saver(incremental=True))
     fill(source)
-    monkeypatch.setattr(raw, "PAGE_ROWS", 2)
+    monkeypatch.setattr(stored, "PAGE_ROWS", 2)
     with interrupted_after(pages):
         copy(source, target)
     partial = sum(map(target.count, TABLES))
@@ -285,18 +285,18 @@ def test_an_interrupted_copy_goes_on(
 
 KILLED = """
 import os, signal, sys
-from checkpoint_sa import raw
 from checkpoint_sa.cli import main
+from checkpoint_sa.moving import stored
 
-raw.PAGE_ROWS = 2
-store, left = raw.store, iter(range(4))
+stored.PAGE_ROWS = 2
+store, left = stored.store, iter(range(4))
 
 def killed(*args):
     store(*args)
     if next(left, None) is None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-raw.store = killed
+stored.store = killed
 main(["copy", "--from", sys.argv[1], "--to", sys.argv[2]])
 """
 """Is killed in the transaction of its fifth page."""
@@ -374,12 +374,12 @@ def test_what_is_read_back_is_compared(
 ) -> None:
     source, target = two
     fill(source)
-    store = raw.store
+    store = stored.store
 
     def damage(connection: Any, table: Any, rows: Any) -> None:
         store(connection, table, [{**row, "type": "other"} for row in rows])
 
-    monkeypatch.setattr(raw, "store", damage)
+    monkeypatch.setattr(stored, "store", damage)
     with pytest.raises(TransferError, match="'t'"):
         copy(source, target)
 
@@ -389,7 +389,7 @@ def test_a_checkpoint_stored_meanwhile_comes_with_the_next_copy(
 ) -> None:
     source, target = two
     fill(source)
-    store = raw.store
+    store = stored.store
     news: list[str] = []
 
     def and_write(connection: Any, table: Any, rows: Any) -> None:
@@ -399,7 +399,7 @@ def test_a_checkpoint_stored_meanwhile_comes_with_the_next_copy(
             news.append(id_of(source.save(parent=last, values={"notes": ["meanwhile"]})))
 
     with monkeypatch.context() as patch:
-        patch.setattr(raw, "store", and_write)
+        patch.setattr(stored, "store", and_write)
         copy(source, target)
     expected = [item for item in source.list(thread()) if id_of(item.config) not in news]
     assert target.list(thread()) == expected

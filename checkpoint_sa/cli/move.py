@@ -6,10 +6,10 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_sa import importing, transfer
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
 from checkpoint_sa.engine import engines
+from checkpoint_sa.moving import copying, importing
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from checkpoint_sa import SQLAlchemySaver
     from checkpoint_sa.cli.terminal import Commands
-    from checkpoint_sa.transfer import CopySummary
+    from checkpoint_sa.moving.copying import CopySummary
 
 _SUMMARY = (
     Column("threads", "copied threads", is_number=True),
@@ -71,7 +71,7 @@ def _copy(given: argparse.Namespace) -> None:
 
     def run(source: SQLAlchemySaver, target: SQLAlchemySaver) -> CopySummary:
         with _progress(given) as options:
-            return transfer.copy(source, target, **options)
+            return copying.copy(source, target, **options)
 
     done = database.run_on_two(
         (given.source, given.source_schema), (given.target, given.target_schema), run
@@ -85,7 +85,9 @@ def _import(given: argparse.Namespace) -> None:
 
     def run(target: SQLAlchemySaver) -> CopySummary:
         with _progress(given) as options:
-            return importing.run(given.source, target, schema=given.source_schema, **options)
+            return importing.import_threads(
+                given.source, target, schema=given.source_schema, **options
+            )
 
     in_loop = engines.is_async(given.source)
     done = database.run_on(given.target, given.target_schema, run, in_loop=in_loop)

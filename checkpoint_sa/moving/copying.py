@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import codec, overview, raw
+from checkpoint_sa import codec, overview
 from checkpoint_sa import statements as sql
 from checkpoint_sa.aio import AsyncSQLAlchemySaver
 from checkpoint_sa.errors import ConfigurationError, ThreadExistsError, TransferError
+from checkpoint_sa.moving import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -103,15 +104,15 @@ def _copy(
 ) -> CopySummary:
     def copied(thread_id: str) -> CopySummary | None:
         # First, so that all that these refer to is there when it is read.
-        checkpoints = source.read("copy", raw.checkpoint_keys, thread_id)
+        checkpoints = source.read("copy", stored.checkpoint_keys, thread_id)
         if not checkpoints:
             return None
         return _copy_thread(source, target, thread_id, checkpoints, dry_run=dry_run)
 
-    return each(copied, threads, _threads(source), progress)
+    return copy_threads(copied, threads, _threads(source), progress)
 
 
-def each(
+def copy_threads(
     one: Callable[[str], CopySummary | None],
     threads: Iterable[str] | None,
     there: Iterable[str],
@@ -165,7 +166,11 @@ def _copy_thread(
             is_checkpoint = table is sql.checkpoints
             yield (
                 table,
-                [r for r in rows if not is_checkpoint or raw.key_digest(table, r) in checkpoints],
+                [
+                    r
+                    for r in rows
+                    if not is_checkpoint or stored.key_digest(table, r) in checkpoints
+                ],
             )
 
     return store_thread(pages, target, thread_id, dry_run=dry_run)
@@ -177,7 +182,7 @@ def store_thread(  # noqa: PLR0913 - one for each option
     thread_id: str,
     *,
     dry_run: bool,
-    is_checked: bool = True,
+    validate_first: bool = False,
     name: str = "copy",
 ) -> CopySummary:
     """Store what the target lacks of a thread, and read it back.
@@ -188,7 +193,8 @@ def store_thread(  # noqa: PLR0913 - one for each option
         target: Where to store them.
         thread_id: The thread.
         dry_run: Whether to compare and count only.
-        is_checked: Whether all rows can be stored; else they are all made once before.
+        validate_first: Convert every row once before any is stored, so that a bad row leaves the
+            target untouched.
         name: The operation, for logs.
 
     Raises:
@@ -196,24 +202,24 @@ def store_thread(  # noqa: PLR0913 - one for each option
         TransferError: What the target has in the end isn't the same.
     """
     existing = {
-        raw.key_digest(page.table, row): raw.row_digest(page.table, row)
+        stored.key_digest(page.table, row): stored.row_digest(page.table, row)
         for page in _pages(target, thread_id, name)
         for row in page.rows
     }
-    if (existing or not is_checked) and not _is_behind(pages, thread_id, existing):
+    if (existing or validate_first) and not _lacks_rows(pages, thread_id, existing):
         return CopySummary(0, 1, 0, 0, 0, 0)
     counts = dict.fromkeys(sql.TABLES, 0)
     size = copied = 0
     for table, rows in pages():
         copied += _sum(table, rows)
-        missing = [row for row in rows if raw.key_digest(table, row) not in existing]
+        missing = [row for row in rows if stored.key_digest(table, row) not in existing]
         counts[table] += len(missing)
-        size += sum(map(raw.size_of, missing))
+        size += sum(map(stored.size_of, missing))
         if missing and not dry_run:
-            target.write(name, raw.store, table, missing)
+            target.write(name, stored.store, table, missing)
     if not dry_run:
-        stored = sum(_sum(page.table, page.rows) for page in _pages(target, thread_id, name))
-        if (stored - copied) % _MODULUS:
+        total = sum(_sum(page.table, page.rows) for page in _pages(target, thread_id, name))
+        if (total - copied) % _MODULUS:
             raise TransferError(
                 f"Thread {thread_id!r} isn't in the target what was copied from the source."
                 " Either somebody else writes to it, or the target can't store it as it is."
@@ -222,7 +228,7 @@ def store_thread(  # noqa: PLR0913 - one for each option
     return CopySummary(1, 0, counts[sql.checkpoints], counts[sql.blobs], counts[sql.writes], size)
 
 
-def _is_behind(
+def _lacks_rows(
     pages: Callable[[], Iterable[Rows]], thread_id: str, existing: dict[bytes, bytes]
 ) -> bool:
     """Whether the target has some rows of a thread, and lacks others.
@@ -234,10 +240,10 @@ def _is_behind(
     is_behind = False
     for table, rows in pages():
         for row in rows:
-            found = existing.get(raw.key_digest(table, row))
+            found = existing.get(stored.key_digest(table, row))
             if found is None:
                 is_behind = True
-            elif found == raw.row_digest(table, row):
+            elif found == stored.row_digest(table, row):
                 same += 1
     if same < len(existing):
         raise ThreadExistsError(
@@ -248,11 +254,11 @@ def _is_behind(
     return is_behind
 
 
-def _pages(database: Database, thread_id: str, name: str) -> Iterator[raw.Page]:
+def _pages(database: Database, thread_id: str, name: str) -> Iterator[stored.Page]:
     for table in sql.TABLES:
         last = None
         while True:
-            page = database.read(name, raw.page, table, thread_id, last)
+            page = database.read(name, stored.page, table, thread_id, last)
             if page.last is None:
                 break
             yield page
@@ -260,4 +266,4 @@ def _pages(database: Database, thread_id: str, name: str) -> Iterator[raw.Page]:
 
 
 def _sum(table: Any, found: Iterable[dict[str, Any]]) -> int:
-    return sum(int.from_bytes(raw.row_digest(table, row), "big") for row in found)
+    return sum(int.from_bytes(stored.row_digest(table, row), "big") for row in found)

@@ -60,7 +60,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, memoryview):
             row[name] = bytes(value)
         elif name in _DOCUMENTS:
-            row[name] = _portable(value)
+            row[name] = normalise_numbers(value)
     return row
 
 
@@ -93,9 +93,17 @@ def key_digest(table: Table, row: dict[str, Any]) -> bytes:
 
 def row_digest(table: Table, row: dict[str, Any]) -> bytes:
     """Return what tells a row's content from every other row's."""
-    loose = row.get("exact") is not None
+    ignore_rounding = row.get("exact") is not None
     return digest(
-        [table.name, *(_said(row[n], loose=loose) if n in _DOCUMENTS else row[n] for n in row)]
+        [
+            table.name,
+            *(
+                canonical_json(row[n], ignore_rounding=ignore_rounding)
+                if n in _DOCUMENTS
+                else row[n]
+                for n in row
+            ),
+        ]
     )
 
 
@@ -109,7 +117,7 @@ def digest(parts: Sequence[Any]) -> bytes:
     return made.digest()
 
 
-def _portable(text: str) -> str:
+def normalise_numbers(text: str) -> str:
     """Return a document as Python says it, its numbers with a point where they are no integers.
 
     MySQL says 1e15, of which PostgreSQL would make an integer.
@@ -117,12 +125,14 @@ def _portable(text: str) -> str:
     return codec.encode_json(json.loads(text))
 
 
-def _said(text: str, *, loose: bool) -> str:
+def canonical_json(text: str, *, ignore_rounding: bool) -> str:
     """Return a document in one form.
 
     Where `exact` has the numbers, an engine may have rounded those of the document.
     """
-    numbers: dict[str, Any] = {"parse_float": _rounded, "parse_int": _rounded} if loose else {}
+    numbers: dict[str, Any] = (
+        {"parse_float": _rounded, "parse_int": _rounded} if ignore_rounding else {}
+    )
     return json.dumps(json.loads(text, **numbers), sort_keys=True)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import codec, models, msgpack, peers, raw, transfer
+from checkpoint_sa import codec, models
 from checkpoint_sa import statements as sql
 from checkpoint_sa.aio import AsyncSQLAlchemySaver
 from checkpoint_sa.encryption import AESGCMSerializer
@@ -29,6 +29,7 @@ from checkpoint_sa.errors import (
     InvalidInputError,
     TransferError,
 )
+from checkpoint_sa.moving import copying, msgpack, sources, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from checkpoint_sa.database import Database
+    from checkpoint_sa.moving.copying import CopySummary, Rows
     from checkpoint_sa.rows import CheckpointRows
     from checkpoint_sa.saver import SQLAlchemySaver
-    from checkpoint_sa.transfer import CopySummary, Rows
 
 T = TypeVar("T")
 
@@ -97,7 +98,9 @@ def import_from(  # noqa: PLR0913 - one for each choice
         raise ConfigurationError(
             "import_from() takes a sync source and saver. Use `await aimport_from(...)`."
         )
-    return run(source, target, schema=schema, threads=threads, dry_run=dry_run, progress=progress)
+    return import_threads(
+        source, target, schema=schema, threads=threads, dry_run=dry_run, progress=progress
+    )
 
 
 async def aimport_from(  # noqa: PLR0913
@@ -112,7 +115,7 @@ async def aimport_from(  # noqa: PLR0913
     """Import as `import_from` does; a sync source or saver blocks the event loop."""
     return await greenlet_spawn(
         partial(
-            run,
+            import_threads,
             source,
             target,
             schema=schema,
@@ -129,7 +132,7 @@ def _is_sync(source: AsyncEngine | Engine | URL | str) -> bool:
     return not engines.is_async(source)
 
 
-def run(  # noqa: PLR0913
+def import_threads(  # noqa: PLR0913
     source: AsyncEngine | Engine | URL | str,
     target: AsyncSQLAlchemySaver | SQLAlchemySaver,
     *,
@@ -150,10 +153,10 @@ def run(  # noqa: PLR0913
         def imported(thread_id: str) -> CopySummary | None:
             with _snapshot(engine) as connection:
                 return _import(
-                    peers.Peer(connection, schema), target.database, thread_id, dry_run=dry_run
+                    sources.Peer(connection, schema), target.database, thread_id, dry_run=dry_run
                 )
 
-        return transfer.each(imported, threads, _threads(engine, schema), progress)
+        return copying.copy_threads(imported, threads, _threads(engine, schema), progress)
 
 
 @contextmanager
@@ -187,25 +190,25 @@ def _threads(engine: Engine, schema: str | None) -> Iterator[str]:
     after = None
     while True:
         with _snapshot(engine) as connection:
-            page, after = peers.Peer(connection, schema).threads(after)
+            page, after = sources.Peer(connection, schema).threads(after)
         yield from page
         if after is None:
             return
 
 
 def _import(
-    peer: peers.Peer, target: Database, thread_id: str, *, dry_run: bool
+    peer: sources.Peer, target: Database, thread_id: str, *, dry_run: bool
 ) -> CopySummary | None:
     """Import one thread; None where there is none."""
     if next(peer.checkpoints(thread_id), None) is None:
         return None
-    return transfer.store_thread(
+    return copying.store_thread(
         lambda: _pages(_rows(peer, thread_id)),
         target,
         thread_id,
         name="import",
         dry_run=dry_run,
-        is_checked=False,
+        validate_first=True,
     )
 
 
@@ -215,11 +218,15 @@ def _pages(rows: Iterable[tuple[Table, dict[str, Any]]]) -> Iterator[Rows]:
     page: list[dict[str, Any]] = []
     size = 0
     for table, row in rows:
-        bytes_ = raw.size_of(row)
+        bytes_ = stored.size_of(row)
         if (
             last is not None
             and page
-            and (table is not last or len(page) == raw.PAGE_ROWS or size + bytes_ > raw.PAGE_BYTES)
+            and (
+                table is not last
+                or len(page) == stored.PAGE_ROWS
+                or size + bytes_ > stored.PAGE_BYTES
+            )
         ):
             yield last, page
             page, size = [], 0
@@ -230,28 +237,28 @@ def _pages(rows: Iterable[tuple[Table, dict[str, Any]]]) -> Iterator[Rows]:
         yield last, page
 
 
-def _rows(peer: peers.Peer, thread_id: str) -> Iterator[tuple[Table, dict[str, Any]]]:
+def _rows(peer: sources.Peer, thread_id: str) -> Iterator[tuple[Table, dict[str, Any]]]:
     """Yield the rows of a thread as ours, checkpoints last."""
     values = _Values(has_documents=peer.has_documents)
     for found in peer.checkpoints(thread_id):
-        for blob in _made("checkpoints", found, values.rows_of).blobs:
+        for blob in _convert("checkpoints", found, values.rows_of).blobs:
             if values.is_new(blob):
                 yield sql.blobs, blob
     for found in peer.blobs(thread_id):
-        blob = _made("checkpoint_blobs", found, _blob)
+        blob = _convert("checkpoint_blobs", found, _blob)
         if values.is_new(blob):
             yield sql.blobs, blob
     for found in peer.writes(thread_id):
-        yield sql.writes, _made("writes", found, _write)
+        yield sql.writes, _convert("writes", found, _write)
     for found in peer.checkpoints(thread_id):
-        yield sql.checkpoints, _made("checkpoints", found, values.rows_of).checkpoint
+        yield sql.checkpoints, _convert("checkpoints", found, values.rows_of).checkpoint
 
 
-class _UnkeptError(Exception):
+class _UnsupportedRowError(Exception):
     """Says what of a row can't be kept; never leaves this module."""
 
 
-def _made(table: str, found: RowMapping, make: Callable[[RowMapping], T]) -> T:
+def _convert(table: str, found: RowMapping, make: Callable[[RowMapping], T]) -> T:
     """Make a row of ours.
 
     Raises:
@@ -263,7 +270,7 @@ def _made(table: str, found: RowMapping, make: Callable[[RowMapping], T]) -> T:
     where = f"Row of the source: {table}: {named}. Nothing of this thread was stored."
     try:
         return make(found)
-    except _UnkeptError as error:
+    except _UnsupportedRowError as error:
         raise TransferError(f"{error} {where}") from None
     except InvalidInputError as error:
         raise InvalidInputError(f"{error} {where}") from None
@@ -296,8 +303,8 @@ class _Values:
         Raises:
             TransferError: Another value was given under its version.
         """
-        key = raw.key_digest(sql.blobs, blob)
-        digest = raw.digest([blob["type"], blob["blob"] or b""])
+        key = stored.key_digest(sql.blobs, blob)
+        digest = stored.digest([blob["type"], blob["blob"] or b""])
         given = self._given.setdefault(key, digest)
         if given != digest:
             raise TransferError(
@@ -319,8 +326,8 @@ class _Values:
             if type(value) is not codec.Packed:
                 continue
             if channel not in versions:
-                raise _UnkeptError(f"The value of channel {channel!r} has no version.")
-            self._name(place[1], channel, value, checkpoint)
+                raise _UnsupportedRowError(f"The value of channel {channel!r} has no version.")
+            self._assign_version(place[1], channel, value, checkpoint)
         return codec.checkpoint_rows(
             codec.AS_PACKED,
             place,
@@ -337,7 +344,7 @@ class _Values:
         elif kind == "json":
             checkpoint = _from_json(found["checkpoint"], is_serialized=self._has_documents)
         elif isinstance(kind, str) and "+" in kind:
-            raise _UnkeptError(
+            raise _UnsupportedRowError(
                 f"A checkpoint is encrypted as a whole ({kind!r}), and can't be taken apart."
             )
         else:
@@ -351,17 +358,17 @@ class _Values:
             raise msgpack.MalformedError("its document has no id")
         return checkpoint
 
-    def _name(
+    def _assign_version(
         self, namespace: str, channel: str, value: codec.Packed, checkpoint: dict[str, Any]
     ) -> None:
         """Give a value another version if another value has its version."""
         version = checkpoint["channel_versions"][channel]
-        key = raw.digest([namespace, channel, str(version)])
-        digest = raw.digest([value.kind, value.data])
+        key = stored.digest([namespace, channel, str(version)])
+        digest = stored.digest([value.kind, value.data])
         if self._first.setdefault(key, digest) == digest:
             return
         if not isinstance(version, str):
-            raise _UnkeptError(
+            raise _UnsupportedRowError(
                 f"Channel {channel!r} has another value under version {version!r} in an earlier"
                 " checkpoint."
             )
@@ -399,12 +406,14 @@ def _plain(part: bytes) -> Any:
     """Return plain data.
 
     Raises:
-        _UnkeptError: It is an object, or has one in it.
+        _UnsupportedRowError: It is an object, or has one in it.
     """
     try:
         return msgpack.plain(part)
     except msgpack.MalformedError as error:
-        raise _UnkeptError("A checkpoint has an object outside of its channel_values.") from error
+        raise _UnsupportedRowError(
+            "A checkpoint has an object outside of its channel_values."
+        ) from error
 
 
 def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:
@@ -420,7 +429,7 @@ def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:
     has_sends = is_serialized and bool(checkpoint.get("pending_sends"))
     sends = checkpoint.pop("pending_sends") if has_sends else None
     if is_serialized and '"lc":' in codec.encode_json(checkpoint):
-        raise _UnkeptError("A checkpoint has an object outside of its channel_values.")
+        raise _UnsupportedRowError("A checkpoint has an object outside of its channel_values.")
     checkpoint["channel_values"] = {
         channel: value
         if codec.inlines(value) and _is_scalar(value)
@@ -446,10 +455,12 @@ def _add_sends(checkpoint: dict[str, Any], sends: codec.Packed) -> None:
     """Make a channel's value of pending sends, as LangGraph does with such a checkpoint.
 
     Raises:
-        _UnkeptError: The checkpoint is of a version that has them in the channel.
+        _UnsupportedRowError: The checkpoint is of a version that has them in the channel.
     """
     if (checkpoint.get("v") or 1) >= sql.FIRST_WITHOUT_SENDS:
-        raise _UnkeptError("A checkpoint has pending_sends, which its version has elsewhere.")
+        raise _UnsupportedRowError(
+            "A checkpoint has pending_sends, which its version has elsewhere."
+        )
     versions = _dict(checkpoint.get("channel_versions") or {}, "channel_versions")
     last = max(versions.values(), default=codec.next_version(None))
     checkpoint["channel_values"][TASKS] = sends
@@ -506,7 +517,7 @@ def _checked(kind: str, value: Any) -> bytes:
     elif kind == "json":
         json.loads(data)
     elif kind.startswith("pickle"):
-        raise _UnkeptError("A value is a pickle, which may run any code when it is read.")
+        raise _UnsupportedRowError("A value is a pickle, which may run any code when it is read.")
     return data
 
 
