@@ -237,7 +237,8 @@ class Assembly:
         """The serializer's tag, and the value."""
         self.chains = chains
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
-        self._sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
+        self._sends: dict[CheckpointKey, set[Send]] = defaultdict(set)
+        """One statement has them once for each fork of the checkpoint."""
 
     def take(self, rows: Iterable[AnyRow]) -> None:
         """Take rows that say whose part they are."""
@@ -261,7 +262,7 @@ class Assembly:
         elif isinstance(part, Delta):
             self.chains.add((*key[:2], part.channel, part.chain), part.position, part.data)
         elif isinstance(part, Send):
-            self._sends[key].append(part)
+            self._sends[key].add(part)
         elif isinstance(part, Write):
             self._writes[key].append(part)
         elif isinstance(part, Head):
