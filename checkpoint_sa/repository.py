@@ -28,11 +28,11 @@ from checkpoint_sa.rows import (
     Stored,
     Write,
     as_bytes,
+    chunks,
     decode,
+    loads_or_none,
     versions_of,
 )
-from checkpoint_sa.rows import chunks as _chunks
-from checkpoint_sa.rows import loads_or_none as said
 from checkpoint_sa.upsert import nests, rewrites, selects
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _fetch_parts_of(
         **excluded,
     }
     versions = list(versions_of(found.documents[key]).items())
-    for chunk in _chunks(versions, _TUPLES) or [[]]:
+    for chunk in chunks(versions, _TUPLES) or [[]]:
         # What counts is what the last statement still sees.
         found.present.clear()
         for row in _parts(connection, wanted, chunk, chains=read_deltas):
@@ -220,7 +220,7 @@ def page(
 def complete_chains(connection: Connection, chains: Chains) -> bool:
     """Read the rows of chains that are missing; return whether none is any more."""
     statement = sql.GET_DELTAS[types.reach(connection.dialect)]
-    for chunk in _chunks(chains.lacking(), _TUPLES):
+    for chunk in chunks(chains.lacking(), _TUPLES):
         Assembly(chains).take(connection.execute(statement, {"blob_keys": chunk}).all())
     return not chains.lacking()
 
@@ -303,7 +303,7 @@ class Assembly:
         self._writes.clear()  # they may have come along
         self._sends.clear()
         wanted: dict[str, Any] = {"checkpoint_keys": keys, "send_keys": send_keys}
-        for chunk in _chunks(list(blob_keys), _TUPLES) or [[]]:
+        for chunk in chunks(list(blob_keys), _TUPLES) or [[]]:
             # What counts is what the last statement still sees.
             self.present.clear()
             wanted |= {"blob_keys": chunk, "present_keys": keys}
@@ -451,8 +451,8 @@ def _link(row: AnyRow) -> _Link:
     return _Link(
         row.checkpoint_id,
         row.parent_checkpoint_id or None,
-        said(row.versions) or {},
-        said(row.inline) or {},
+        loads_or_none(row.versions) or {},
+        loads_or_none(row.inline) or {},
     )
 
 
@@ -517,7 +517,7 @@ def delta_history(
 
     collected: dict[tuple[str, str], list[Write]] = defaultdict(list)
     ancestors = list(dict.fromkeys(i for path in walk.path.values() for i in path))
-    for ids in _chunks(ancestors, _SINGLES):
+    for ids in chunks(ancestors, _SINGLES):
         wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
         rows = connection.execute(sql.GET_CHANNEL_WRITES, wanted).all()
         for ancestor, channel, path, task_id, idx, type_, blob in rows:
@@ -567,7 +567,7 @@ def _walk(
         }
         stored = {
             (row.channel, row.version)
-            for chunk in _chunks(list(versions), _SINGLES)
+            for chunk in chunks(list(versions), _SINGLES)
             for row in connection.execute(
                 sql.GET_BLOB_VERSIONS,
                 {**namespace, "channels": list(walk.open), "versions": chunk},
@@ -614,7 +614,7 @@ def _ancestors(
 
 def delete_threads(connection: Connection, thread_ids: Sequence[str]) -> None:
     """Delete all of some threads: five statements."""
-    for chunk in _chunks(sorted(thread_ids), _SINGLES):
+    for chunk in chunks(sorted(thread_ids), _SINGLES):
         for statement in sql.DELETE_THREADS:
             connection.execute(statement, {"thread_ids": chunk})
 
@@ -630,21 +630,21 @@ def delete_runs(
         peer_run_ids: As the metadata of rows without `run_id` has them.
     """
     doomed: set[CheckpointKey] = set()
-    chunks = (_chunks(ids, _SINGLES) for ids in (run_ids, peer_run_ids))
-    for ids, peer_ids in zip_longest(*chunks, fillvalue=[]):
+    parts = (chunks(ids, _SINGLES) for ids in (run_ids, peer_run_ids))
+    for ids, peer_ids in zip_longest(*parts, fillvalue=[]):
         rows = connection.execute(sql.GET_RUNS, {"run_ids": ids, "peer_run_ids": peer_ids})
         doomed.update(row[:3] for row in rows)
     freed: set[BlobKey] = set()
     kept: set[BlobKey] = set()
     orphans: list[CheckpointKey] = []
-    for chunk in _chunks(sorted({key[:2] for key in doomed}), _TUPLES):
+    for chunk in chunks(sorted({key[:2] for key in doomed}), _TUPLES):
         for row in connection.execute(sql.GET_USE, {"namespace_keys": chunk}):
             key = row[:3]
             (freed if key in doomed else kept).update(used(row))
             if key not in doomed and (*key[:2], row.parent_checkpoint_id) in doomed:
                 orphans.append(key)
     chains: set[ChainKey] = set()
-    for chunk in _chunks(sorted(freed - kept), _TUPLES):
+    for chunk in chunks(sorted(freed - kept), _TUPLES):
         chains.update(row[:4] for row in connection.execute(sql.GET_CHAINS, {"blob_keys": chunk}))
     delete_checkpoints(connection, doomed, writes_of=doomed, orphans=orphans)
     delete_values(connection, freed - kept, chains)
@@ -678,7 +678,7 @@ def delete_values(
 
 def used(row: AnyRow) -> Iterator[BlobKey]:
     """Yield the keys of the values that a row of `uses` names."""
-    for channel, version in (said(row.versions) or {}).items():
+    for channel, version in (loads_or_none(row.versions) or {}).items():
         yield row.thread_id, row.checkpoint_ns, channel, str(version)
 
 
@@ -686,7 +686,7 @@ def apply(
     connection: Connection, statement: Delete | Update, keys: Iterable[tuple[str, ...]]
 ) -> None:
     """Execute a statement for some keys, a thousand at a time."""
-    for chunk in _chunks(sorted(keys), _TUPLES):
+    for chunk in chunks(sorted(keys), _TUPLES):
         # MariaDB reads and locks the whole table to delete or update by a list of one tuple; the
         # same tuple twice is looked up in the index.
         connection.execute(statement, {"keys": chunk if len(chunk) > 1 else [*chunk, *chunk]})
@@ -756,13 +756,13 @@ def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | Non
 
 def lock_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
     """Let nobody append to some chains until the end of the transaction."""
-    for chunk in _chunks(sorted(chains), _TUPLES):
+    for chunk in chunks(sorted(chains), _TUPLES):
         connection.execute(sql.LOCK_CHAINS, {"chain_keys": chunk}).all()
 
 
 def free_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
     """Delete the rows of chains, which are locked, behind the last values that are still there."""
-    for chunk in _chunks(sorted(chains), _TUPLES):
+    for chunk in chunks(sorted(chains), _TUPLES):
         ends: dict[ChainKey, int] = {}
         for row in connection.execute(
             sql.GET_CHAINED,
@@ -784,7 +784,7 @@ Family = dict[str, dict[str, "AnyRow"]]
 
 def uses(connection: Connection, thread_id: str, namespaces: Iterable[str]) -> Iterator[AnyRow]:
     """Yield what the checkpoints of some namespaces use."""
-    for chunk in _chunks([(thread_id, namespace) for namespace in sorted(namespaces)], _TUPLES):
+    for chunk in chunks([(thread_id, namespace) for namespace in sorted(namespaces)], _TUPLES):
         yield from connection.execute(sql.GET_USE, {"namespace_keys": chunk})
 
 
@@ -861,10 +861,10 @@ def kept_of(  # noqa: PLR0913, PLR0917 - all that is known of a thread
         (thread_id, namespace, row.parent_checkpoint_id)
         for namespace, ids in wanted.items()
         for row in map(family[namespace].__getitem__, ids)
-        if (said(row.v) or 1) < sql.FIRST_WITHOUT_SENDS
+        if (loads_or_none(row.v) or 1) < sql.FIRST_WITHOUT_SENDS
         and row.parent_checkpoint_id in family[namespace].keys() - kept[namespace]
     ]
-    for chunk in _chunks(with_sends, _TUPLES):
+    for chunk in chunks(with_sends, _TUPLES):
         for row in connection.execute(sql.GET_SENDERS, {"keys": chunk}):
             kept[row.checkpoint_ns].add(row.checkpoint_id)
 
@@ -878,7 +878,7 @@ def kept_of(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     gone = family.get("", {}).keys() - kept.get("", set())
     for namespace, rows in family.items():
         latest = next(reversed(rows.values()))
-        if ":" in namespace and (said(latest.parents) or {}).get("") in gone:
+        if ":" in namespace and (loads_or_none(latest.parents) or {}).get("") in gone:
             kept[namespace] = set()
     return {namespace: ids & family[namespace].keys() for namespace, ids in kept.items()}
 
@@ -935,7 +935,9 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     written = _written(connection, thread_id, namespaces)
     for namespace, channel, line, is_same in doubtful:
         sources = [
-            said(row.source) if (row := family[namespace].get(child.checkpoint_id)) else None
+            loads_or_none(row.source)
+            if (row := family[namespace].get(child.checkpoint_id))
+            else None
             for child in line
         ]
         if _is_rebuilt(channel, line, sources, written[namespace], is_same=is_same):
@@ -961,9 +963,9 @@ def _counted(rows: Iterable[AnyRow]) -> Collection[str] | None:
     """
     channels: set[str] = set()
     for row in rows:
-        if said(row.delta):
+        if loads_or_none(row.delta):
             return None
-        channels.update(said(row.counters) or ())
+        channels.update(loads_or_none(row.counters) or ())
     return channels
 
 
@@ -972,7 +974,7 @@ def _written(
 ) -> dict[str, dict[str, set[str]]]:
     """Return the channels that the checkpoints of some namespaces have writes to."""
     written: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for chunk in _chunks(sorted(namespaces), _SINGLES):
+    for chunk in chunks(sorted(namespaces), _SINGLES):
         wanted = {"thread_id": thread_id, "namespaces": chunk}
         for row in connection.execute(sql.GET_WRITTEN, wanted):
             written[row.checkpoint_ns][row.checkpoint_id].add(row.channel)
