@@ -232,29 +232,32 @@ class Assembly:
         self.heads: dict[CheckpointKey, Head] = {}
         self.documents: dict[CheckpointKey, dict[str, Any]] = {}
         self.present: set[CheckpointKey] = set()
-        """Checkpoints that were seen to be still there."""
+        """The checkpoints that the last statement still saw."""
         self.blobs: dict[BlobKey, tuple[str, bytes | Chained]] = {}
-        """The serializer's tag, and the value."""
+        """By key: the serializer's tag, and the value."""
         self.chains = chains
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
         self._sends: dict[CheckpointKey, set[Send]] = defaultdict(set)
         """One statement has them once for each fork of the checkpoint."""
 
     def take(self, rows: Iterable[AnyRow]) -> None:
-        """Take rows that say whose part they are."""
+        """Take wide rows, see `rows`."""
         for thread_id, checkpoint_ns, checkpoint_id, *part in rows:
             self.add((thread_id, checkpoint_ns, checkpoint_id), decode(*part))
 
     def add(self, key: CheckpointKey, part: Part) -> None:
-        """Put a part in its place, given the checkpoint, or at least the namespace, that it is of.
+        """Put a part in its place.
 
-        A pending send is of the parent of the checkpoint that gets it.
+        Args:
+            key: Of its checkpoint: for a pending send, of the parent that it is stored with; for a
+                value or a delta, the namespace is enough.
+            part: The part.
         """
         if isinstance(part, Blob):
             thread_id, checkpoint_ns, _ = key
             channel, version, chain, position, type_, blob = part
             value: bytes | Chained = blob
-            if chain is not None:
+            if chain is not None and position is not None:
                 type_ = type_.removesuffix(SUFFIX)
                 chain_key = (thread_id, checkpoint_ns, channel, chain)
                 value = self.chains.name(chain_key, position, version, blob)

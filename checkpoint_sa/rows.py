@@ -36,7 +36,7 @@ class CheckpointRows(NamedTuple):
 
 
 # Checkpoints and their parts are read as rows of one shape, so that one statement can have rows of
-# several kinds. Its columns say no more than their type; `decode` gives them their names:
+# several kinds. Its columns claim no more than their type; `decode` gives them their names:
 #
 #     kind      text_1      text_2      text_3      number      tag      data
 #
@@ -47,8 +47,8 @@ class CheckpointRows(NamedTuple):
 #     HEAD      checkpoint  parent_id   metadata    rank        type     exact
 #     PRESENT
 #
-# Whose parts they are is known where one checkpoint is read. Elsewhere it stands before: thread_id,
-# checkpoint_ns and, but for BLOB and DELTA, checkpoint_id.
+# This is the narrow row, for the parts of one checkpoint. The wide row, for several checkpoints,
+# begins with thread_id, checkpoint_ns and checkpoint_id; BLOB and DELTA have '' for the last.
 
 WRITE, SEND, BLOB, DELTA, HEAD, PRESENT = range(6)
 
@@ -65,7 +65,7 @@ class Write(NamedTuple):
 
 
 class Send(Write):
-    """A pending send, of a checkpoint that the next one gets it from: see `FIRST_WITHOUT_SENDS`."""
+    """A pending send, stored with the parent of the checkpoint that gets it."""
 
     __slots__ = ()
 
@@ -76,7 +76,7 @@ class Blob(NamedTuple):
     channel: str
     version: str
     chain: str | None
-    position: int
+    position: int | None
     type: str
     blob: bytes
 
@@ -97,14 +97,14 @@ class Head(NamedTuple):
     parent_id: str | None
     metadata: str
     rank: int
-    """Says the order where several are read."""
+    """The place of this one among those that a statement reads."""
     type: str | None
     """The serializer's tag of `exact`."""
     exact: bytes | None
 
 
 class Present(NamedTuple):
-    """Says that a checkpoint is still there."""
+    """The checkpoint is still there."""
 
 
 Part: TypeAlias = "Write | Send | Blob | Delta | Head | Present"
@@ -113,7 +113,7 @@ Part: TypeAlias = "Write | Send | Blob | Delta | Head | Present"
 def decode(  # noqa: PLR0913, PLR0917 - the columns
     kind: int, text_1: Any, text_2: Any, text_3: Any, number: int, tag: Any, data: Any
 ) -> Part:
-    """Return what a row says."""
+    """Name the columns of a row, by its kind."""
     if kind == BLOB:
         return Blob(text_1, text_2, text_3, number, tag, as_bytes(data))
     if kind == DELTA:

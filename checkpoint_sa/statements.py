@@ -265,7 +265,7 @@ def put_changes_at_once(plain: int, chained: int) -> Insert:
 # reads the checkpoints and GET_PARTS the rest, in one snapshot: its last arm says which of them are
 # still there. A checkpoint goes in one transaction with its blobs, so one that is there is whole.
 #
-# The rows of both have one shape, which `rows.decode` reads.
+# The rows of both have one shape: see `rows.decode`.
 
 _COLUMNS = (
     checkpoints.c.thread_id,
@@ -314,7 +314,7 @@ _present = _narrow(PRESENT, _empty, _empty, _empty, _zero, _empty, _nothing)
 
 
 def _wide(source: FromClause, columns: list[ColumnElement[Any]]) -> Select[Any]:
-    """Put before the columns of a part whose it is."""
+    """Select a part with the key of its checkpoint, or with its namespace where it has none."""
     c = source.c
     checkpoint_id = c.get("checkpoint_id", _empty).label("checkpoint_id")
     return select(c.thread_id, c.checkpoint_ns, checkpoint_id, *columns)
