@@ -37,11 +37,15 @@ from checkpoint_sa.upsert import nests, rewrites, selects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import TypeAlias
 
     from sqlalchemy import Connection, Delete, Dialect, Update
 
     from checkpoint_sa.incremental import Chained, ChainKey, Tail
     from checkpoint_sa.rows import AnyRow, BlobKey, CheckpointKey, Criteria, Part
+
+    Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | Chained]]
+    """(channel, version) -> the serializer's tag, and the value."""
 
 # A list of tuples of 1,000 keys stays below every limit on parameters and stack depth (8,000
 # overflow PostgreSQL's stack); single columns go up to 10,000 (SQLite takes 32,766 parameters).
@@ -141,14 +145,14 @@ def _fetch_parts_of(
         "sends_of": parent_id if _is_old(found.documents[key]) else "",
         **excluded,
     }
-    versions = list(versions_of(found.documents[key]).items())
+    parent = (thread_id, checkpoint_ns, parent_id)
+    versions = list(found.versions[key].items())
     for chunk in chunks(versions, _TUPLES) or [[]]:
         # What counts is what the last statement still sees.
         found.present.clear()
         for row in _parts(connection, wanted, chunk, chains=read_deltas):
             part = decode(*row)
-            is_send = isinstance(part, Send)
-            found.add((thread_id, checkpoint_ns, parent_id) if is_send else key, part)
+            found.add(parent if type(part) is Send else key, part)
         if key not in found.present:
             return False
         wanted |= {"writes_of": "", "sends_of": ""}
@@ -233,8 +237,9 @@ class Assembly:
         self.documents: dict[CheckpointKey, dict[str, Any]] = {}
         self.present: set[CheckpointKey] = set()
         """The checkpoints that the last statement still saw."""
-        self.blobs: dict[BlobKey, tuple[str, bytes | Chained]] = {}
-        """By key: the serializer's tag, and the value."""
+        self.versions: dict[CheckpointKey, dict[str, str]] = {}
+        self.blobs: dict[tuple[str, str], Values] = defaultdict(dict)
+        """By thread and namespace."""
         self.chains = chains
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
         self._sends: dict[CheckpointKey, set[Send]] = defaultdict(set)
@@ -253,24 +258,23 @@ class Assembly:
                 value or a delta, the namespace is enough.
             part: The part.
         """
-        if isinstance(part, Blob):
-            thread_id, checkpoint_ns, _ = key
+        if type(part) is Write:
+            self._writes[key].append(part)
+        elif isinstance(part, Blob):
             channel, version, chain, position, type_, blob = part
             value: bytes | Chained = blob
             if chain is not None and position is not None:
                 type_ = type_.removesuffix(SUFFIX)
-                chain_key = (thread_id, checkpoint_ns, channel, chain)
-                value = self.chains.name(chain_key, position, version, blob)
-            self.blobs[thread_id, checkpoint_ns, channel, version] = type_, value
+                value = self.chains.name((*key[:2], channel, chain), position, version, blob)
+            self.blobs[key[:2]][channel, version] = type_, value
         elif isinstance(part, Delta):
             self.chains.add((*key[:2], part.channel, part.chain), part.position, part.data)
         elif isinstance(part, Send):
             self._sends[key].add(part)
-        elif isinstance(part, Write):
-            self._writes[key].append(part)
         elif isinstance(part, Head):
             self.heads[key] = part
             self.documents[key] = json.loads(part.checkpoint)
+            self.versions[key] = versions_of(self.documents[key])
         else:
             self.present.add(key)
 
@@ -295,8 +299,8 @@ class Assembly:
         keys = list(self.heads)
         blob_keys = dict.fromkeys(
             (*key[:2], *version)
-            for key, document in self.documents.items()
-            for version in versions_of(document).items()
+            for key, versions in self.versions.items()
+            for version in versions.items()
         )
         send_keys = [
             (*key[:2], head.parent_id)
@@ -315,11 +319,9 @@ class Assembly:
         self.heads = {key: head for key, head in self.heads.items() if key in self.present}
 
     def _blobs_of(self, key: CheckpointKey) -> dict[str, tuple[str, bytes | Chained]]:
-        return {
-            channel: blob
-            for channel, version in versions_of(self.documents[key]).items()
-            if (blob := self.blobs.get((*key[:2], channel, version)))
-        }
+        found = self.blobs[key[:2]]
+        versions = self.versions[key].items()
+        return {version[0]: found[version] for version in versions if version in found}
 
     def stored(self) -> list[Stored]:
         """Put everything together, in the order of the statement."""
@@ -515,7 +517,7 @@ def delta_history(
         complete_chains(connection, found.chains)
     seeds = {
         channel: (type_, blob, version)
-        for (_, _, channel, version), (type_, blob) in found.blobs.items()
+        for (channel, version), (type_, blob) in found.blobs[thread_id, checkpoint_ns].items()
     }
 
     collected: dict[tuple[str, str], list[Write]] = defaultdict(list)

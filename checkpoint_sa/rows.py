@@ -114,17 +114,20 @@ def decode(  # noqa: PLR0913, PLR0917 - the columns
     kind: int, text_1: Any, text_2: Any, text_3: Any, number: int, tag: Any, data: Any
 ) -> Part:
     """Name the columns of a row, by its kind."""
+    if type(data) is not bytes and kind != HEAD:
+        data = as_bytes(data)
+    if kind == WRITE:
+        return Write(text_2, text_3, number, text_1, tag, data)
     if kind == BLOB:
-        return Blob(text_1, text_2, text_3, number, tag, as_bytes(data))
+        return Blob(text_1, text_2, text_3, number, tag, data)
     if kind == DELTA:
-        return Delta(text_1, text_3, number, as_bytes(data))
+        return Delta(text_1, text_3, number, data)
+    if kind == SEND:
+        return Send(text_2, text_3, number, text_1, tag, data)
     if kind == HEAD:
         exact = None if data is None else bytes(data)
         return Head(text_1, text_2 or None, text_3, number, tag, exact)
-    if kind == PRESENT:
-        return Present()
-    write = Write if kind == WRITE else Send
-    return write(text_2, text_3, number, text_1, tag, as_bytes(data))
+    return Present()
 
 
 def as_bytes(data: Any) -> bytes:
