@@ -60,7 +60,7 @@ class Peer:
         schema: The schema of its tables; None for the connection's own.
 
     Raises:
-        SchemaError: The tables aren't those of a known saver; the message says which are found.
+        SchemaError: The tables aren't those of a known saver; the message names the difference.
     """
 
     def __init__(self, connection: Connection, schema: str | None) -> None:
