@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Column(NamedTuple):
-    """One field of each row."""
+    """A field of each row."""
 
     name: str
     """The field's key in a row, and in JSON."""

@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
 
 class Database(Protocol):
-    """A migrated database of one process."""
+    """A migrated database, private to a process."""
 
     def begin(self) -> None:
         """Empty the database for a test."""
@@ -142,7 +142,7 @@ class _Files:
         self._template = folder / "template.db"
         engine = engines.make_engine(_coloured(self._on(self._template), "sync"))
         migrate.upgrade(engine)
-        engine.dispose()  # the last connection writes what is in the -wal file
+        engine.dispose()  # closing the last connection writes the -wal file into the database
         self.place = Place(self._on(self._template))
 
     def _on(self, file: Path) -> URL:

@@ -153,7 +153,7 @@ class Store:
         v: int | None = None,
         ts: Any = None,
     ) -> RunnableConfig:
-        """Put one checkpoint, well-formed as LangGraph makes it, and return its config.
+        """Put a checkpoint, well-formed as LangGraph makes it, and return its config.
 
         Args:
             thread_id: The thread.

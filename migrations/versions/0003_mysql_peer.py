@@ -40,7 +40,7 @@ BATCH = 1000
 
 
 class _Key(NamedTuple):
-    """A column: how many bytes it takes (0 for MEDIUMBLOB), and what follows its type."""
+    """A column: its size in bytes (0 for MEDIUMBLOB), and the SQL after its type."""
 
     size: int
     more: str = "NOT NULL"
