@@ -135,7 +135,7 @@ def fail() -> None:
     raise ZeroDivisionError
 
 
-OPERATIONS: dict[str, Callable[[Store], None]] = {
+OPERATIONS: dict[str, Callable[[Store], object]] = {
     "delete_thread": lambda store: store.delete_thread("t"),
     "delete_for_runs": lambda store: store.delete_for_runs(["run"]),
     "copy_thread": lambda store: store.copy_thread("t", "copy"),

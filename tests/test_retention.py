@@ -21,7 +21,7 @@ from checkpoint_sa import (
     CheckpointDelta,
     Deleted,
     InvalidInputError,
-    retention,
+    times,
 )
 
 if TYPE_CHECKING:
@@ -169,12 +169,12 @@ def put_without_time(store: Store, checkpoint_id: str) -> None:
 
 
 def test_the_time_in_an_id() -> None:
-    assert retention.time_of_id(id_at(NOW)) == pytest.approx(NOW, abs=timedelta(microseconds=100))
+    assert times.time_of_id(id_at(NOW)) == pytest.approx(NOW, abs=timedelta(microseconds=100))
     # The example of RFC 9562.
-    assert retention.time_of_id("1EC9414C-232A-6B00-B3C8-9F6BDECED846") == datetime(
+    assert times.time_of_id("1EC9414C-232A-6B00-B3C8-9F6BDECED846") == datetime(
         2022, 2, 22, 19, 22, 22, tzinfo=timezone.utc
     )
-    assert retention.time_of_id("c2d1dd8a-3f6d-4a5e-8f33-9b1f7a0f2f9b") is None
+    assert times.time_of_id("c2d1dd8a-3f6d-4a5e-8f33-9b1f7a0f2f9b") is None
 
 
 def test_threads_with_nothing_old_are_read_once(store: Store) -> None:
