@@ -770,9 +770,15 @@ class BaseSaver(BaseCheckpointSaver[str]):
         self, name: str, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
     ) -> Stored | None:
         """Read a checkpoint, without the rows of values that are cached."""
-        known = None if self.cache is None else self.cache.largest(thread_id, checkpoint_ns)
+        cached = () if self.cache is None else self.cache.largest(thread_id, checkpoint_ns)
         return self.database.read(
-            name, repository.get, thread_id, checkpoint_ns, checkpoint_id, known=known
+            name,
+            repository.get,
+            thread_id,
+            checkpoint_ns,
+            checkpoint_id,
+            read_deltas=self.cache is not None,
+            cached=cached,
         )
 
     def _loaded(self, stored: Stored) -> CheckpointTuple:

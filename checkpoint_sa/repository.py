@@ -15,27 +15,37 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from checkpoint_sa import statements as sql
 from checkpoint_sa import types
-from checkpoint_sa.deltas.chain import (
-    VALUE_SUFFIX,
-    WRITE_SUFFIX,
-    Chains,
-    DeltaValue,
-    DeltaWrite,
-)
+from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
 from checkpoint_sa.errors import CheckpointError, ThreadExistsError
-from checkpoint_sa.rows import MAX_SINGLES as _SINGLES
-from checkpoint_sa.rows import MAX_TUPLES as _TUPLES
-from checkpoint_sa.rows import History, Stored, Write, versions_of
-from checkpoint_sa.rows import chunks as _chunks
-from checkpoint_sa.rows import loads_or_none as said
+from checkpoint_sa.rows import (
+    HEAD,
+    MAX_SINGLES,
+    MAX_TUPLES,
+    Blob,
+    Delta,
+    Head,
+    History,
+    Send,
+    Stored,
+    Write,
+    as_bytes,
+    chunks,
+    decode,
+    loads_or_none,
+    versions_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import TypeAlias
 
     from sqlalchemy import Connection, Table
 
-    from checkpoint_sa.deltas.chain import Base
-    from checkpoint_sa.rows import AnyRow, BlobKey, CheckpointKey, Criteria
+    from checkpoint_sa.deltas.chain import Base, DeltaValue
+    from checkpoint_sa.rows import AnyRow, CheckpointKey, Criteria, Part
+
+    Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
+    """(channel, version) -> the serializer's tag, and the value."""
 
 _ATTEMPTS = 10
 _ATTEMPTS_AT_CHAINS = 2
@@ -48,111 +58,100 @@ _OLDER_ROWS = (64, 4_096)
 # Reading
 
 
-def get(
+def get(  # noqa: PLR0913 - the checkpoint, and how to read it
     connection: Connection,
     thread_id: str,
     checkpoint_ns: str,
     checkpoint_id: str | None,
     *,
-    known: Sequence[Base] | None = None,
+    read_deltas: bool = False,
+    cached: Sequence[Base] = (),
 ) -> Stored | None:
     """Read one checkpoint, or the latest of its namespace: one statement, or two.
 
-    Values that stand in chains cost one statement more, unless `known` says that there may be some
-    and which of them needn't be read.
+    Values that stand in chains cost one statement more, unless `read_deltas` says that there may be
+    some. The rows of those that are cached aren't read, then.
     """
-    reach = types.reach(connection.dialect)
-    parameters = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    wanted = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
     if checkpoint_id is not None:
-        parameters["checkpoint_id"] = checkpoint_id
+        wanted["checkpoint_id"] = checkpoint_id
+    found = _read(connection, wanted, read_deltas=read_deltas, cached=cached)
+    if found is not None and not complete_chains(connection, found.chains):
+        # A chain was rewritten meanwhile, or the cache is outdated. A row that is missing from the
+        # second reading too is missing for good: that is told when its value is made.
+        found = _read(connection, wanted, read_deltas=read_deltas, cached=())
+        if found is not None:
+            complete_chains(connection, found.chains)
+    return None if found is None else found.stored()[0]
+
+
+def _read(
+    connection: Connection,
+    wanted: Mapping[str, str],
+    *,
+    read_deltas: bool,
+    cached: Sequence[Base],
+) -> Assembly | None:
+    """Read a checkpoint and its parts, with one statement where it reaches them."""
+    excluded = sql.excluding(cached) if read_deltas else {}
+    reach = types.reach(connection.dialect)
     if reach is not types.Reach.NONE:
-        statements = sql.GET_LATEST if checkpoint_id is None else sql.GET_ONE
-        statement = statements[reach, known is not None]
-        for _ in range(_ATTEMPTS_AT_CHAINS):
-            rows = connection.execute(statement, parameters | sql.known(known)).all()
-            found = _Found(rows, known or ())
-            if not found.checkpoints:
-                return None
-            if not found.is_whole(reach):
-                break
-            if complete_chains(connection, found.chains):
-                return found.stored()[0]
-            known = known and ()  # it is outdated
-        else:
-            return found.stored()[0]  # a row is missing for good: who reads the value is told
-    return _get_in_two(connection, parameters, known)
-
-
-def _get_in_two(
-    connection: Connection, parameters: dict[str, str], known: Sequence[Base] | None
-) -> Stored | None:
-    """Read a checkpoint and then its parts, which the second statement has in one snapshot."""
-    statement = sql.GET_HEAD if "checkpoint_id" in parameters else sql.GET_LATEST_HEAD
-    for attempt in range(_ATTEMPTS):
-        head = connection.execute(statement, parameters).first()
-        if head is None:
+        statements = sql.GET_ONE if "checkpoint_id" in wanted else sql.GET_LATEST
+        found = Assembly(Chains(cached))
+        found.take(connection.execute(statements[reach, read_deltas], {**wanted, **excluded}).all())
+        if not found.heads:
             return None
-        found = Chains(known or ())
-        stored = _complete(connection, parameters, head, found, known)
-        if stored is None:
-            continue  # it was deleted between the two statements: look again
-        if complete_chains(connection, found) or attempt + 1 >= _ATTEMPTS_AT_CHAINS:
-            return stored
-        known = known and ()  # it is outdated
+        if found.has_parts(reach):
+            return found
+    statement = sql.GET_HEAD if "checkpoint_id" in wanted else sql.GET_LATEST_HEAD
+    for _ in range(_ATTEMPTS):
+        row = connection.execute(statement, wanted).first()
+        if row is None:
+            return None
+        checkpoint_id, parent_id, document, metadata, type_, exact = row
+        key = (wanted["thread_id"], wanted["checkpoint_ns"], checkpoint_id)
+        found = Assembly(Chains(cached))
+        found.add(key, decode(HEAD, document, parent_id, metadata, 0, type_, exact))
+        if _fetch_parts_of(connection, key, found, excluded, read_deltas=read_deltas):
+            return found
+        # It was deleted between the two statements: look again.
     raise CheckpointError(
         f"The checkpoint was deleted and stored again {_ATTEMPTS} times while it was being read:"
-        f" {parameters!r}. Try again."
+        f" {wanted!r}. Try again."
     )
 
 
-def _complete(
+def _fetch_parts_of(
     connection: Connection,
-    namespace: Mapping[str, str],
-    head: AnyRow,
-    found: Chains,
-    known: Sequence[Base] | None,
-) -> Stored | None:
-    """Read the parts of a checkpoint; None if it is gone."""
-    checkpoint_id, parent_id, checkpoint, metadata, type_, exact = head
-    thread_id, checkpoint_ns = namespace["thread_id"], namespace["checkpoint_ns"]
-    document = json.loads(checkpoint)
+    key: CheckpointKey,
+    found: Assembly,
+    excluded: Mapping[str, Any],
+    *,
+    read_deltas: bool,
+) -> bool:
+    """Read the parts of one checkpoint, in one snapshot; return whether it is still there."""
+    thread_id, checkpoint_ns, checkpoint_id = key
+    parent_id = found.heads[key].parent_id or ""
     wanted = {
         "thread_id": thread_id,
         "checkpoint_ns": checkpoint_ns,
         "checkpoint_id": checkpoint_id,
         "writes_of": checkpoint_id,
-        "sends_of": (parent_id or "") if _is_old(document) else "",
-        **sql.known(known),
+        "sends_of": parent_id if _is_old(found.documents[key]) else "",
+        **excluded,
     }
-    versions = versions_of(document)
-    writes: dict[int, list[Write]] = {sql.WRITE: [], sql.SEND: []}
-    blobs: dict[str, tuple[str, bytes | DeltaValue]] = {}
-    for chunk in _chunks(list(versions.items()), _TUPLES) or [[]]:
-        rows = _parts(connection, wanted, chunk, chains=known is not None)
-        wanted |= {"writes_of": "", "sends_of": ""}
+    parent = (thread_id, checkpoint_ns, parent_id)
+    versions = list(found.versions[key].items())
+    for chunk in chunks(versions, MAX_TUPLES) or [[]]:
         # What counts is what the last statement still sees.
-        if all(row.kind != sql.CHECKPOINT for row in rows):
-            return None
-        for kind, channel, version, task_id, idx, part_type, blob in rows:
-            if kind == sql.BLOB:  # its chain and position are where a write has its task
-                key = (thread_id, checkpoint_ns, channel)
-                place = (task_id, idx)
-                blobs[channel] = _value(found, key, version, place, part_type, blob)
-            elif kind == sql.DELTA:
-                found.add((thread_id, checkpoint_ns, channel, task_id), idx, _bytes(blob))
-            elif kind != sql.CHECKPOINT:
-                writes[kind].append(Write(version, task_id, idx, channel, part_type, _bytes(blob)))
-    return Stored(
-        key=(thread_id, checkpoint_ns, checkpoint_id),
-        parent_id=parent_id or None,
-        checkpoint=document,
-        metadata=json.loads(metadata),
-        type=type_,
-        exact=None if exact is None else bytes(exact),
-        blobs=blobs,
-        writes=_in_order(writes[sql.WRITE], blobs),
-        sends=sorted(writes[sql.SEND]),
-    )
+        found.present.clear()
+        for row in _parts(connection, wanted, chunk, chains=read_deltas):
+            part = decode(*row)
+            found.add(parent if type(part) is Send else key, part)
+        if key not in found.present:
+            return False
+        wanted |= {"writes_of": "", "sends_of": ""}
+    return True
 
 
 def _parts(
@@ -207,10 +206,11 @@ def page(
         if thread_id is None or checkpoint_ns is None:
             parameters |= {"after_thread": last[0], "after_ns": last[1]}
     for _ in range(_ATTEMPTS_AT_CHAINS):
-        found = _Found(connection.execute(statement, {**parameters, "size": size}).all())
-        after = found.last if len(found.checkpoints) == size else None
-        if not found.is_whole(reach):
-            found.complete(connection)
+        found = Assembly(Chains())
+        found.take(connection.execute(statement, {**parameters, "size": size}).all())
+        after = found.last if len(found.heads) == size else None
+        if not found.has_parts(reach):
+            found.fetch_parts(connection)
         if complete_chains(connection, found.chains):
             break
     return found.stored(), after
@@ -219,57 +219,66 @@ def page(
 def complete_chains(connection: Connection, chains: Chains) -> bool:
     """Read the rows of chains that are missing; return whether none is any more."""
     statement = sql.GET_DELTAS[types.reach(connection.dialect)]
-    for chunk in _chunks(chains.missing(), _TUPLES):
-        for row in connection.execute(statement, {"blob_keys": chunk}):
-            _take_delta(chains, row)
+    for chunk in chunks(chains.missing(), MAX_TUPLES):
+        Assembly(chains).take(connection.execute(statement, {"blob_keys": chunk}).all())
     return not chains.missing()
 
 
-def _take_delta(chains: Chains, row: AnyRow) -> None:
-    chains.add((row[1], row[2], row[4], row[7]), row[8], bytes(row[10]))
+class Assembly:
+    """Checkpoints, put together from rows of them and their parts in any order."""
 
-
-def _blob(chains: Chains, row: AnyRow) -> tuple[str, bytes | DeltaValue]:
-    _, thread_id, namespace, _, channel, version, _, chain, position, type_, blob = row
-    return _value(chains, (thread_id, namespace, channel), version, (chain, position), type_, blob)
-
-
-def _value(  # noqa: PLR0913, PLR0917 - what there is of a value
-    chains: Chains,
-    channel: tuple[str, str, str],
-    version: str,
-    place: tuple[str | None, int],
-    type_: str,
-    blob: Any,
-) -> tuple[str, bytes | DeltaValue]:
-    """Return the serializer's tag, and the bytes of a value or what they are put together from."""
-    chain, position = place
-    if chain is None:
-        return type_, _bytes(blob)
-    key = (*channel, chain)
-    return type_.removesuffix(VALUE_SUFFIX), chains.value(key, position, version, _bytes(blob))
-
-
-class _Found:
-    """Checkpoints out of the database, and the parts of them that came along."""
-
-    def __init__(self, rows: Sequence[AnyRow], known: Sequence[Base] = ()) -> None:
-        self.checkpoints: dict[CheckpointKey, AnyRow] = {}
+    def __init__(self, chains: Chains) -> None:
+        self.heads: dict[CheckpointKey, Head] = {}
         self.documents: dict[CheckpointKey, dict[str, Any]] = {}
+        self.present: set[CheckpointKey] = set()
+        """The checkpoints that the last statement still saw."""
+        self.versions: dict[CheckpointKey, dict[str, str]] = {}
+        self.blobs: dict[tuple[str, str], Values] = defaultdict(dict)
+        """By thread and namespace."""
+        self.chains = chains
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
-        self._sends: dict[CheckpointKey, list[Write]] = defaultdict(list)
-        self._blobs: dict[BlobKey, tuple[str, bytes | DeltaValue]] = {}
-        self.chains = Chains(known)
-        for row in self._take(rows):
-            self.checkpoints[row[1:4]] = row
-            self.documents[row[1:4]] = json.loads(row.channel)
+        self._sends: dict[CheckpointKey, set[Send]] = defaultdict(set)
+        """One statement has them once for each fork of the checkpoint."""
+
+    def take(self, rows: Iterable[AnyRow]) -> None:
+        """Take wide rows, see `rows`."""
+        for thread_id, checkpoint_ns, checkpoint_id, *part in rows:
+            self.add((thread_id, checkpoint_ns, checkpoint_id), decode(*part))
+
+    def add(self, key: CheckpointKey, part: Part) -> None:
+        """Put a part in its place.
+
+        Args:
+            key: Of its checkpoint: for a pending send, of the parent that it is stored with; for a
+                value or a delta, the namespace is enough.
+            part: The part.
+        """
+        if type(part) is Write:
+            self._writes[key].append(part)
+        elif isinstance(part, Blob):
+            channel, version, chain, position, type_, blob = part
+            value: bytes | DeltaValue = blob
+            if chain is not None and position is not None:
+                type_ = type_.removesuffix(VALUE_SUFFIX)
+                value = self.chains.value((*key[:2], channel, chain), position, version, blob)
+            self.blobs[key[:2]][channel, version] = type_, value
+        elif isinstance(part, Delta):
+            self.chains.add((*key[:2], part.channel, part.chain), part.position, part.data)
+        elif isinstance(part, Send):
+            self._sends[key].add(part)
+        elif isinstance(part, Head):
+            self.heads[key] = part
+            self.documents[key] = json.loads(part.checkpoint)
+            self.versions[key] = versions_of(self.documents[key])
+        else:
+            self.present.add(key)
 
     @property
     def last(self) -> CheckpointKey:
         """The key of the last one in the order of the statement."""
-        return max(self.checkpoints, key=lambda key: self.checkpoints[key].idx)
+        return max(self.heads, key=lambda key: self.heads[key].rank)
 
-    def is_whole(self, reach: types.Reach) -> bool:
+    def has_parts(self, reach: types.Reach) -> bool:
         """Whether the parts came along.
 
         Not where a version is a float: engines write it with another number of digits.
@@ -280,79 +289,53 @@ class _Found:
             for version in (document.get("channel_versions") or {}).values()
         )
 
-    def _take(self, rows: Sequence[AnyRow]) -> Iterator[AnyRow]:
-        """Sort parts into place; yield the rows of checkpoints."""
-        for row in rows:
-            kind, thread_id, namespace, checkpoint_id, channel, version, *_ = row
-            if kind == sql.BLOB:
-                self._blobs[thread_id, namespace, channel, version] = _blob(self.chains, row)
-            elif kind == sql.CHECKPOINT:
-                yield row
-            elif kind == sql.DELTA:
-                _take_delta(self.chains, row)
-            else:
-                into = self._writes if kind == sql.WRITE else self._sends
-                into[thread_id, namespace, checkpoint_id].append(_write(row))
-
-    def complete(self, connection: Connection) -> bool:
-        """Read the parts with a statement of their own; drop checkpoints deleted meanwhile.
-
-        Returns whether one is left.
-        """
-        keys = list(self.checkpoints)
+    def fetch_parts(self, connection: Connection) -> None:
+        """Read the parts with a statement of their own; drop checkpoints deleted meanwhile."""
+        keys = list(self.heads)
         blob_keys = dict.fromkeys(
             (*key[:2], *version)
-            for key, document in self.documents.items()
-            for version in versions_of(document).items()
+            for key, versions in self.versions.items()
+            for version in versions.items()
         )
         send_keys = [
-            (*key[:2], row.version)
-            for key, row in self.checkpoints.items()
-            if row.version and _is_old(self.documents[key])
+            (*key[:2], head.parent_id)
+            for key, head in self.heads.items()
+            if head.parent_id and _is_old(self.documents[key])
         ]
         self._writes.clear()  # they may have come along
         self._sends.clear()
         wanted: dict[str, Any] = {"checkpoint_keys": keys, "send_keys": send_keys}
-        for chunk in _chunks(list(blob_keys), _TUPLES) or [[]]:
-            parts = connection.execute(
-                sql.GET_PARTS, {**wanted, "blob_keys": chunk, "present_keys": keys}
-            ).all()
+        for chunk in chunks(list(blob_keys), MAX_TUPLES) or [[]]:
             # What counts is what the last statement still sees.
-            present = {row[1:4] for row in self._take(parts)}
-            wanted = {"checkpoint_keys": [], "send_keys": []}
-        self.checkpoints = {key: row for key, row in self.checkpoints.items() if key in present}
-        return bool(self.checkpoints)
+            self.present.clear()
+            wanted |= {"blob_keys": chunk, "present_keys": keys}
+            self.take(connection.execute(sql.GET_PARTS, wanted).all())
+            wanted |= {"checkpoint_keys": [], "send_keys": []}
+        self.heads = {key: head for key, head in self.heads.items() if key in self.present}
 
     def _blobs_of(self, key: CheckpointKey) -> dict[str, tuple[str, bytes | DeltaValue]]:
-        return {
-            channel: blob
-            for channel, version in versions_of(self.documents[key]).items()
-            if (blob := self._blobs.get((*key[:2], channel, version)))
-        }
+        found = self.blobs[key[:2]]
+        versions = self.versions[key].items()
+        return {version[0]: found[version] for version in versions if version in found}
 
     def stored(self) -> list[Stored]:
         """Put everything together, in the order of the statement."""
         return [
             Stored(
                 key=key,
-                parent_id=row.version or None,
+                parent_id=head.parent_id,
                 checkpoint=self.documents[key],
-                metadata=json.loads(row.task_path),
-                type=row.type,
-                exact=None if row.blob is None else bytes(row.blob),
+                metadata=json.loads(head.metadata),
+                type=head.type,
+                exact=head.exact,
                 blobs=(blobs := self._blobs_of(key)),
                 writes=_in_order(self._writes[key], blobs),
-                sends=sorted(self._sends[(*key[:2], row.version)])
-                if _is_old(self.documents[key])
+                sends=sorted(self._sends[(*key[:2], head.parent_id)])
+                if head.parent_id and _is_old(self.documents[key])
                 else [],
             )
-            for key, row in sorted(self.checkpoints.items(), key=lambda item: item[1].idx)
+            for key, head in sorted(self.heads.items(), key=lambda item: item[1].rank)
         ]
-
-
-def _write(row: AnyRow) -> Write:
-    *_, channel, _, task_path, task_id, idx, type_, blob = row
-    return Write(task_path, task_id, idx, channel, type_, _bytes(blob))
 
 
 def _in_order(
@@ -368,10 +351,6 @@ def _in_order(
         else write
         for write in writes
     )
-
-
-def _bytes(blob: Any) -> bytes:
-    return blob if type(blob) is bytes else bytes(blob or b"")
 
 
 # DeltaChannel
@@ -392,8 +371,8 @@ def link_of(row: AnyRow) -> Link:
     return Link(
         row.checkpoint_id,
         row.parent_checkpoint_id or None,
-        said(row.versions) or {},
-        said(row.inline) or {},
+        loads_or_none(row.versions) or {},
+        loads_or_none(row.inline) or {},
     )
 
 
@@ -446,26 +425,28 @@ def delta_history(
         return {channel: History([]) for channel in channels}
     walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
 
-    seeds: dict[str, tuple[str, bytes | DeltaValue, str]] = {}
+    found = Assembly(Chains())
     if walk.seed:
-        chains = Chains()
         keys = [(thread_id, checkpoint_ns, *item) for item in walk.seed.items()]
-        for row in connection.execute(sql.GET_BLOBS, {"blob_keys": keys}):
-            seeds[row.channel] = (*_blob(chains, row), row.version)
-        complete_chains(connection, chains)
+        found.take(connection.execute(sql.GET_BLOBS, {"blob_keys": keys}).all())
+        complete_chains(connection, found.chains)
+    seeds = {
+        channel: (type_, blob, version)
+        for (channel, version), (type_, blob) in found.blobs[thread_id, checkpoint_ns].items()
+    }
 
     collected: dict[tuple[str, str], list[Write]] = defaultdict(list)
     ancestors = list(dict.fromkeys(i for path in walk.path.values() for i in path))
-    for ids in _chunks(ancestors, _SINGLES):
+    for ids in chunks(ancestors, MAX_SINGLES):
         wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
         rows = connection.execute(sql.GET_CHANNEL_WRITES, wanted).all()
         for ancestor, channel, path, task_id, idx, type_, blob in rows:
-            write = Write(path, task_id, idx, channel, type_, _bytes(blob))
+            write = Write(path, task_id, idx, channel, type_, as_bytes(blob))
             collected[ancestor, channel].append(write)
     # A channel that has such writes has a value at most of its checkpoints, so these are few.
     for (ancestor, channel), writes in collected.items():
         if any((write.type or "").endswith(WRITE_SUFFIX) for write in writes):
-            stored = get(connection, thread_id, checkpoint_ns, ancestor, known=())
+            stored = get(connection, thread_id, checkpoint_ns, ancestor, read_deltas=True)
             if stored is not None:
                 writes[:] = [write for write in stored.writes if write.channel == channel]
 
@@ -506,7 +487,7 @@ def _walk(
         }
         stored = {
             (row.channel, row.version)
-            for chunk in _chunks(list(versions), _SINGLES)
+            for chunk in chunks(list(versions), MAX_SINGLES)
             for row in connection.execute(
                 sql.GET_BLOB_VERSIONS,
                 {**namespace, "channels": list(walk.open), "versions": chunk},

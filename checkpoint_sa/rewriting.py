@@ -166,7 +166,7 @@ def _changed_writes(connection: Connection, thread_id: str) -> list[tuple[str, s
 
 def _whole_writes(connection: Connection, key: tuple[str, str, str]) -> int:
     """Make the writes of one checkpoint whole."""
-    stored = repository.get(connection, *key, known=())
+    stored = repository.get(connection, *key, read_deltas=True)
     changed = (
         [write for write in stored.writes if isinstance(write.blob, DeltaWrite)] if stored else []
     )

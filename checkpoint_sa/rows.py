@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import TypeAlias
 
     from langchain_core.runnables import RunnableConfig
     from sqlalchemy import Row
@@ -39,6 +38,24 @@ class CheckpointRows(NamedTuple):
         return {"configurable": {name: self.checkpoint[name] for name in key}}
 
 
+# Checkpoints and their parts are read as rows of one shape, so that one statement can have rows of
+# several kinds. Its columns claim no more than their type; `decode` gives them their names:
+#
+#     kind      text_1      text_2      text_3      number      tag      data
+#
+#     WRITE     channel     task_path   task_id     idx         type     blob
+#     SEND      the same, of a pending send
+#     BLOB      channel     version     chain       position    type     blob
+#     DELTA     channel                 chain       position             data
+#     HEAD      checkpoint  parent_id   metadata    rank        type     exact
+#     PRESENT
+#
+# This is the narrow row, for the parts of one checkpoint. The wide row, for several checkpoints,
+# begins with thread_id, checkpoint_ns and checkpoint_id; BLOB and DELTA have '' for the last.
+
+WRITE, SEND, BLOB, DELTA, HEAD, PRESENT = range(6)
+
+
 class Write(NamedTuple):
     """One pending write, as stored."""
 
@@ -48,6 +65,77 @@ class Write(NamedTuple):
     channel: str
     type: str
     blob: bytes | DeltaWrite
+
+
+class Send(Write):
+    """A pending send, stored with the parent of the checkpoint that gets it."""
+
+    __slots__ = ()
+
+
+class Blob(NamedTuple):
+    """A channel's value, or a reference to it where it stands in a chain."""
+
+    channel: str
+    version: str
+    chain: str | None
+    position: int | None
+    type: str
+    blob: bytes
+
+
+class Delta(NamedTuple):
+    """One row of a chain."""
+
+    channel: str
+    chain: str
+    position: int
+    data: bytes
+
+
+class Head(NamedTuple):
+    """A checkpoint without its values and writes; both documents are JSON."""
+
+    checkpoint: str
+    parent_id: str | None
+    metadata: str
+    rank: int
+    """The place of this one among those that a statement reads."""
+    type: str | None
+    """The serializer's tag of `exact`."""
+    exact: bytes | None
+
+
+class Present(NamedTuple):
+    """The checkpoint is still there."""
+
+
+Part: TypeAlias = "Write | Send | Blob | Delta | Head | Present"
+
+
+def decode(  # noqa: PLR0913, PLR0917 - the columns
+    kind: int, text_1: Any, text_2: Any, text_3: Any, number: int, tag: Any, data: Any
+) -> Part:
+    """Name the columns of a row, by its kind."""
+    if type(data) is not bytes and kind != HEAD:
+        data = as_bytes(data)
+    if kind == WRITE:
+        return Write(text_2, text_3, number, text_1, tag, data)
+    if kind == BLOB:
+        return Blob(text_1, text_2, text_3, number, tag, data)
+    if kind == DELTA:
+        return Delta(text_1, text_3, number, data)
+    if kind == SEND:
+        return Send(text_2, text_3, number, text_1, tag, data)
+    if kind == HEAD:
+        exact = None if data is None else bytes(data)
+        return Head(text_1, text_2 or None, text_3, number, tag, exact)
+    return Present()
+
+
+def as_bytes(data: Any) -> bytes:
+    """Return a driver's bytes, whatever type it has for them."""
+    return data if type(data) is bytes else bytes(data or b"")
 
 
 class Stored(NamedTuple):

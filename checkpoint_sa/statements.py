@@ -34,6 +34,7 @@ from sqlalchemy import (
 from checkpoint_sa.deltas.cache import MAX_EXCLUDED
 from checkpoint_sa.deltas.encoding import MAX_ROWS
 from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointDelta, CheckpointWrite
+from checkpoint_sa.rows import BLOB, DELTA, HEAD, PRESENT, SEND, WRITE
 from checkpoint_sa.types import (
     Reach,
     byte_length,
@@ -266,10 +267,7 @@ def put_at_once(plain: int, chained: int) -> Insert:
 # reads the checkpoints and GET_PARTS the rest, in one snapshot: its last arm says which of them are
 # still there. A checkpoint goes in one transaction with its blobs, so one that is there is whole.
 #
-# The rows of both have one shape. `kind` says what a row is; a checkpoint has its parent, its
-# documents and its rank in the columns that are named for other kinds.
-
-WRITE, SEND, BLOB, CHECKPOINT, DELTA = range(5)
+# The rows of both have one shape: see `rows.decode`.
 
 _COLUMNS = (
     checkpoints.c.thread_id,
@@ -283,70 +281,45 @@ _COLUMNS = (
 )
 
 
-def _row(  # noqa: PLR0913 - one for each column
-    kind: int,
-    source: FromClause,
-    *,
-    checkpoint_id: ColumnElement[Any] | None = None,
-    channel: ColumnElement[Any] | None = None,
-    version: ColumnElement[Any] | None = None,
-    task_path: ColumnElement[Any] | None = None,
-    task_id: ColumnElement[Any] | None = None,
-    idx: ColumnElement[Any] | None = None,
-    blob: ColumnElement[Any] | None = None,
-) -> Select[Any]:
-    return select(
-        literal_column(str(kind), Integer).label("kind"),
-        source.c.thread_id,
-        source.c.checkpoint_ns,
-        (no_key() if checkpoint_id is None else checkpoint_id).label("checkpoint_id"),
-        (no_key() if channel is None else channel).label("channel"),
-        (no_key() if version is None else version).label("version"),
-        (no_key() if task_path is None else task_path).label("task_path"),
-        (no_key() if task_id is None else task_id).label("task_id"),
-        (literal_column("0", Integer) if idx is None else idx).label("idx"),
-        (no_key() if blob is None else source.c.get("type", no_key())).label("type"),
-        (null() if blob is None else blob).label("blob"),
-    )
+_PART = ("kind", "text_1", "text_2", "text_3", "number", "tag", "data")
+_empty = no_key()
+_nothing = null()
 
 
-def _write_row(kind: int, source: FromClause = writes) -> Select[Any]:
-    columns = source.c
-    return _row(
-        kind,
-        source,
-        checkpoint_id=columns.checkpoint_id,
-        channel=columns.channel,
-        task_path=columns.task_path,
-        task_id=columns.task_id,
-        idx=columns.idx,
-        blob=columns.blob,
-    )
+def _narrow(kind: int, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    named = zip(_PART, (literal_column(str(kind), Integer), *columns), strict=True)
+    return [column.label(name) for name, column in named]
 
 
-def _blob_row(source: FromClause = blobs) -> Select[Any]:
-    columns = source.c
-    return _row(
-        BLOB,
-        source,
-        channel=columns.channel,
-        version=columns.version,
-        task_id=columns.chain,
-        idx=columns.position,
-        blob=columns.blob,
-    )
+def _write(kind: int, source: FromClause = writes) -> list[ColumnElement[Any]]:
+    c = source.c
+    return _narrow(kind, c.channel, c.task_path, c.task_id, c.idx, c.type, c.blob)
 
 
-def _delta_row(source: FromClause = deltas) -> Select[Any]:
-    columns = source.c
-    return _row(
-        DELTA,
-        source,
-        channel=columns.channel,
-        task_id=columns.chain,
-        idx=columns.position,
-        blob=columns.data,
-    )
+def _blob(source: FromClause = blobs) -> list[ColumnElement[Any]]:
+    c = source.c
+    return _narrow(BLOB, c.channel, c.version, c.chain, c.position, c.type, c.blob)
+
+
+def _delta(source: FromClause = deltas) -> list[ColumnElement[Any]]:
+    c = source.c
+    return _narrow(DELTA, c.channel, _empty, c.chain, c.position, _empty, c.data)
+
+
+def _checkpoint(source: FromClause) -> list[ColumnElement[Any]]:
+    c = source.c
+    document, metadata = json_text(c.checkpoint), json_text(c.metadata)
+    return _narrow(HEAD, document, c.parent_checkpoint_id, metadata, c.rank, c.type, c.exact)
+
+
+_present = _narrow(PRESENT, _empty, _empty, _empty, _zero, _empty, _nothing)
+
+
+def _wide(source: FromClause, columns: list[ColumnElement[Any]]) -> Select[Any]:
+    """Select a part with the key of its checkpoint, or with its namespace where it has none."""
+    c = source.c
+    checkpoint_id = c.get("checkpoint_id", _empty).label("checkpoint_id")
+    return select(c.thread_id, c.checkpoint_ns, checkpoint_id, *columns)
 
 
 def _up_to(value: FromClause, change: FromClause = deltas) -> ColumnElement[bool]:
@@ -354,30 +327,28 @@ def _up_to(value: FromClause, change: FromClause = deltas) -> ColumnElement[bool
     return and_(_same_chain(change, value), change.c.position <= value.c.position)
 
 
-def known(tails: Sequence[Base] | None) -> dict[str, Any]:
-    """Return the parameters by which the rows of known values are left out, if any are read."""
-    if tails is None:
-        return {}
-    places = [(tail.chain, tail.position) for tail in tails[:MAX_EXCLUDED]]
+def excluding(cached: Sequence[Base]) -> dict[str, Any]:
+    """Return the parameters by which the rows of cached values are left out."""
+    places = [(tail.chain, tail.position) for tail in cached[:MAX_EXCLUDED]]
     places += [("", 0)] * (MAX_EXCLUDED - len(places))
     return {
         name: value
         for i, place in enumerate(places)
-        for name, value in zip((f"known_chain_{i}", f"known_position_{i}"), place, strict=True)
+        for name, value in zip((f"cached_chain_{i}", f"cached_position_{i}"), place, strict=True)
     }
 
 
-def _is_unknown(value: FromClause) -> ColumnElement[bool]:
-    """Whether a value doesn't stand where one does that is known to who asks.
+def _isnt_cached(value: FromClause) -> ColumnElement[bool]:
+    """Whether a value stands elsewhere than all the cached ones.
 
-    Who asks compares the references: InnoDB would read all blobs if they were named here.
+    The reader compares the references: InnoDB would read all blobs if they were named here.
     """
     return not_(
         or_(
             *(
                 and_(
-                    value.c.chain == _bind(f"known_chain_{i}"),
-                    value.c.position == bindparam(f"known_position_{i}", type_=Integer()),
+                    value.c.chain == _bind(f"cached_chain_{i}"),
+                    value.c.position == bindparam(f"cached_position_{i}", type_=Integer()),
                 )
                 for i in range(MAX_EXCLUDED)
             )
@@ -391,28 +362,16 @@ def _first_deltas(value: FromClause) -> FromClause:
     return select(change).where(_up_to(value, change)).limit(limit).lateral("rows")
 
 
-def _checkpoint_row(found: FromClause) -> Select[Any]:
-    return _row(
-        CHECKPOINT,
-        found,
-        checkpoint_id=found.c.checkpoint_id,
-        channel=json_text(found.c.checkpoint),
-        version=found.c.parent_checkpoint_id,
-        task_path=json_text(found.c.metadata),
-        idx=found.c.rank,
-        blob=found.c.exact,
-    )
-
-
 def _with_parts(
     found: Select[Any], reach: Reach, *, chains: bool = False
 ) -> Select[Any] | CompoundSelect[Any]:
     """Return the statement that reads checkpoints and, as far as it reaches, their parts.
 
-    With `chains`, those that their values stand in as well, but for `known` values.
+    With `chains`, those that their values stand in as well, but for cached values.
     """
     if reach is Reach.NONE:
-        return _checkpoint_row(found.subquery("found"))
+        heads = found.subquery("found")
+        return _wide(heads, _checkpoint(heads))
     found_ = found.cte("found")
     versions = channel_versions(found_.c.checkpoint).table_valued("key", "value")
     # Distinct: checkpoints of a page share most of their values.
@@ -439,23 +398,23 @@ def _with_parts(
     if reach is Reach.LATERAL:
         one = select(blob).where(is_used).limit(literal_column("1", Integer)).lateral("one")
         joined = used.join(one, true())
-        values = [_blob_row(one).select_from(joined)]
+        values = [_wide(one, _blob(one)).select_from(joined)]
         if chains:
             value = select(*one.c).select_from(joined).cte("value")
             rows = _first_deltas(value)
-            changes = _delta_row(rows).select_from(value.join(rows, true()))
-            values = [_blob_row(value), changes.where(_is_unknown(value))]
+            changes = _wide(rows, _delta(rows)).select_from(value.join(rows, true()))
+            values = [_wide(value, _blob(value)), changes.where(_isnt_cached(value))]
     else:
-        values = [_blob_row(blob).join(used, is_used)]
+        values = [_wide(blob, _blob(blob)).join(used, is_used)]
         if chains:
             joined = used.join(blob, is_used).join(deltas, _up_to(blob))
-            values.append(_delta_row().select_from(joined).where(_is_unknown(blob)))
+            values.append(_wide(deltas, _delta()).select_from(joined).where(_isnt_cached(blob)))
     return union_all(
-        _write_row(WRITE, write).join(
+        _wide(write, _write(WRITE, write)).join(
             found_,
             and_(_same_namespace(write, found_), write.c.checkpoint_id == found_.c.checkpoint_id),
         ),
-        _write_row(SEND, write)
+        _wide(write, _write(SEND, write))
         .join(
             found_,
             and_(
@@ -469,7 +428,7 @@ def _with_parts(
             < literal_column(str(FIRST_WITHOUT_SENDS), Integer),
         ),
         *values,
-        _checkpoint_row(found_),
+        _wide(found_, _checkpoint(found_)),
     )
 
 
@@ -512,44 +471,15 @@ FEW = 16
 """Up to so many values are looked up without an expanding IN, which is written at each call."""
 
 
-_empty = no_key()
-_nothing = null()
-
-
 @cache
 def parts(count: int | None, *, chains: bool) -> CompoundSelect[Any]:
     """Return the statement for the parts of one checkpoint, with `count` or any number of values.
 
-    With `chains`, those that the values stand in as well, but for `known` values.
+    With `chains`, those that the values stand in as well, but for cached values.
 
     Its last arm says whether the checkpoint is still there. `sends_of` names the parent, or is ''
     where its pending sends aren't wanted.
     """
-
-    def write_row(kind: int) -> Select[Any]:
-        return select(
-            literal_column(str(kind), Integer).label("kind"),
-            writes.c.channel,
-            writes.c.task_path.label("version"),
-            writes.c.task_id,
-            writes.c.idx,
-            writes.c.type,
-            writes.c.blob,
-        ).where(_in_namespace(writes))
-
-    def other_row(  # noqa: PLR0913 - one for each column
-        kind: int,
-        *,
-        channel: Any = _empty,
-        version: Any = _empty,
-        chain: Any = _empty,
-        position: Any = _zero,
-        type_: Any = _empty,
-        blob: Any = _nothing,
-    ) -> Select[Any]:
-        kind_ = literal_column(str(kind), Integer)
-        return select(kind_, channel, version, chain, position, type_, blob)
-
     wanted: ColumnElement[bool]
     if count is None:
         wanted = one_of("versions", blobs.c.channel, blobs.c.version)
@@ -563,37 +493,18 @@ def parts(count: int | None, *, chains: bool) -> CompoundSelect[Any]:
                 for i in range(count)
             )
         )
-    value, change = blobs.c, deltas.c
+    writes_of = and_(_in_namespace(writes), writes.c.checkpoint_id == _bind("writes_of"))
+    sends_of = and_(_in_namespace(writes), writes.c.checkpoint_id == _bind("sends_of"))
     arms = [
-        write_row(WRITE).where(writes.c.checkpoint_id == _bind("writes_of")),
-        write_row(SEND).where(
-            writes.c.checkpoint_id == _bind("sends_of"), writes.c.channel == TASKS
-        ),
-        other_row(
-            BLOB,
-            channel=value.channel,
-            version=value.version,
-            chain=value.chain,
-            position=value.position,
-            type_=value.type,
-            blob=value.blob,
-        ).where(_in_namespace(blobs), wanted),
-        other_row(CHECKPOINT)
-        .select_from(checkpoints)
-        .where(_in_namespace(checkpoints), checkpoints.c.checkpoint_id == _bind("checkpoint_id")),
+        select(*_write(WRITE)).where(writes_of),
+        select(*_write(SEND)).where(sends_of, writes.c.channel == TASKS),
+        select(*_blob()).where(_in_namespace(blobs), wanted),
+        _one(*_present).select_from(checkpoints),
     ]
     if chains:
-        arms.append(
-            other_row(
-                DELTA,
-                channel=change.channel,
-                chain=change.chain,
-                position=change.position,
-                blob=change.data,
-            )
-            .select_from(deltas.join(blobs, _up_to(blobs)))
-            .where(_in_namespace(blobs), wanted, _is_unknown(blobs))
-        )
+        joined = deltas.join(blobs, _up_to(blobs))
+        changes = select(*_delta()).select_from(joined)
+        arms.append(changes.where(_in_namespace(blobs), wanted, _isnt_cached(blobs)))
     return union_all(*arms)
 
 
@@ -653,20 +564,20 @@ def page(  # noqa: PLR0913 - one for each criterion
 
 
 GET_PARTS = union_all(
-    _write_row(WRITE).where(_checkpoint_in("checkpoint_keys", writes)),
-    _write_row(SEND).where(_checkpoint_in("send_keys", writes), writes.c.channel == TASKS),
-    _blob_row().where(_blob_in("blob_keys")),
-    _row(CHECKPOINT, checkpoints, checkpoint_id=checkpoints.c.checkpoint_id).where(
-        _checkpoint_in("present_keys", checkpoints)
+    _wide(writes, _write(WRITE)).where(_checkpoint_in("checkpoint_keys", writes)),
+    _wide(writes, _write(SEND)).where(
+        _checkpoint_in("send_keys", writes), writes.c.channel == TASKS
     ),
+    _wide(blobs, _blob()).where(_blob_in("blob_keys")),
+    _wide(checkpoints, _present).where(_checkpoint_in("present_keys", checkpoints)),
 )
 _named = select(blobs).where(_blob_in("blob_keys")).subquery("named")
 _of_named = _first_deltas(_named)
-_joined_deltas = _delta_row().join(blobs, _up_to(blobs)).where(_blob_in("blob_keys"))
+_joined_deltas = _wide(deltas, _delta()).join(blobs, _up_to(blobs)).where(_blob_in("blob_keys"))
 GET_DELTAS = {
     Reach.NONE: _joined_deltas,
     Reach.JOIN: _joined_deltas,
-    Reach.LATERAL: _delta_row(_of_named).select_from(_named.join(_of_named, true())),
+    Reach.LATERAL: _wide(_of_named, _delta(_of_named)).select_from(_named.join(_of_named, true())),
 }
 
 
@@ -702,7 +613,7 @@ GET_CHANNEL_WRITES = select(
     one_of("checkpoint_ids", writes.c.checkpoint_id),
     one_of("channels", writes.c.channel),
 )
-GET_BLOBS = _blob_row().where(_blob_in("blob_keys"))
+GET_BLOBS = _wide(blobs, _blob()).where(_blob_in("blob_keys"))
 
 
 # Deleting and copying.

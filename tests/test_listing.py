@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
 import pytest
+from langgraph.checkpoint.serde.types import TASKS
+from langgraph.types import Send
 from stores import Store, id_of, thread
 
 from checkpoint_sa import InvalidInputError
@@ -104,6 +106,17 @@ def test_what_is_listed_is_what_is_read_one_by_one(store: Store) -> None:
     found = store.list(thread())
     assert len(found) == 25
     assert found == [store.found(item.config) for item in found]
+
+
+def test_forks_of_one_checkpoint_are_listed_with_its_pending_sends_once(store: Store) -> None:
+    parent = store.save(v=3)
+    sends = [Send("node", 1), Send("node", 2)]
+    store.put_writes(parent, [(TASKS, send) for send in sends], "task")
+    forks = [store.save(parent=parent, v=3) for _ in range(2)]
+    listed = {id_of(item.config): item.checkpoint["channel_values"] for item in store.list(None)}
+    assert [listed[id_of(fork)][TASKS] for fork in forks] == [sends, sends]
+    for fork in forks:
+        assert store.found(fork).checkpoint["channel_values"][TASKS] == sends
 
 
 def test_nothing_is_listed_where_nothing_is(store: Store) -> None:

@@ -44,45 +44,45 @@ FROM checkpoints
 WHERE checkpoints.thread_id = %s AND checkpoints.checkpoint_ns = %s AND checkpoints.checkpoint_id = %s;
 
 -- get_tuple: its parts, two values
-SELECT 0 AS kind, checkpoint_writes.channel, checkpoint_writes.task_path AS version, checkpoint_writes.task_id, checkpoint_writes.idx, checkpoint_writes.type, checkpoint_writes.`blob`
+SELECT 0 AS kind, checkpoint_writes.channel AS text_1, checkpoint_writes.task_path AS text_2, checkpoint_writes.task_id AS text_3, checkpoint_writes.idx AS number, checkpoint_writes.type AS tag, checkpoint_writes.`blob` AS data
 FROM checkpoint_writes
 WHERE checkpoint_writes.thread_id = %s AND checkpoint_writes.checkpoint_ns = %s AND checkpoint_writes.checkpoint_id = %s
 UNION ALL
-SELECT 1 AS kind, checkpoint_writes.channel, checkpoint_writes.task_path AS version, checkpoint_writes.task_id, checkpoint_writes.idx, checkpoint_writes.type, checkpoint_writes.`blob`
+SELECT 1 AS kind, checkpoint_writes.channel AS text_1, checkpoint_writes.task_path AS text_2, checkpoint_writes.task_id AS text_3, checkpoint_writes.idx AS number, checkpoint_writes.type AS tag, checkpoint_writes.`blob` AS data
 FROM checkpoint_writes
 WHERE checkpoint_writes.thread_id = %s AND checkpoint_writes.checkpoint_ns = %s AND checkpoint_writes.checkpoint_id = %s AND checkpoint_writes.channel = %s
 UNION ALL
-SELECT 2, checkpoint_blobs.channel, checkpoint_blobs.version, checkpoint_blobs.chain, checkpoint_blobs.`position`, checkpoint_blobs.type, checkpoint_blobs.`blob`
+SELECT 2 AS kind, checkpoint_blobs.channel AS text_1, checkpoint_blobs.version AS text_2, checkpoint_blobs.chain AS text_3, checkpoint_blobs.`position` AS number, checkpoint_blobs.type AS tag, checkpoint_blobs.`blob` AS data
 FROM checkpoint_blobs
 WHERE checkpoint_blobs.thread_id = %s AND checkpoint_blobs.checkpoint_ns = %s AND (checkpoint_blobs.channel = %s AND checkpoint_blobs.version = %s OR checkpoint_blobs.channel = %s AND checkpoint_blobs.version = %s)
 UNION ALL
-SELECT 3, '', '', '', 0, '', NULL AS anon_1
+SELECT 5 AS kind, '' AS text_1, '' AS text_2, '' AS text_3, 0 AS number, '' AS tag, NULL AS data
 FROM checkpoints
 WHERE checkpoints.thread_id = %s AND checkpoints.checkpoint_ns = %s AND checkpoints.checkpoint_id = %s;
 
 -- get_tuple, incremental: its parts, two values
-SELECT 0 AS kind, checkpoint_writes.channel, checkpoint_writes.task_path AS version, checkpoint_writes.task_id, checkpoint_writes.idx, checkpoint_writes.type, checkpoint_writes.`blob`
+SELECT 0 AS kind, checkpoint_writes.channel AS text_1, checkpoint_writes.task_path AS text_2, checkpoint_writes.task_id AS text_3, checkpoint_writes.idx AS number, checkpoint_writes.type AS tag, checkpoint_writes.`blob` AS data
 FROM checkpoint_writes
 WHERE checkpoint_writes.thread_id = %s AND checkpoint_writes.checkpoint_ns = %s AND checkpoint_writes.checkpoint_id = %s
 UNION ALL
-SELECT 1 AS kind, checkpoint_writes.channel, checkpoint_writes.task_path AS version, checkpoint_writes.task_id, checkpoint_writes.idx, checkpoint_writes.type, checkpoint_writes.`blob`
+SELECT 1 AS kind, checkpoint_writes.channel AS text_1, checkpoint_writes.task_path AS text_2, checkpoint_writes.task_id AS text_3, checkpoint_writes.idx AS number, checkpoint_writes.type AS tag, checkpoint_writes.`blob` AS data
 FROM checkpoint_writes
 WHERE checkpoint_writes.thread_id = %s AND checkpoint_writes.checkpoint_ns = %s AND checkpoint_writes.checkpoint_id = %s AND checkpoint_writes.channel = %s
 UNION ALL
-SELECT 2, checkpoint_blobs.channel, checkpoint_blobs.version, checkpoint_blobs.chain, checkpoint_blobs.`position`, checkpoint_blobs.type, checkpoint_blobs.`blob`
+SELECT 2 AS kind, checkpoint_blobs.channel AS text_1, checkpoint_blobs.version AS text_2, checkpoint_blobs.chain AS text_3, checkpoint_blobs.`position` AS number, checkpoint_blobs.type AS tag, checkpoint_blobs.`blob` AS data
 FROM checkpoint_blobs
 WHERE checkpoint_blobs.thread_id = %s AND checkpoint_blobs.checkpoint_ns = %s AND (checkpoint_blobs.channel = %s AND checkpoint_blobs.version = %s OR checkpoint_blobs.channel = %s AND checkpoint_blobs.version = %s)
 UNION ALL
-SELECT 3, '', '', '', 0, '', NULL AS anon_1
+SELECT 5 AS kind, '' AS text_1, '' AS text_2, '' AS text_3, 0 AS number, '' AS tag, NULL AS data
 FROM checkpoints
 WHERE checkpoints.thread_id = %s AND checkpoints.checkpoint_ns = %s AND checkpoints.checkpoint_id = %s
 UNION ALL
-SELECT 4, checkpoint_deltas.channel, '', checkpoint_deltas.chain, checkpoint_deltas.`position`, '', checkpoint_deltas.data
+SELECT 3 AS kind, checkpoint_deltas.channel AS text_1, '' AS text_2, checkpoint_deltas.chain AS text_3, checkpoint_deltas.`position` AS number, '' AS tag, checkpoint_deltas.data AS data
 FROM checkpoint_deltas INNER JOIN checkpoint_blobs ON checkpoint_deltas.thread_id = checkpoint_blobs.thread_id AND checkpoint_deltas.checkpoint_ns = checkpoint_blobs.checkpoint_ns AND checkpoint_deltas.channel = checkpoint_blobs.channel AND checkpoint_deltas.chain = checkpoint_blobs.chain AND checkpoint_deltas.`position` <= checkpoint_blobs.`position`
 WHERE checkpoint_blobs.thread_id = %s AND checkpoint_blobs.checkpoint_ns = %s AND (checkpoint_blobs.channel = %s AND checkpoint_blobs.version = %s OR checkpoint_blobs.channel = %s AND checkpoint_blobs.version = %s) AND NOT (checkpoint_blobs.chain = %s AND checkpoint_blobs.`position` = %s OR checkpoint_blobs.chain = %s AND checkpoint_blobs.`position` = %s OR checkpoint_blobs.chain = %s AND checkpoint_blobs.`position` = %s OR checkpoint_blobs.chain = %s AND checkpoint_blobs.`position` = %s);
 
 -- list: a page of a namespace
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, found.checkpoint AS channel, found.parent_checkpoint_id AS version, found.metadata AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS `blob`
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, found.checkpoint AS text_1, found.parent_checkpoint_id AS text_2, found.metadata AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM (SELECT newest.thread_id AS thread_id, newest.checkpoint_ns AS checkpoint_ns, newest.checkpoint_id AS checkpoint_id, newest.parent_checkpoint_id AS parent_checkpoint_id, newest.checkpoint AS checkpoint, newest.metadata AS metadata, newest.type AS type, newest.exact AS exact, row_number() OVER (ORDER BY newest.checkpoint_id DESC) AS rank
 FROM (SELECT checkpoints.thread_id AS thread_id, checkpoints.checkpoint_ns AS checkpoint_ns, checkpoints.checkpoint_id AS checkpoint_id, checkpoints.parent_checkpoint_id AS parent_checkpoint_id, checkpoints.checkpoint AS checkpoint, checkpoints.metadata AS metadata, checkpoints.type AS type, checkpoints.exact AS exact
 FROM checkpoints
@@ -91,18 +91,18 @@ ORDER BY checkpoints.checkpoint_id DESC
 LIMIT __[POSTCOMPILE_size]) AS newest) AS found;
 
 -- list: the parts of a page
-SELECT 0 AS kind, checkpoint_writes.thread_id, checkpoint_writes.checkpoint_ns, checkpoint_writes.checkpoint_id AS checkpoint_id, checkpoint_writes.channel AS channel, '' AS version, checkpoint_writes.task_path AS task_path, checkpoint_writes.task_id AS task_id, checkpoint_writes.idx AS idx, checkpoint_writes.type AS type, checkpoint_writes.`blob` AS `blob`
+SELECT checkpoint_writes.thread_id, checkpoint_writes.checkpoint_ns, checkpoint_writes.checkpoint_id AS checkpoint_id, 0 AS kind, checkpoint_writes.channel AS text_1, checkpoint_writes.task_path AS text_2, checkpoint_writes.task_id AS text_3, checkpoint_writes.idx AS number, checkpoint_writes.type AS tag, checkpoint_writes.`blob` AS data
 FROM checkpoint_writes
 WHERE (checkpoint_writes.thread_id, checkpoint_writes.checkpoint_ns, checkpoint_writes.checkpoint_id) IN (__[POSTCOMPILE_checkpoint_keys])
 UNION ALL
-SELECT 1 AS kind, checkpoint_writes.thread_id, checkpoint_writes.checkpoint_ns, checkpoint_writes.checkpoint_id AS checkpoint_id, checkpoint_writes.channel AS channel, '' AS version, checkpoint_writes.task_path AS task_path, checkpoint_writes.task_id AS task_id, checkpoint_writes.idx AS idx, checkpoint_writes.type AS type, checkpoint_writes.`blob` AS `blob`
+SELECT checkpoint_writes.thread_id, checkpoint_writes.checkpoint_ns, checkpoint_writes.checkpoint_id AS checkpoint_id, 1 AS kind, checkpoint_writes.channel AS text_1, checkpoint_writes.task_path AS text_2, checkpoint_writes.task_id AS text_3, checkpoint_writes.idx AS number, checkpoint_writes.type AS tag, checkpoint_writes.`blob` AS data
 FROM checkpoint_writes
 WHERE (checkpoint_writes.thread_id, checkpoint_writes.checkpoint_ns, checkpoint_writes.checkpoint_id) IN (__[POSTCOMPILE_send_keys]) AND checkpoint_writes.channel = %s
 UNION ALL
-SELECT 2 AS kind, checkpoint_blobs.thread_id, checkpoint_blobs.checkpoint_ns, '' AS checkpoint_id, checkpoint_blobs.channel AS channel, checkpoint_blobs.version AS version, '' AS task_path, checkpoint_blobs.chain AS task_id, checkpoint_blobs.`position` AS idx, checkpoint_blobs.type AS type, checkpoint_blobs.`blob` AS `blob`
+SELECT checkpoint_blobs.thread_id, checkpoint_blobs.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, checkpoint_blobs.channel AS text_1, checkpoint_blobs.version AS text_2, checkpoint_blobs.chain AS text_3, checkpoint_blobs.`position` AS number, checkpoint_blobs.type AS tag, checkpoint_blobs.`blob` AS data
 FROM checkpoint_blobs
 WHERE (checkpoint_blobs.thread_id, checkpoint_blobs.checkpoint_ns, checkpoint_blobs.channel, checkpoint_blobs.version) IN (__[POSTCOMPILE_blob_keys])
 UNION ALL
-SELECT 3 AS kind, checkpoints.thread_id, checkpoints.checkpoint_ns, checkpoints.checkpoint_id AS checkpoint_id, '' AS channel, '' AS version, '' AS task_path, '' AS task_id, 0 AS idx, '' AS type, NULL AS `blob`
+SELECT checkpoints.thread_id, checkpoints.checkpoint_ns, checkpoints.checkpoint_id AS checkpoint_id, 5 AS kind, '' AS text_1, '' AS text_2, '' AS text_3, 0 AS number, '' AS tag, NULL AS data
 FROM checkpoints
 WHERE (checkpoints.thread_id, checkpoints.checkpoint_ns, checkpoints.checkpoint_id) IN (__[POSTCOMPILE_present_keys]);

@@ -47,21 +47,21 @@ FROM checkpoints
 WHERE checkpoints.thread_id = %(thread_id)s::VARCHAR AND checkpoints.checkpoint_ns = %(checkpoint_ns)s::VARCHAR
 ORDER BY checkpoints.checkpoint_id DESC
 LIMIT 1)
-SELECT 0 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
-SELECT 1 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 1 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.parent_checkpoint_id
 WHERE w.channel = %(channel_1)s::VARCHAR AND coalesce(CAST((found.checkpoint ->> %(checkpoint_1)s::TEXT) AS INTEGER), %(coalesce_1)s::INTEGER) < 4
 UNION ALL
-SELECT 2 AS kind, one.thread_id, one.checkpoint_ns, '' AS checkpoint_id, one.channel AS channel, one.version AS version, '' AS task_path, one.chain AS task_id, one.position AS idx, one.type AS type, one.blob AS blob
+SELECT one.thread_id, one.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, one.channel AS text_1, one.version AS text_2, one.chain AS text_3, one.position AS number, one.type AS tag, one.blob AS data
 FROM (SELECT DISTINCT found.thread_id AS thread_id, found.checkpoint_ns AS checkpoint_ns, anon_1.key AS channel, CAST(anon_1.value AS TEXT) AS version
 FROM found JOIN jsonb_each_text(found.checkpoint -> 'channel_versions') AS anon_1 ON true) AS used JOIN LATERAL (SELECT b.thread_id AS thread_id, b.checkpoint_ns AS checkpoint_ns, b.channel AS channel, b.version AS version, b.type AS type, b.blob AS blob, b.chain AS chain, b.position AS position
 FROM checkpoint_blobs AS b
 WHERE b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version
 LIMIT 1) AS one ON true
 UNION ALL
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, CAST(found.checkpoint AS TEXT) AS channel, found.parent_checkpoint_id AS version, CAST(found.metadata AS TEXT) AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS blob
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, CAST(found.checkpoint AS TEXT) AS text_1, found.parent_checkpoint_id AS text_2, CAST(found.metadata AS TEXT) AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
 
 -- get_tuple: one
@@ -69,21 +69,21 @@ WITH found AS
 (SELECT checkpoints.thread_id AS thread_id, checkpoints.checkpoint_ns AS checkpoint_ns, checkpoints.checkpoint_id AS checkpoint_id, checkpoints.parent_checkpoint_id AS parent_checkpoint_id, checkpoints.checkpoint AS checkpoint, checkpoints.metadata AS metadata, checkpoints.type AS type, checkpoints.exact AS exact, 0 AS rank
 FROM checkpoints
 WHERE checkpoints.thread_id = %(thread_id)s::VARCHAR AND checkpoints.checkpoint_ns = %(checkpoint_ns)s::VARCHAR AND checkpoints.checkpoint_id = %(checkpoint_id)s::VARCHAR)
-SELECT 0 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
-SELECT 1 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 1 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.parent_checkpoint_id
 WHERE w.channel = %(channel_1)s::VARCHAR AND coalesce(CAST((found.checkpoint ->> %(checkpoint_1)s::TEXT) AS INTEGER), %(coalesce_1)s::INTEGER) < 4
 UNION ALL
-SELECT 2 AS kind, one.thread_id, one.checkpoint_ns, '' AS checkpoint_id, one.channel AS channel, one.version AS version, '' AS task_path, one.chain AS task_id, one.position AS idx, one.type AS type, one.blob AS blob
+SELECT one.thread_id, one.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, one.channel AS text_1, one.version AS text_2, one.chain AS text_3, one.position AS number, one.type AS tag, one.blob AS data
 FROM (SELECT DISTINCT found.thread_id AS thread_id, found.checkpoint_ns AS checkpoint_ns, anon_1.key AS channel, CAST(anon_1.value AS TEXT) AS version
 FROM found JOIN jsonb_each_text(found.checkpoint -> 'channel_versions') AS anon_1 ON true) AS used JOIN LATERAL (SELECT b.thread_id AS thread_id, b.checkpoint_ns AS checkpoint_ns, b.channel AS channel, b.version AS version, b.type AS type, b.blob AS blob, b.chain AS chain, b.position AS position
 FROM checkpoint_blobs AS b
 WHERE b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version
 LIMIT 1) AS one ON true
 UNION ALL
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, CAST(found.checkpoint AS TEXT) AS channel, found.parent_checkpoint_id AS version, CAST(found.metadata AS TEXT) AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS blob
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, CAST(found.checkpoint AS TEXT) AS text_1, found.parent_checkpoint_id AS text_2, CAST(found.metadata AS TEXT) AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
 
 -- get_tuple, incremental: the latest
@@ -100,24 +100,24 @@ FROM found JOIN jsonb_each_text(found.checkpoint -> 'channel_versions') AS anon_
 FROM checkpoint_blobs AS b
 WHERE b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version
 LIMIT 1) AS one ON true)
-SELECT 0 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
-SELECT 1 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 1 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.parent_checkpoint_id
 WHERE w.channel = %(channel_1)s::VARCHAR AND coalesce(CAST((found.checkpoint ->> %(checkpoint_1)s::TEXT) AS INTEGER), %(coalesce_1)s::INTEGER) < 4
 UNION ALL
-SELECT 2 AS kind, value.thread_id, value.checkpoint_ns, '' AS checkpoint_id, value.channel AS channel, value.version AS version, '' AS task_path, value.chain AS task_id, value.position AS idx, value.type AS type, value.blob AS blob
+SELECT value.thread_id, value.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, value.channel AS text_1, value.version AS text_2, value.chain AS text_3, value.position AS number, value.type AS tag, value.blob AS data
 FROM value
 UNION ALL
-SELECT 4 AS kind, rows.thread_id, rows.checkpoint_ns, '' AS checkpoint_id, rows.channel AS channel, '' AS version, '' AS task_path, rows.chain AS task_id, rows.position AS idx, '' AS type, rows.data AS blob
+SELECT rows.thread_id, rows.checkpoint_ns, '' AS checkpoint_id, 3 AS kind, rows.channel AS text_1, '' AS text_2, rows.chain AS text_3, rows.position AS number, '' AS tag, rows.data AS data
 FROM value JOIN LATERAL (SELECT d.thread_id AS thread_id, d.checkpoint_ns AS checkpoint_ns, d.channel AS channel, d.chain AS chain, d.position AS position, d.data AS data
 FROM checkpoint_deltas AS d
 WHERE d.thread_id = value.thread_id AND d.checkpoint_ns = value.checkpoint_ns AND d.channel = value.channel AND d.chain = value.chain AND d.position <= value.position
 LIMIT 256) AS rows ON true
-WHERE NOT (value.chain = %(known_chain_0)s::VARCHAR AND value.position = %(known_position_0)s::INTEGER OR value.chain = %(known_chain_1)s::VARCHAR AND value.position = %(known_position_1)s::INTEGER OR value.chain = %(known_chain_2)s::VARCHAR AND value.position = %(known_position_2)s::INTEGER OR value.chain = %(known_chain_3)s::VARCHAR AND value.position = %(known_position_3)s::INTEGER)
+WHERE NOT (value.chain = %(cached_chain_0)s::VARCHAR AND value.position = %(cached_position_0)s::INTEGER OR value.chain = %(cached_chain_1)s::VARCHAR AND value.position = %(cached_position_1)s::INTEGER OR value.chain = %(cached_chain_2)s::VARCHAR AND value.position = %(cached_position_2)s::INTEGER OR value.chain = %(cached_chain_3)s::VARCHAR AND value.position = %(cached_position_3)s::INTEGER)
 UNION ALL
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, CAST(found.checkpoint AS TEXT) AS channel, found.parent_checkpoint_id AS version, CAST(found.metadata AS TEXT) AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS blob
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, CAST(found.checkpoint AS TEXT) AS text_1, found.parent_checkpoint_id AS text_2, CAST(found.metadata AS TEXT) AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
 
 -- list: a page of a namespace
@@ -128,19 +128,19 @@ FROM checkpoints
 WHERE checkpoints.thread_id = %(thread_id)s::VARCHAR AND checkpoints.checkpoint_ns = %(checkpoint_ns)s::VARCHAR AND checkpoints.checkpoint_id < %(after_id)s::VARCHAR
 ORDER BY checkpoints.checkpoint_id DESC
 LIMIT __[POSTCOMPILE_size]) AS newest)
-SELECT 0 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
-SELECT 1 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 1 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.parent_checkpoint_id
 WHERE w.channel = %(channel_1)s::VARCHAR AND coalesce(CAST((found.checkpoint ->> %(checkpoint_1)s::TEXT) AS INTEGER), %(coalesce_1)s::INTEGER) < 4
 UNION ALL
-SELECT 2 AS kind, one.thread_id, one.checkpoint_ns, '' AS checkpoint_id, one.channel AS channel, one.version AS version, '' AS task_path, one.chain AS task_id, one.position AS idx, one.type AS type, one.blob AS blob
+SELECT one.thread_id, one.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, one.channel AS text_1, one.version AS text_2, one.chain AS text_3, one.position AS number, one.type AS tag, one.blob AS data
 FROM (SELECT DISTINCT found.thread_id AS thread_id, found.checkpoint_ns AS checkpoint_ns, anon_1.key AS channel, CAST(anon_1.value AS TEXT) AS version
 FROM found JOIN jsonb_each_text(found.checkpoint -> 'channel_versions') AS anon_1 ON true) AS used JOIN LATERAL (SELECT b.thread_id AS thread_id, b.checkpoint_ns AS checkpoint_ns, b.channel AS channel, b.version AS version, b.type AS type, b.blob AS blob, b.chain AS chain, b.position AS position
 FROM checkpoint_blobs AS b
 WHERE b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version
 LIMIT 1) AS one ON true
 UNION ALL
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, CAST(found.checkpoint AS TEXT) AS channel, found.parent_checkpoint_id AS version, CAST(found.metadata AS TEXT) AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS blob
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, CAST(found.checkpoint AS TEXT) AS text_1, found.parent_checkpoint_id AS text_2, CAST(found.metadata AS TEXT) AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;

@@ -39,18 +39,18 @@ FROM checkpoints
 WHERE checkpoints.thread_id = ? AND checkpoints.checkpoint_ns = ?
 ORDER BY checkpoints.checkpoint_id DESC
 LIMIT 1 OFFSET ?)
-SELECT 0 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
-SELECT 1 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 1 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.parent_checkpoint_id
 WHERE w.channel = ? AND coalesce(CAST(JSON_EXTRACT(found.checkpoint, ?) AS INTEGER), ?) < 4
 UNION ALL
-SELECT 2 AS kind, b.thread_id, b.checkpoint_ns, '' AS checkpoint_id, b.channel AS channel, b.version AS version, '' AS task_path, b.chain AS task_id, b.position AS idx, b.type AS type, b.blob AS blob
+SELECT b.thread_id, b.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, b.channel AS text_1, b.version AS text_2, b.chain AS text_3, b.position AS number, b.type AS tag, b.blob AS data
 FROM checkpoint_blobs AS b JOIN (SELECT DISTINCT found.thread_id AS thread_id, found.checkpoint_ns AS checkpoint_ns, anon_1."key" AS channel, CAST(anon_1.value AS TEXT) AS version
 FROM found JOIN json_each(found.checkpoint, '$.channel_versions') AS anon_1 ON 1 = 1) AS used ON b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version
 UNION ALL
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, found.checkpoint AS channel, found.parent_checkpoint_id AS version, found.metadata AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS blob
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, found.checkpoint AS text_1, found.parent_checkpoint_id AS text_2, found.metadata AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
 
 -- get_tuple: one
@@ -58,18 +58,18 @@ WITH found AS
 (SELECT checkpoints.thread_id AS thread_id, checkpoints.checkpoint_ns AS checkpoint_ns, checkpoints.checkpoint_id AS checkpoint_id, checkpoints.parent_checkpoint_id AS parent_checkpoint_id, checkpoints.checkpoint AS checkpoint, checkpoints.metadata AS metadata, checkpoints.type AS type, checkpoints.exact AS exact, 0 AS rank
 FROM checkpoints
 WHERE checkpoints.thread_id = ? AND checkpoints.checkpoint_ns = ? AND checkpoints.checkpoint_id = ?)
-SELECT 0 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
-SELECT 1 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 1 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.parent_checkpoint_id
 WHERE w.channel = ? AND coalesce(CAST(JSON_EXTRACT(found.checkpoint, ?) AS INTEGER), ?) < 4
 UNION ALL
-SELECT 2 AS kind, b.thread_id, b.checkpoint_ns, '' AS checkpoint_id, b.channel AS channel, b.version AS version, '' AS task_path, b.chain AS task_id, b.position AS idx, b.type AS type, b.blob AS blob
+SELECT b.thread_id, b.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, b.channel AS text_1, b.version AS text_2, b.chain AS text_3, b.position AS number, b.type AS tag, b.blob AS data
 FROM checkpoint_blobs AS b JOIN (SELECT DISTINCT found.thread_id AS thread_id, found.checkpoint_ns AS checkpoint_ns, anon_1."key" AS channel, CAST(anon_1.value AS TEXT) AS version
 FROM found JOIN json_each(found.checkpoint, '$.channel_versions') AS anon_1 ON 1 = 1) AS used ON b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version
 UNION ALL
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, found.checkpoint AS channel, found.parent_checkpoint_id AS version, found.metadata AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS blob
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, found.checkpoint AS text_1, found.parent_checkpoint_id AS text_2, found.metadata AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
 
 -- get_tuple, incremental: the latest
@@ -82,21 +82,21 @@ LIMIT 1 OFFSET ?),
 used AS
 (SELECT DISTINCT found.thread_id AS thread_id, found.checkpoint_ns AS checkpoint_ns, anon_1."key" AS channel, CAST(anon_1.value AS TEXT) AS version
 FROM found JOIN json_each(found.checkpoint, '$.channel_versions') AS anon_1 ON 1 = 1)
-SELECT 0 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
-SELECT 1 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 1 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.parent_checkpoint_id
 WHERE w.channel = ? AND coalesce(CAST(JSON_EXTRACT(found.checkpoint, ?) AS INTEGER), ?) < 4
 UNION ALL
-SELECT 2 AS kind, b.thread_id, b.checkpoint_ns, '' AS checkpoint_id, b.channel AS channel, b.version AS version, '' AS task_path, b.chain AS task_id, b.position AS idx, b.type AS type, b.blob AS blob
+SELECT b.thread_id, b.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, b.channel AS text_1, b.version AS text_2, b.chain AS text_3, b.position AS number, b.type AS tag, b.blob AS data
 FROM checkpoint_blobs AS b JOIN used ON b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version
 UNION ALL
-SELECT 4 AS kind, checkpoint_deltas.thread_id, checkpoint_deltas.checkpoint_ns, '' AS checkpoint_id, checkpoint_deltas.channel AS channel, '' AS version, '' AS task_path, checkpoint_deltas.chain AS task_id, checkpoint_deltas.position AS idx, '' AS type, checkpoint_deltas.data AS blob
+SELECT checkpoint_deltas.thread_id, checkpoint_deltas.checkpoint_ns, '' AS checkpoint_id, 3 AS kind, checkpoint_deltas.channel AS text_1, '' AS text_2, checkpoint_deltas.chain AS text_3, checkpoint_deltas.position AS number, '' AS tag, checkpoint_deltas.data AS data
 FROM used JOIN checkpoint_blobs AS b ON b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version JOIN checkpoint_deltas ON checkpoint_deltas.thread_id = b.thread_id AND checkpoint_deltas.checkpoint_ns = b.checkpoint_ns AND checkpoint_deltas.channel = b.channel AND checkpoint_deltas.chain = b.chain AND checkpoint_deltas.position <= b.position
 WHERE NOT (b.chain = ? AND b.position = ? OR b.chain = ? AND b.position = ? OR b.chain = ? AND b.position = ? OR b.chain = ? AND b.position = ?)
 UNION ALL
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, found.checkpoint AS channel, found.parent_checkpoint_id AS version, found.metadata AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS blob
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, found.checkpoint AS text_1, found.parent_checkpoint_id AS text_2, found.metadata AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
 
 -- list: a page of a namespace
@@ -107,16 +107,16 @@ FROM checkpoints
 WHERE checkpoints.thread_id = ? AND checkpoints.checkpoint_ns = ? AND checkpoints.checkpoint_id < ?
 ORDER BY checkpoints.checkpoint_id DESC
 LIMIT __[POSTCOMPILE_size] OFFSET ?) AS newest)
-SELECT 0 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
-SELECT 1 AS kind, w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, w.channel AS channel, '' AS version, w.task_path AS task_path, w.task_id AS task_id, w.idx AS idx, w.type AS type, w.blob AS blob
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 1 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.parent_checkpoint_id
 WHERE w.channel = ? AND coalesce(CAST(JSON_EXTRACT(found.checkpoint, ?) AS INTEGER), ?) < 4
 UNION ALL
-SELECT 2 AS kind, b.thread_id, b.checkpoint_ns, '' AS checkpoint_id, b.channel AS channel, b.version AS version, '' AS task_path, b.chain AS task_id, b.position AS idx, b.type AS type, b.blob AS blob
+SELECT b.thread_id, b.checkpoint_ns, '' AS checkpoint_id, 2 AS kind, b.channel AS text_1, b.version AS text_2, b.chain AS text_3, b.position AS number, b.type AS tag, b.blob AS data
 FROM checkpoint_blobs AS b JOIN (SELECT DISTINCT found.thread_id AS thread_id, found.checkpoint_ns AS checkpoint_ns, anon_1."key" AS channel, CAST(anon_1.value AS TEXT) AS version
 FROM found JOIN json_each(found.checkpoint, '$.channel_versions') AS anon_1 ON 1 = 1) AS used ON b.thread_id = used.thread_id AND b.checkpoint_ns = used.checkpoint_ns AND b.channel = used.channel AND b.version = used.version
 UNION ALL
-SELECT 3 AS kind, found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, found.checkpoint AS channel, found.parent_checkpoint_id AS version, found.metadata AS task_path, '' AS task_id, found.rank AS idx, found.type AS type, found.exact AS blob
+SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, found.checkpoint AS text_1, found.parent_checkpoint_id AS text_2, found.metadata AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
