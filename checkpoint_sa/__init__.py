@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from checkpoint_sa.aio import AsyncShallowSQLAlchemySaver, AsyncSQLAlchemySaver
+    from checkpoint_sa.deleting import Deleted
     from checkpoint_sa.encryption import AESGCMSerializer
     from checkpoint_sa.errors import (
         CheckpointError,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from checkpoint_sa.moving.copying import CopySummary, acopy, copy
     from checkpoint_sa.moving.importing import aimport_from, import_from
     from checkpoint_sa.overview import ThreadSummary
-    from checkpoint_sa.retention import Deleted
     from checkpoint_sa.saver import ShallowSQLAlchemySaver, SQLAlchemySaver
 
 __all__ = [
@@ -97,7 +97,7 @@ _MODULES = {
         "metadata",
     ),
     "overview": ("ThreadSummary",),
-    "retention": ("Deleted",),
+    "deleting": ("Deleted",),
     "saver": ("SQLAlchemySaver", "ShallowSQLAlchemySaver"),
     "moving.copying": ("CopySummary", "acopy", "copy"),
 }

@@ -15,8 +15,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.util import await_only
 
-from checkpoint_sa import codec, overview, repository, rewriting, writing
-from checkpoint_sa.cleanup import deleting_where, pruning, vacuuming
+from checkpoint_sa import codec, deleting, overview, repository, retention, rewriting, writing
 from checkpoint_sa.database import Database, execute
 from checkpoint_sa.deltas.cache import BaseCache
 from checkpoint_sa.deltas.encoding import (
@@ -54,9 +53,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from checkpoint_sa.database import Statement
+    from checkpoint_sa.deleting import Deleted
     from checkpoint_sa.engine.retry import Metrics
     from checkpoint_sa.overview import ThreadSummary
-    from checkpoint_sa.retention import Deleted, Moment, Report
+    from checkpoint_sa.retention import Moment, Report
     from checkpoint_sa.rows import CheckpointRows, Stored
 
 P = ParamSpec("P")
@@ -405,7 +405,9 @@ class BaseSaver(BaseCheckpointSaver[str]):
         late replaces nothing.
         """
         row = rows.checkpoint
-        repository.keep_latest(connection, row["thread_id"], row["checkpoint_ns"])
+        deleting.prune_thread(
+            connection, row["thread_id"], checkpoint_ns=row["checkpoint_ns"], measure=False
+        )
 
     def put_writes(
         self,
@@ -480,7 +482,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     def _delete_thread(self, thread_id: str) -> None:
         ids = [codec.thread_id(thread_id)]
-        self.database.write("delete_thread", repository.delete_threads, ids)
+        self.database.write("delete_thread", deleting.delete_threads, ids)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints whose `metadata.run_id` is given, their writes and values.
@@ -497,7 +499,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _delete_for_runs(self, run_ids: Sequence[str]) -> None:
         runs = codec.run_ids(run_ids)
         if runs.indexed:
-            self.database.write("delete_for_runs", repository.delete_runs, *runs)
+            self.database.write("delete_for_runs", deleting.delete_runs, *runs)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy all of a thread inside the database, under the same checkpoint ids.
@@ -517,7 +519,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         empty: set[str] = set()
         self.database.write("copy_thread", repository.copy_thread, source, target, empty)
 
-    def prune(  # noqa: PLR0913 - one for each option
+    def prune(  # type: ignore[override]  # noqa: PLR0913 - one for each option; LangGraph's returns None
         self,
         thread_ids: Sequence[str] | None = None,
         *,
@@ -526,7 +528,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         idle_for: Moment | None = None,
         keep: int | None = None,
         report: Report | None = None,
-    ) -> None:
+    ) -> Deleted:
         """Delete old checkpoints of some threads, each thread in a transaction of its own.
 
         Without options it is LangGraph's `prune`: the threads are named, and `strategy` decides.
@@ -548,11 +550,15 @@ class BaseSaver(BaseCheckpointSaver[str]):
             keep: How many of the latest checkpoints of each namespace stay at the least.
             report: Called after each thread with a `Deleted`.
 
+        Returns:
+            The number of rows that were deleted. Sizes are read with an option or `report`;
+            without, `bytes` is 0.
+
         Raises:
             InvalidInputError: `strategy` is another one, `thread_ids` is a single string, no thread
                 and no option is given, or an option has a wrong value.
         """
-        steps = pruning(
+        steps = retention.prune(
             thread_ids,
             strategy=strategy,
             older_than=older_than,
@@ -560,9 +566,9 @@ class BaseSaver(BaseCheckpointSaver[str]):
             keep=keep,
             report=report,
         )
-        self._call(self._prune, steps)
+        return self._call(self._prune, steps)
 
-    async def aprune(  # noqa: PLR0913 - one for each option
+    async def aprune(  # type: ignore[override]  # noqa: PLR0913 - one for each option
         self,
         thread_ids: Sequence[str] | None = None,
         *,
@@ -571,9 +577,9 @@ class BaseSaver(BaseCheckpointSaver[str]):
         idle_for: Moment | None = None,
         keep: int | None = None,
         report: Report | None = None,
-    ) -> None:
+    ) -> Deleted:
         """`prune`, async."""
-        steps = pruning(
+        steps = retention.prune(
             thread_ids,
             strategy=strategy,
             older_than=older_than,
@@ -581,10 +587,10 @@ class BaseSaver(BaseCheckpointSaver[str]):
             keep=keep,
             report=report,
         )
-        await self._acall(self._prune, steps)
+        return await self._acall(self._prune, steps)
 
-    def _prune(self, steps: Steps[Deleted]) -> None:
-        self._go(steps, partial(self.database.write, "prune"))
+    def _prune(self, steps: Steps[Deleted]) -> Deleted:
+        return self._go(steps, partial(self.database.write, "prune"))
 
     def prunable(  # noqa: PLR0913 - one for each option
         self,
@@ -601,7 +607,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         Raises:
             InvalidInputError: As from `prune`.
         """
-        steps = pruning(
+        steps = retention.prune(
             thread_ids,
             strategy=strategy,
             older_than=older_than,
@@ -623,7 +629,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         report: Report | None = None,
     ) -> Deleted:
         """`prunable`, async."""
-        steps = pruning(
+        steps = retention.prune(
             thread_ids,
             strategy=strategy,
             older_than=older_than,
@@ -664,7 +670,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         Raises:
             InvalidInputError: `metadata` is empty, or isn't a mapping.
         """
-        steps = deleting_where(
+        steps = retention.delete_where(
             self.serde, metadata, whole_threads=whole_threads, dry_run=dry_run, report=report
         )
         return self._call(self._delete_where, steps, dry_run=dry_run)
@@ -678,7 +684,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         report: Report | None = None,
     ) -> Deleted:
         """`delete_where`, async."""
-        steps = deleting_where(
+        steps = retention.delete_where(
             self.serde, metadata, whole_threads=whole_threads, dry_run=dry_run, report=report
         )
         return await self._acall(self._delete_where, steps, dry_run=dry_run)
@@ -712,7 +718,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         Raises:
             InvalidInputError: `older_than` is neither an age nor a time with a zone.
         """
-        steps = vacuuming(older_than, dry_run=dry_run, report=report)
+        steps = retention.vacuum_orphans(older_than, dry_run=dry_run, report=report)
         return self._call(self._vacuum_orphans, steps, dry_run=dry_run)
 
     async def avacuum_orphans(
@@ -723,7 +729,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         report: Report | None = None,
     ) -> Deleted:
         """`vacuum_orphans`, async."""
-        steps = vacuuming(older_than, dry_run=dry_run, report=report)
+        steps = retention.vacuum_orphans(older_than, dry_run=dry_run, report=report)
         return await self._acall(self._vacuum_orphans, steps, dry_run=dry_run)
 
     def _vacuum_orphans(self, steps: Steps[Deleted], *, dry_run: bool) -> Deleted:

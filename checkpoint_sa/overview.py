@@ -6,10 +6,11 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from checkpoint_sa import repository
 from checkpoint_sa import statements as sql
 from checkpoint_sa.engine import engines
-from checkpoint_sa.retention import time_of_id, time_said
 from checkpoint_sa.rows import Stored, versions_of
+from checkpoint_sa.times import time_of_id, time_of_ts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,10 +40,7 @@ class Value(NamedTuple):
     """One version of a channel."""
 
     bytes: int
-    change_bytes: int
-    """Of its row in a chain."""
-    chain: str | None
-    position: int | None
+    """With its row in a chain."""
     is_empty: bool
 
 
@@ -62,16 +60,6 @@ class Step(NamedTuple):
     writes: int
     bytes: int
     """Of its documents, its writes, and the values that no earlier checkpoint has."""
-
-
-class Thread(NamedTuple):
-    """The checkpoints of a thread."""
-
-    steps: list[Step]
-    """By namespace, oldest first."""
-    prunable: int
-    """The bytes that `prune(strategy="keep_latest")` frees at the most."""
-    prunable_checkpoints: int
 
 
 class TableSize(NamedTuple):
@@ -94,7 +82,7 @@ class ChannelSize(NamedTuple):
 
 def time_of(said: object, checkpoint_id: str) -> datetime | None:
     """Return when a checkpoint was made: what its `ts` says, else its id where that is a UUID 6."""
-    return time_said(said) or time_of_id(checkpoint_id)
+    return time_of_ts(said) or time_of_id(checkpoint_id)
 
 
 class Position(NamedTuple):
@@ -122,8 +110,8 @@ def page(connection: Connection, position: Position) -> list[Stored]:
     elif after is not None:
         parameters["after"] = after
     if not position.filters:
-        rows = connection.execute(sql.thread_ids(after=after is not None), parameters)
-        return [_metadata_of((row.thread_id, "", ""), {}, None, None) for row in rows]
+        threads = repository.thread_ids(connection, size, after)
+        return [_metadata_of((thread_id, "", ""), {}, None, None) for thread_id in threads]
     if filter_json is not None:
         parameters["filter_json"] = filter_json
     statement = sql.candidates(
@@ -170,36 +158,30 @@ def summaries(connection: Connection, thread_ids: Sequence[str]) -> list[ThreadS
     ]
 
 
-def thread(connection: Connection, thread_id: str) -> Thread:
-    """Read the checkpoints of a thread without their values: four statements."""
+def thread(connection: Connection, thread_id: str) -> list[Step]:
+    """Read the checkpoints of a thread without their values: four statements.
+
+    By namespace, oldest first.
+    """
     parameters = {"thread_id": thread_id}
     changes = {
-        tuple(row[:4]): int(row.bytes)
-        for row in connection.execute(sql.GET_CHANGE_SIZES, parameters)
+        tuple(row[:4]): int(row.size) for row in connection.execute(sql.GET_DELTA_SIZES, parameters)
     }
     values: dict[str, dict[tuple[str, str], Value]] = defaultdict(dict)
     for row in connection.execute(sql.GET_VALUES, parameters):
         change = changes.get((row.checkpoint_ns, row.channel, row.chain, row.position), 0)
         values[row.checkpoint_ns][row.channel, row.version] = Value(
-            int(row.size or 0), change, row.chain, row.position, row.type == "empty"
+            int(row.size or 0) + change, row.type == "empty"
         )
     writes = {tuple(row[:2]): row for row in connection.execute(sql.GET_WRITE_SIZES, parameters)}
     namespaces: dict[str, list[AnyRow]] = defaultdict(list)
     for row in connection.execute(sql.GET_STEPS, parameters):
         namespaces[row.checkpoint_ns].append(row)
-    steps = []
-    prunable = prunable_checkpoints = 0
-    older = {row.checkpoint_id for row in namespaces.get("", ())[:-1]}
-    for namespace, rows in namespaces.items():
-        found = _steps(rows, values[namespace], writes)
-        steps += found
-        prunable += sum(step.bytes for step in found)
-        prunable_checkpoints += len(found)
-        parents = json.loads(rows[-1].metadata).get("parents") or {}
-        if ":" not in namespace or parents.get("") not in older:  # else it goes with its caller
-            prunable -= _kept_bytes(rows[-1], values[namespace], writes)
-            prunable_checkpoints -= 1
-    return Thread(steps, prunable, prunable_checkpoints)
+    return [
+        step
+        for namespace, rows in namespaces.items()
+        for step in _steps(rows, values[namespace], writes)
+    ]
 
 
 def _steps(
@@ -231,11 +213,7 @@ def _steps(
                 written.rows if written else 0,
                 int(row.bytes)
                 + _bytes_of(written)
-                + sum(
-                    value.bytes + value.change_bytes
-                    for key in new
-                    if (value := values.get(key)) is not None
-                ),
+                + sum(value.bytes for key in new if (value := values.get(key)) is not None),
             )
         )
     return steps
@@ -255,29 +233,6 @@ def _next(document: Mapping[str, Any], values: Mapping[tuple[str, str], Value]) 
         if has_value and (seen.get(node) or {}).get(channel) != version:
             found.append(node)
     return sorted(found)
-
-
-def _kept_bytes(
-    row: AnyRow,
-    values: Mapping[tuple[str, str], Value],
-    writes: Mapping[tuple[str, ...], AnyRow],
-) -> int:
-    """Return the bytes of a namespace's latest checkpoint, its writes and its values."""
-    keys = versions_of(json.loads(row.checkpoint)).items() & values.keys()
-    ends: dict[tuple[str, str | None], int] = {
-        (key[0], values[key].chain): values[key].position or 0 for key in keys
-    }
-    changes = sum(
-        value.change_bytes
-        for (channel, _), value in values.items()
-        if (value.position or 0) <= ends.get((channel, value.chain), -1)
-    )
-    return (
-        int(row.bytes)
-        + _bytes_of(writes.get((row.checkpoint_ns, row.checkpoint_id)))
-        + sum(values[key].bytes for key in keys)
-        + changes
-    )
 
 
 def _bytes_of(row: AnyRow | None) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from itertools import pairwise, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from checkpoint_sa import statements as sql
@@ -20,6 +19,8 @@ from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, Delta
 from checkpoint_sa.errors import CheckpointError, ThreadExistsError
 from checkpoint_sa.rows import (
     HEAD,
+    MAX_SINGLES,
+    MAX_TUPLES,
     Blob,
     Delta,
     Head,
@@ -38,18 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
-    from sqlalchemy import Connection, Delete, Update
+    from sqlalchemy import Connection, Table
 
-    from checkpoint_sa.deltas.chain import Base, ChainKey, DeltaValue
-    from checkpoint_sa.rows import AnyRow, BlobKey, CheckpointKey, Criteria, Part
+    from checkpoint_sa.deltas.chain import Base, DeltaValue
+    from checkpoint_sa.rows import AnyRow, CheckpointKey, Criteria, Part
 
     Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
     """(channel, version) -> the serializer's tag, and the value."""
-
-# A list of tuples of 1,000 keys stays below every limit on parameters and stack depth (8,000
-# overflow PostgreSQL's stack); single columns go up to 10,000 (SQLite takes 32,766 parameters).
-_TUPLES = 1_000
-_SINGLES = 10_000
 
 _ATTEMPTS = 10
 _ATTEMPTS_AT_CHAINS = 2
@@ -146,7 +142,7 @@ def _fetch_parts_of(
     }
     parent = (thread_id, checkpoint_ns, parent_id)
     versions = list(found.versions[key].items())
-    for chunk in chunks(versions, _TUPLES) or [[]]:
+    for chunk in chunks(versions, MAX_TUPLES) or [[]]:
         # What counts is what the last statement still sees.
         found.present.clear()
         for row in _parts(connection, wanted, chunk, chains=read_deltas):
@@ -223,7 +219,7 @@ def page(
 def complete_chains(connection: Connection, chains: Chains) -> bool:
     """Read the rows of chains that are missing; return whether none is any more."""
     statement = sql.GET_DELTAS[types.reach(connection.dialect)]
-    for chunk in chunks(chains.missing(), _TUPLES):
+    for chunk in chunks(chains.missing(), MAX_TUPLES):
         Assembly(chains).take(connection.execute(statement, {"blob_keys": chunk}).all())
     return not chains.missing()
 
@@ -309,7 +305,7 @@ class Assembly:
         self._writes.clear()  # they may have come along
         self._sends.clear()
         wanted: dict[str, Any] = {"checkpoint_keys": keys, "send_keys": send_keys}
-        for chunk in chunks(list(blob_keys), _TUPLES) or [[]]:
+        for chunk in chunks(list(blob_keys), MAX_TUPLES) or [[]]:
             # What counts is what the last statement still sees.
             self.present.clear()
             wanted |= {"blob_keys": chunk, "present_keys": keys}
@@ -360,7 +356,9 @@ def _in_order(
 # DeltaChannel
 
 
-class _Link(NamedTuple):
+class Link(NamedTuple):
+    """A checkpoint in a line of ancestors."""
+
     checkpoint_id: str
     parent_id: str | None
     versions: dict[str, Any]
@@ -368,8 +366,9 @@ class _Link(NamedTuple):
     inline: dict[str, Any]
 
 
-def _link(row: AnyRow) -> _Link:
-    return _Link(
+def link_of(row: AnyRow) -> Link:
+    """Return the link that a row with versions and inline values is."""
+    return Link(
         row.checkpoint_id,
         row.parent_checkpoint_id or None,
         loads_or_none(row.versions) or {},
@@ -377,7 +376,7 @@ def _link(row: AnyRow) -> _Link:
     )
 
 
-class _Walk:
+class Walk:
     """How far back a set of channels reaches: for each the ancestors to replay, and the seed."""
 
     def __init__(self, channels: Iterable[str]) -> None:
@@ -390,7 +389,7 @@ class _Walk:
         """Channel -> version that the checkpoint with the value has."""
         self.open = set(self.path)
 
-    def take(self, link: _Link, stored: Collection[tuple[str, ...]]) -> None:
+    def take(self, link: Link, stored: Collection[tuple[str, ...]]) -> None:
         """Go one ancestor back; a channel ends where a value of it is stored."""
         for channel in list(self.open):
             self.path[channel].append(link.checkpoint_id)
@@ -438,7 +437,7 @@ def delta_history(
 
     collected: dict[tuple[str, str], list[Write]] = defaultdict(list)
     ancestors = list(dict.fromkeys(i for path in walk.path.values() for i in path))
-    for ids in chunks(ancestors, _SINGLES):
+    for ids in chunks(ancestors, MAX_SINGLES):
         wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
         rows = connection.execute(sql.GET_CHANNEL_WRITES, wanted).all()
         for ancestor, channel, path, task_id, idx, type_, blob in rows:
@@ -471,10 +470,10 @@ def _walk(
     checkpoint_ns: str,
     checkpoint_id: str,
     channels: Iterable[str],
-) -> _Walk:
+) -> Walk:
     """Follow the parents of a checkpoint until every channel has met a stored value."""
     namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
-    walk = _Walk(channels)
+    walk = Walk(channels)
     start = True
     for links in _ancestors(connection, namespace, checkpoint_id):
         if start:
@@ -488,7 +487,7 @@ def _walk(
         }
         stored = {
             (row.channel, row.version)
-            for chunk in chunks(list(versions), _SINGLES)
+            for chunk in chunks(list(versions), MAX_SINGLES)
             for row in connection.execute(
                 sql.GET_BLOB_VERSIONS,
                 {**namespace, "channels": list(walk.open), "versions": chunk},
@@ -503,7 +502,7 @@ def _walk(
 
 def _ancestors(
     connection: Connection, namespace: Mapping[str, str], checkpoint_id: str
-) -> Iterator[list[_Link]]:
+) -> Iterator[list[Link]]:
     """Yield a checkpoint and its ancestors, nearest first, in parts.
 
     A part is found among the rows that come before its first one in the order of ids. That is
@@ -518,10 +517,10 @@ def _ancestors(
             sql.GET_OLDER, {**namespace, "checkpoint_id": at, "size": size}
         ).all()
         by_id = {row.checkpoint_id: row for row in rows}
-        links: list[_Link] = []
+        links: list[Link] = []
         while at is not None and at in by_id and at not in seen:
             seen.add(at)
-            links.append(_link(by_id[at]))
+            links.append(link_of(by_id[at]))
             at = links[-1].parent_id
         if not links:
             return
@@ -530,412 +529,33 @@ def _ancestors(
         size = min(_OLDER_ROWS[1], size * 8) if is_dense else _OLDER_ROWS[0]
 
 
-# Deleting
+# Threads
 
 
-def delete_threads(connection: Connection, thread_ids: Sequence[str]) -> None:
-    """Delete all of some threads: five statements."""
-    for chunk in chunks(sorted(thread_ids), _SINGLES):
-        for statement in sql.DELETE_THREADS:
-            connection.execute(statement, {"thread_ids": chunk})
-
-
-def delete_runs(
-    connection: Connection, run_ids: Sequence[str], peer_run_ids: Sequence[str]
-) -> None:
-    """Delete the checkpoints that runs made, their writes, and the blobs only they used.
+def thread_ids(
+    connection: Connection,
+    size: int,
+    after: str | None = None,
+    *,
+    tables: Sequence[Table] = (sql.checkpoints,),
+    runs: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> list[str]:
+    """List a page of threads, in the database's order of their ids: one statement.
 
     Args:
         connection: Where to run.
-        run_ids: As the column `run_id` has them.
-        peer_run_ids: As the metadata of rows without `run_id` has them.
+        size: How many at the most.
+        after: The last thread of the page before; None for the first page.
+        tables: A thread counts that has rows in one of them.
+        runs: Only threads with checkpoints of these runs, as `GET_RUNS` looks for them.
     """
-    doomed: set[CheckpointKey] = set()
-    parts = (chunks(ids, _SINGLES) for ids in (run_ids, peer_run_ids))
-    for ids, peer_ids in zip_longest(*parts, fillvalue=[]):
-        rows = connection.execute(sql.GET_RUNS, {"run_ids": ids, "peer_run_ids": peer_ids})
-        doomed.update(row[:3] for row in rows)
-    freed: set[BlobKey] = set()
-    kept: set[BlobKey] = set()
-    orphans: list[CheckpointKey] = []
-    for chunk in chunks(sorted({key[:2] for key in doomed}), _TUPLES):
-        for row in connection.execute(sql.GET_USE, {"namespace_keys": chunk}):
-            key = row[:3]
-            (freed if key in doomed else kept).update(used(row))
-            if key not in doomed and (*key[:2], row.parent_checkpoint_id) in doomed:
-                orphans.append(key)
-    chains: set[ChainKey] = set()
-    for chunk in chunks(sorted(freed - kept), _TUPLES):
-        chains.update(row[:4] for row in connection.execute(sql.GET_CHAINS, {"blob_keys": chunk}))
-    delete_checkpoints(connection, doomed, writes_of=doomed, orphans=orphans)
-    delete_values(connection, freed - kept, chains)
-
-
-# Every deletion locks rows in one order: `delete_checkpoints`, then `delete_values`. Two of them
-# that meet on the same rows wait for each other; in two orders they would deadlock.
-
-
-def delete_checkpoints(
-    connection: Connection,
-    checkpoints: Collection[CheckpointKey],
-    *,
-    writes_of: Collection[CheckpointKey],
-    orphans: Collection[CheckpointKey],
-) -> None:
-    """Delete checkpoints and writes; checkpoints that stay behind as orphans lose their parent."""
-    apply(connection, sql.DELETE_CHECKPOINTS, checkpoints)
-    apply(connection, sql.DELETE_WRITES, writes_of)
-    apply(connection, sql.FORGET_PARENTS, orphans)
-
-
-def delete_values(
-    connection: Connection, blobs: Collection[BlobKey], chains: Collection[ChainKey]
-) -> None:
-    """Delete values, and of chains the rows behind the last value that stays."""
-    lock_chains(connection, chains)
-    apply(connection, sql.DELETE_BLOBS, blobs)
-    free_chains(connection, chains)
-
-
-def used(row: AnyRow) -> Iterator[BlobKey]:
-    """Yield the keys of the values that a row of `uses` names."""
-    for channel, version in (loads_or_none(row.versions) or {}).items():
-        yield row.thread_id, row.checkpoint_ns, channel, str(version)
-
-
-def apply(
-    connection: Connection, statement: Delete | Update, keys: Iterable[tuple[str, ...]]
-) -> None:
-    """Execute a statement for some keys, a thousand at a time."""
-    for chunk in chunks(sorted(keys), _TUPLES):
-        # MariaDB reads and locks the whole table to delete or update by a list of one tuple; the
-        # same tuple twice is looked up in the index.
-        connection.execute(statement, {"keys": chunk if len(chunk) > 1 else [*chunk, *chunk]})
-
-
-def keep_latest(connection: Connection, thread_id: str, checkpoint_ns: str | None = None) -> None:
-    """Delete all of a thread but the latest checkpoint of each namespace and what that one needs.
-
-    It needs its blobs and writes, the parent that holds its pending sends (before version 4), and
-    for a DeltaChannel the ancestors back to the last stored value. A subgraph call's namespace goes
-    with the root checkpoint that made the call. With `checkpoint_ns`, only that namespace.
-
-    What a running graph stores meanwhile stays: blobs are listed before the checkpoints that may
-    use them, and only listed rows are deleted.
-    """
-    one = checkpoint_ns is not None
-    scope = {"thread_id": thread_id, **({"checkpoint_ns": checkpoint_ns} if one else {})}
-    blobs: dict[BlobKey, str] = {}
-    positions: dict[ChainKey, dict[BlobKey, int]] = defaultdict(dict)
-    for row in connection.execute(sql.blob_keys(namespace=one), scope):
-        key = (thread_id, row.checkpoint_ns, row.channel, row.version)
-        blobs[key] = row.type
-        if row.chain is not None:
-            positions[(*key[:3], row.chain)][key] = row.position
-    # In the database's order of ids, by which a latest one is read as well.
-    family: Family = defaultdict(dict)
-    for row in connection.execute(sql.family(namespace=one), scope):
-        family[row.checkpoint_ns][row.checkpoint_id] = row
-    latest = latest_of(family)
-    rows = [
-        row
-        for namespace, members in family.items()
-        for checkpoint_id, row in members.items()
-        if one or checkpoint_id in latest[namespace]
-    ]
-    lines = Lines(connection, thread_id, rows, is_whole=one)
-    kept = kept_of(connection, thread_id, family, blobs, latest, lines)
-    doomed = [
-        (thread_id, namespace, checkpoint_id)
-        for namespace, rows in family.items()
-        for checkpoint_id in rows.keys() - kept[namespace]
-    ]
-    if not doomed:
-        return
-    orphans = [
-        (thread_id, namespace, checkpoint_id)
-        for namespace, ids in kept.items()
-        for checkpoint_id in ids
-        if (parent := family[namespace][checkpoint_id].parent_checkpoint_id) and parent not in ids
-    ]
-    writes_of = doomed if checkpoint_ns is None else []
-    delete_checkpoints(connection, doomed, writes_of=writes_of, orphans=orphans)
-    if checkpoint_ns is not None:  # also of late writers, whose checkpoints went at an earlier put
-        ids = family[checkpoint_ns]
-        oldest = {"checkpoint_id": next(i for i in ids if i in kept[checkpoint_ns])}
-        connection.execute(sql.DELETE_OLDER_WRITES, scope | oldest)
-    needed = {key for row in uses(connection, thread_id, family) for key in used(row)}
-    unused = {key for key in blobs.keys() - needed if key[1] in family}
-    # A chain has rows to free where its last value goes.
-    chains = {
-        chain
-        for chain, values in positions.items()
-        if max(values, key=values.__getitem__) in unused
-    }
-    delete_values(connection, unused, chains)
-
-
-def lock_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
-    """Let nobody append to some chains until the end of the transaction."""
-    for chunk in chunks(sorted(chains), _TUPLES):
-        connection.execute(sql.LOCK_CHAINS, {"chain_keys": chunk}).all()
-
-
-def free_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
-    """Delete the rows of chains, which are locked, behind the last values that are still there."""
-    for chunk in chunks(sorted(chains), _TUPLES):
-        ends: dict[ChainKey, int] = {}
-        for row in connection.execute(
-            sql.GET_CHAINED,
-            {
-                "channel_keys": sorted({key[:3] for key in chunk}),
-                "chains": sorted({key[3] for key in chunk}),
-            },
-        ):
-            ends[row[:4]] = max(row.position, ends.get(row[:4], 0))
-        apply(connection, sql.DELETE_CHAINS, [key for key in chunk if key not in ends])
-        names = ("thread_id", "checkpoint_ns", "channel", "chain", "position")
-        if tails := [dict(zip(names, (*key, end), strict=True)) for key, end in ends.items()]:
-            connection.execute(sql.DELETE_TAIL, tails)
-
-
-Family = dict[str, dict[str, "AnyRow"]]
-"""Namespace -> checkpoint id -> row of `statements.family`, oldest first."""
-
-
-def uses(connection: Connection, thread_id: str, namespaces: Iterable[str]) -> Iterator[AnyRow]:
-    """Yield what the checkpoints of some namespaces use."""
-    for chunk in chunks([(thread_id, namespace) for namespace in sorted(namespaces)], _TUPLES):
-        yield from connection.execute(sql.GET_USE, {"namespace_keys": chunk})
-
-
-def latest_of(family: Family) -> dict[str, set[str]]:
-    """Return the id of the latest checkpoint of each namespace."""
-    return {namespace: {next(reversed(rows))} for namespace, rows in family.items()}
-
-
-class Lines:
-    """The versions and inline values of a thread's checkpoints, as far as they are needed."""
-
-    def __init__(
-        self, connection: Connection, thread_id: str, rows: Iterable[AnyRow], *, is_whole: bool
-    ) -> None:
-        """Begin with the rows of some checkpoints, or with `is_whole` of all."""
-        self._connection = connection
-        self._thread_id = thread_id
-        self._is_whole = is_whole
-        self._rows: dict[tuple[str, str], AnyRow] = {}
-        self._links: dict[tuple[str, str], _Link] = {}
-        self._take(rows)
-
-    def _take(self, rows: Iterable[AnyRow]) -> None:
-        self._rows.update(((row.checkpoint_ns, row.checkpoint_id), row) for row in rows)
-
-    def complete(self, namespaces: Iterable[str]) -> None:
-        """Read all checkpoints of some namespaces, unless all are known: one statement."""
-        if not self._is_whole:
-            self._take(uses(self._connection, self._thread_id, namespaces))
-
-    def get(self, namespace: str, checkpoint_id: str) -> _Link | None:
-        """Return a checkpoint; None if it isn't there, or isn't known so far."""
-        key = (namespace, checkpoint_id)
-        if key in self._rows and key not in self._links:
-            self._links[key] = _link(self._rows[key])
-        return self._links.get(key)
-
-    def walk(
-        self,
-        namespace: str,
-        head: _Link,
-        channels: Iterable[str],
-        stored: Collection[tuple[str, ...]],
-    ) -> tuple[_Walk, list[_Link]]:
-        """Follow the parents of a checkpoint until each channel has met a stored value.
-
-        Returns where each channel met it, and the checkpoint with the ancestors that were met.
-        """
-        walk = _Walk(channels)
-        line = [head]
-        seen = {head.checkpoint_id}
-        while walk.open and (at := line[-1].parent_id) is not None and at not in seen:
-            link = self.get(namespace, at)
-            if link is None:
-                break
-            seen.add(at)
-            line.append(link)
-            walk.take(link, stored)
-        return walk, line
-
-
-def kept_of(  # noqa: PLR0913, PLR0917 - all that is known of a thread
-    connection: Connection,
-    thread_id: str,
-    family: Family,
-    blobs: Mapping[BlobKey, str],
-    wanted: Mapping[str, Collection[str]],
-    lines: Lines,
-) -> dict[str, set[str]]:
-    """Return the checkpoints that stay, by namespace: those that are wanted and what they need."""
-    kept = {namespace: set(ids) for namespace, ids in wanted.items()}
-
-    with_sends = [
-        (thread_id, namespace, row.parent_checkpoint_id)
-        for namespace, ids in wanted.items()
-        for row in map(family[namespace].__getitem__, ids)
-        if (loads_or_none(row.v) or 1) < sql.FIRST_WITHOUT_SENDS
-        and row.parent_checkpoint_id in family[namespace].keys() - kept[namespace]
-    ]
-    for chunk in chunks(with_sends, _TUPLES):
-        for row in connection.execute(sql.GET_SENDERS, {"keys": chunk}):
-            kept[row.checkpoint_ns].add(row.checkpoint_id)
-
-    ancestors = rebuilt_from(connection, thread_id, family, blobs, wanted, lines)
-    for namespace, ids in ancestors.items():
-        kept[namespace] |= ids
-
-    # A call's namespace ends in its task id, after a colon; a subgraph with a checkpointer of its
-    # own has none, and its state outlives each call. A call can be stored before the root
-    # checkpoint it started from: it goes only when that one is there and goes.
-    gone = family.get("", {}).keys() - kept.get("", set())
-    for namespace, rows in family.items():
-        latest = next(reversed(rows.values()))
-        if ":" in namespace and (loads_or_none(latest.parents) or {}).get("") in gone:
-            kept[namespace] = set()
-    return {namespace: ids & family[namespace].keys() for namespace, ids in kept.items()}
-
-
-def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
-    connection: Connection,
-    thread_id: str,
-    family: Family,
-    blobs: Mapping[BlobKey, str],
-    wanted: Mapping[str, Collection[str]],
-    lines: Lines,
-) -> dict[str, set[str]]:
-    """Return the ancestors that the values of wanted checkpoints are rebuilt from, by namespace.
-
-    LangGraph rebuilds a DeltaChannel where a checkpoint has a version of it and no value: from the
-    nearest value that an ancestor has, or from nothing, and from the writes since. A version
-    without a value isn't enough to know one by, for a channel that was cleared is stored alike. A
-    channel is a DeltaChannel if
-
-    - the metadata of its namespace counts its updates, or LangGraph.js has marked the thread;
-    - or it is rebuilt all the same, as older releases of LangGraph don't count all updates; see
-      `_is_rebuilt`.
-    """
-    stored: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-    for key, kind in blobs.items():
-        if kind != "empty":
-            stored[key[1]].add(key[2:])
-    heads = [
-        (namespace, link, channels)
-        for namespace, ids in wanted.items()
-        for link in (lines.get(namespace, checkpoint_id) for checkpoint_id in ids)
-        # If the parent is wanted as well, it needs all that this one does.
-        if link and link.parent_id in family[namespace] and link.parent_id not in ids
-        if (channels := _without_value(link, stored[namespace]))
-    ]
-    if not heads:
-        return {}
-
-    namespaces = {namespace for namespace, *_ in heads}
-    lines.complete(namespaces)
-    counted = {namespace: _counted(family[namespace].values()) for namespace in namespaces}
-    needed: dict[str, set[str]] = defaultdict(set)
-    doubtful = []
-    for namespace, link, channels in heads:
-        walk, line = lines.walk(namespace, link, channels, stored[namespace])
-        known = counted[namespace]
-        for channel, path in walk.path.items():
-            if known is None or channel in known:
-                needed[namespace].update(path)
-            else:
-                is_same = walk.found.get(channel) == str(link.versions[channel])
-                doubtful.append((namespace, channel, line[: len(path) + 1], is_same))
-    namespaces = {namespace for namespace, _, _, is_same in doubtful if not is_same}
-    written = _written(connection, thread_id, namespaces)
-    for namespace, channel, line, is_same in doubtful:
-        sources = [
-            loads_or_none(row.source)
-            if (row := family[namespace].get(child.checkpoint_id))
-            else None
-            for child in line
-        ]
-        if _is_rebuilt(channel, line, sources, written[namespace], is_same=is_same):
-            needed[namespace].update(link.checkpoint_id for link in line[1:])
-    return needed
-
-
-def _without_value(link: _Link, stored: Collection[tuple[str, ...]]) -> list[str]:
-    """Name the channels that may be DeltaChannels and have no value at a checkpoint."""
-    walk = _Walk(
-        channel
-        for channel in link.versions
-        if channel not in (sql.INPUT, sql.TASKS) and not channel.startswith(sql.BRANCH)
-    )
-    walk.take(link, stored)
-    return sorted(walk.open)
-
-
-def _counted(rows: Iterable[AnyRow]) -> Collection[str] | None:
-    """Name the channels that metadata knows as DeltaChannels; None: each of them may be one.
-
-    LangGraph counts the updates of a DeltaChannel. LangGraph.js only marks the thread.
-    """
-    channels: set[str] = set()
-    for row in rows:
-        if loads_or_none(row.delta):
-            return None
-        channels.update(loads_or_none(row.counters) or ())
-    return channels
-
-
-def _written(
-    connection: Connection, thread_id: str, namespaces: Collection[str]
-) -> dict[str, dict[str, set[str]]]:
-    """Return the channels that the checkpoints of some namespaces have writes to."""
-    written: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for chunk in chunks(sorted(namespaces), _SINGLES):
-        wanted = {"thread_id": thread_id, "namespaces": chunk}
-        for row in connection.execute(sql.GET_WRITTEN, wanted):
-            written[row.checkpoint_ns][row.checkpoint_id].add(row.channel)
-    return written
-
-
-def _is_rebuilt(
-    channel: str,
-    line: Sequence[_Link],
-    sources: Sequence[str | None],
-    written: Mapping[str, Collection[str]],
-    *,
-    is_same: bool,
-) -> bool:
-    """Whether a channel that no metadata counts is rebuilt from the ancestors of a checkpoint.
-
-    It is a DeltaChannel if ancestors have writes to it, from the nearest value on. A channel that
-    was cleared had its value after the last write, so that there is none since. An UntrackedValue
-    never has one, and `update_state` stores writes to it. LangGraph's loop changes its version too
-    and doesn't store the write beside the others: the latest change decides.
-
-    Where the nearest value has the checkpoint's version, nothing was written since. A plain channel
-    became a DeltaChannel, or the graph has it no more. The loop would count a DeltaChannel.
-
-    Args:
-        channel: The channel.
-        line: The checkpoint and its ancestors, back to the one with the nearest value.
-        sources: `source` of each one's metadata.
-        written: Checkpoint id -> channels that it has writes to.
-        is_same: Whether the nearest value has the version that the checkpoint has.
-    """
-    if is_same:
-        return not {"loop", "input"}.intersection(map(str, sources[:-1]))
-    if not any(channel in written.get(ancestor.checkpoint_id, ()) for ancestor in line[1:]):
-        return False
-    for (child, parent), source in zip(pairwise(line), sources, strict=False):
-        if child.versions.get(channel) != parent.versions.get(channel):
-            found = written.get(parent.checkpoint_id, ())
-            return channel in found or not found or source != "loop"
-    return True
+    wanted: dict[str, Any] = {"size": size}
+    if after is not None:
+        wanted["after"] = after
+    if runs is not None:
+        wanted |= {"run_ids": runs[0], "peer_run_ids": runs[1]}
+    statement = sql.thread_ids(*tables, after=after is not None, of_runs=runs is not None)
+    return [row.thread_id for row in connection.execute(statement, wanted)]
 
 
 def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:
@@ -967,6 +587,6 @@ def _is_copy(connection: Connection, source: str, target: str) -> bool:
     """Whether one thread has all checkpoints of the other: either may have gone on meanwhile."""
     ids: dict[str, set[tuple[str, str]]] = {}
     for thread_id in (source, target):
-        rows = connection.execute(sql.family(namespace=False), {"thread_id": thread_id})
+        rows = connection.execute(sql.thread_checkpoints(namespace=False), {"thread_id": thread_id})
         ids[thread_id] = {(row.checkpoint_ns, row.checkpoint_id) for row in rows}
     return ids[source] <= ids[target] or ids[target] <= ids[source]

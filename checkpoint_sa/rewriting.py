@@ -10,7 +10,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from checkpoint_sa import repository, writing
+from checkpoint_sa import deleting, repository, writing
 from checkpoint_sa import statements as sql
 from checkpoint_sa.database import execute
 from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
@@ -40,8 +40,9 @@ def steps(
     these are put together from. Returns how many values were rewritten.
     """
     total = 0
-    last = ""
-    while threads := thread_ids or (yield partial(_threads, after=last)):
+    last: str | None = None
+    page = partial(repository.thread_ids, size=_THREADS, tables=(sql.blobs,))
+    while threads := thread_ids or (yield partial(page, after=last)):
         for thread_id in threads:
             values = yield partial(_values, thread_id=thread_id, to_deltas=to_deltas)
             base: Base | None = None
@@ -61,11 +62,6 @@ def steps(
             break
         last = threads[-1]
     return total
-
-
-def _threads(connection: Connection, after: str) -> list[str]:
-    found = connection.execute(sql.GET_THREADS, {"after": after, "size": _THREADS})
-    return [row.thread_id for row in found]
 
 
 def _values(connection: Connection, thread_id: str, *, to_deltas: bool) -> list[AnyRow]:
@@ -143,7 +139,7 @@ def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
     """Make values of one chain plain, each checked by its digest; free what isn't needed then."""
     found = connection.execute(sql.GET_CHAINS, {"blob_keys": list(keys)})
     chain_keys = {row[:4] for row in found}
-    repository.lock_chains(connection, chain_keys)
+    deleting.lock_chains(connection, chain_keys)
     chains = Chains()
     values = {}
     for row in connection.execute(sql.LOCK_VALUES, {"blob_keys": list(keys)}):
@@ -158,7 +154,7 @@ def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
         plain = {"type": kind.removesuffix(VALUE_SUFFIX), "blob": blob}
         named = dict(zip(sql.BLOB_KEY, key, strict=True))
         _update(connection, named | plain | {"chain": None, "position": None})
-    repository.free_chains(connection, chain_keys)
+    deleting.free_chains(connection, chain_keys)
     return len(values)
 
 

@@ -181,6 +181,12 @@ def versions_of(document: Mapping[str, Any]) -> dict[str, str]:
     return {k: str(version) for k, version in (document.get("channel_versions") or {}).items()}
 
 
+# A list of tuples of 1,000 keys stays below every limit on parameters and stack depth (8,000
+# overflow PostgreSQL's stack); single columns go up to 10,000 (SQLite takes 32,766 parameters).
+MAX_TUPLES = 1_000
+MAX_SINGLES = 10_000
+
+
 def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     """Cut a sequence into parts of at most `size` items."""
     return [items[start : start + size] for start in range(0, len(items), size)]

@@ -630,17 +630,10 @@ DELETE_WRITES = delete(writes).where(_checkpoint_in("keys", writes))
 DELETE_OLDER_WRITES = delete(writes).where(
     _in_namespace(writes), writes.c.checkpoint_id < _bind("checkpoint_id")
 )
-FORGET_PARENTS = (
+CLEAR_PARENT = (
     update(checkpoints).where(_checkpoint_in("keys", checkpoints)).values(parent_checkpoint_id=None)
 )
 
-GET_THREADS = (
-    select(blobs.c.thread_id)
-    .where(blobs.c.thread_id > _bind("after"))
-    .distinct()
-    .order_by(blobs.c.thread_id)
-    .limit(bindparam("size", type_=Integer(), literal_execute=True))
-)
 GET_VALUES = select(
     *(blobs.c[name] for name in (*BLOB_KEY, "type", "chain", "position")),
     func.length(blobs.c.blob).label("size"),
@@ -699,18 +692,17 @@ DELETE_TAIL = delete(deltas).where(
     deltas.c.position > bindparam("position", type_=Integer()),
 )
 
+_of_runs = or_(
+    one_of("run_ids", checkpoints.c.run_id),
+    and_(
+        checkpoints.c.run_id.is_(None),
+        one_of("peer_run_ids", peer_run_id(checkpoints.c.metadata)),
+    ),
+)
 GET_RUNS = select(
     checkpoints.c.thread_id, checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id
-).where(
-    or_(
-        one_of("run_ids", checkpoints.c.run_id),
-        and_(
-            checkpoints.c.run_id.is_(None),
-            one_of("peer_run_ids", peer_run_id(checkpoints.c.metadata)),
-        ),
-    )
-)
-GET_SENDERS = (
+).where(_of_runs)
+CHECKPOINTS_WITH_SENDS = (
     select(writes.c.checkpoint_ns, writes.c.checkpoint_id)
     .where(_checkpoint_in("keys", writes), writes.c.channel == TASKS)
     .distinct()
@@ -723,7 +715,7 @@ GET_WRITTEN = (
     )
     .distinct()
 )
-GET_USE = select(
+GET_REFERENCES = select(
     checkpoints.c.thread_id,
     checkpoints.c.checkpoint_ns,
     checkpoints.c.checkpoint_id,
@@ -738,8 +730,8 @@ def _scope(table: Table, *, namespace: bool) -> ColumnElement[bool]:
 
 
 @cache
-def family(*, namespace: bool, times: bool = False) -> Select[Any]:
-    """Return the statement for what decides which checkpoints of a thread stay.
+def thread_checkpoints(*, namespace: bool, times: bool = False) -> Select[Any]:
+    """Return the statement for a thread's checkpoints, with all that decides which of them stay.
 
     With `times`, when each was made as well. The versions and inline values, which are much to read
     in a long thread, come with each checkpoint of one namespace, else with the latest of each.
@@ -790,37 +782,6 @@ def blob_keys(*, namespace: bool) -> Select[Any]:
     return select(*columns).where(_scope(blobs, namespace=namespace))
 
 
-# What is old, for `retention`.
-
-
-def _page_of_threads(*tables: Table) -> Select[Any]:
-    size = bindparam("size", type_=Integer(), literal_execute=True)
-    pages = []
-    for table in tables:
-        threads = select(table.c.thread_id).where(table.c.thread_id > _bind("after")).distinct()
-        pages.append(select(threads.order_by(table.c.thread_id).limit(size).subquery()))
-    found = pages[0].subquery() if len(pages) == 1 else union(*pages).subquery()
-    return select(found.c.thread_id).order_by(found.c.thread_id).limit(size)
-
-
-GET_THREADS_WITH_CHECKPOINTS = _page_of_threads(checkpoints)
-GET_THREADS_OF_RUNS = (
-    GET_RUNS.with_only_columns(checkpoints.c.thread_id)
-    .where(checkpoints.c.thread_id > _bind("after"))
-    .distinct()
-    .order_by(checkpoints.c.thread_id)
-    .limit(bindparam("size", type_=Integer(), literal_execute=True))
-)
-GET_ALL_THREADS = _page_of_threads(checkpoints, blobs, writes, deltas)
-GET_SIZES = select(
-    blobs.c.checkpoint_ns,
-    blobs.c.channel,
-    blobs.c.version,
-    blobs.c.type,
-    blobs.c.chain,
-    blobs.c.position,
-    func.length(blobs.c.blob).label("size"),
-).where(blobs.c.thread_id == _bind("thread_id"))
 GET_DELTA_SIZES = select(
     deltas.c.checkpoint_ns,
     deltas.c.channel,
@@ -900,11 +861,24 @@ _said_time = func.nullif(checkpoints.c.checkpoint["ts"].as_string(), "")
 
 
 @cache
-def thread_ids(*, after: bool) -> Select[Any]:
-    """Return the statement for a page of threads, `after` one of them."""
-    thread = checkpoints.c.thread_id
-    page = select(thread).distinct().order_by(thread).limit(_size)
-    return page.where(thread > _bind("after")) if after else page
+def thread_ids(*tables: Table, after: bool, of_runs: bool = False) -> Select[Any]:
+    """Return the statement for a page of the threads that have rows in one of some tables.
+
+    With `after`, those behind a thread; with `of_runs`, those with checkpoints of some runs.
+    """
+    pages = []
+    for table in tables:
+        thread = table.c.thread_id
+        page = select(thread).distinct().order_by(thread).limit(_size)
+        if after:
+            page = page.where(thread > _bind("after"))
+        if of_runs:
+            page = page.where(_of_runs)
+        pages.append(page)
+    if len(pages) == 1:
+        return pages[0]
+    found = union(*(select(page.subquery()) for page in pages)).subquery()
+    return select(found.c.thread_id).order_by(found.c.thread_id).limit(_size)
 
 
 @cache
@@ -959,13 +933,6 @@ GET_STEPS = (
     .where(checkpoints.c.thread_id == _bind("thread_id"))
     .order_by(checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id)
 )
-GET_CHANGE_SIZES = select(
-    deltas.c.checkpoint_ns,
-    deltas.c.channel,
-    deltas.c.chain,
-    deltas.c.position,
-    _BYTES[deltas].label("bytes"),
-).where(deltas.c.thread_id == _bind("thread_id"))
 GET_TABLE_SIZES = {
     table.name: select(func.count().label("rows"), func.sum(size).label("bytes")).select_from(table)
     for table, size in _BYTES.items()

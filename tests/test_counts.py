@@ -433,10 +433,15 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
     for chains, count in itertools.product((False, True), (None, 1, 2, 4, 8, statements.FEW)):
         yield f"parts({count}, {chains=})", statements.parts(count, chains=chains)
     for namespace in (False, True):
-        yield f"family({namespace=})", statements.family(namespace=namespace)
+        for times in (False, True):
+            found = statements.thread_checkpoints(namespace=namespace, times=times)
+            yield f"thread_checkpoints({namespace=}, {times=})", found
         yield f"blob_keys({namespace=})", statements.blob_keys(namespace=namespace)
     for after in (False, True):
-        yield f"thread_ids({after=})", statements.thread_ids(after=after)
+        for tables in ((statements.checkpoints,), (statements.blobs,), statements.TABLES):
+            yield f"thread_ids({tables}, {after=})", statements.thread_ids(*tables, after=after)
+        found = statements.thread_ids(statements.checkpoints, after=after, of_runs=True)
+        yield f"thread_ids({after=}, of_runs=True)", found
     places = ((False, False), (True, False), (False, True))
     for filtered, (after, inside) in itertools.product((False, True), places):
         page = statements.candidates(filtered=filtered, after=after, inside=inside)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sqlite3
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,7 +137,7 @@ def fail() -> None:
     raise ZeroDivisionError
 
 
-OPERATIONS: dict[str, Callable[[Store], None]] = {
+OPERATIONS: dict[str, Callable[[Store], object]] = {
     "delete_thread": lambda store: store.delete_thread("t"),
     "delete_for_runs": lambda store: store.delete_for_runs(["run"]),
     "copy_thread": lambda store: store.copy_thread("t", "copy"),
@@ -418,6 +420,54 @@ def test_deleting_a_run_beside_another_deletion_is_no_deadlock(store: Store, oth
                 each.result()
             assert store.rows() == (0, 0, 0)
     assert saver.metrics.retries == 0
+
+
+DELETIONS: dict[str, Callable[[Store], object]] = {
+    "prune": lambda store: store.prune(["t"]),
+    "prune by rule": lambda store: store.prune(keep=2),
+    "prune an idle thread": lambda store: store.prune(idle_for=timedelta(0)),
+    "delete_for_runs": lambda store: store.delete_for_runs(["run"]),
+    "delete_where": lambda store: store.delete_where({"run_id": "run"}, whole_threads=False),
+    "vacuum_orphans": lambda store: store.vacuum_orphans(timedelta(0)),
+    "a shallow put": lambda store: store.using(store.make_saver(shallow=True)).save(
+        parent=thread("t", checkpoint_id=listed(store)[0]), values={"x": [1]}
+    ),
+}
+
+LOCK_ORDER = (
+    "DELETE FROM checkpoints",
+    "DELETE FROM checkpoint_writes",
+    "UPDATE checkpoints",
+    "DELETE FROM checkpoint_blobs",
+    "DELETE FROM checkpoint_deltas",
+)
+
+
+@pytest.mark.parametrize("deletion", list(DELETIONS))
+def test_every_deletion_locks_rows_in_one_order(store: Store, deletion: str) -> None:
+    changes = store.using(store.make_saver(incremental=True))
+    texts = ["a" * 3_000]
+    config = None
+    for turn in range(6):
+        texts.append(str(turn))
+        run = {"run_id": "run" if turn > 3 else "another"}
+        config = changes.save(values={"log": texts}, parent=config, metadata=run)
+        changes.put_writes(config, [("note", turn)], "task")
+    changes.save(values={"x": [1]}, parent=config)
+    late = thread("t", checkpoint_id="1f000000-0000-6000-8000-000000000000")
+    changes.put_writes(late, [("note", "late")], "task")
+    orphan = {"thread_id": "t", "checkpoint_ns": "", "channel": "x", "version": "9"}
+    execute(store, insert(CheckpointBlob), [{**orphan, "type": "bytes", "blob": b"123"}])
+    with store.statements() as sent:
+        DELETIONS[deletion](store)
+    found = [
+        number
+        for text in sent.texts
+        for number, beginning in enumerate(LOCK_ORDER)
+        if re.match(rf"{beginning}\b", text.replace("`", ""))
+    ]
+    assert len(set(found)) > 1
+    assert found == sorted(found)
 
 
 @on_files

@@ -238,7 +238,7 @@ def test_every_command_on_every_driver(store: Store, capsys: Captured) -> None:
     assert found["thread", "t"]["rows"] == 2
     assert found["channel", "words"]["rows"] == 2
     assert found["table", "total"]["on_disk"] > 0
-    assert found["prune", "keep_latest frees up to"]["rows"] == 1
+    assert found["prune", "keep_latest frees"]["rows"] == 1
     total = found["table", "total"]["bytes"]
     assert total == sum(row["bytes"] for (kind, _), row in found.items() if kind == "day")
     assert total == sum(summary.bytes for summary in store.threads())
@@ -262,7 +262,7 @@ def test_sizes_are_those_of_the_schema(bare_store: Store, schemas: tuple[str, st
         assert sum(small.values()) < sum(large.values())
 
 
-def steps_of(store: Store, thread_id: str = "t") -> overview.Thread:
+def steps_of(store: Store, thread_id: str = "t") -> list[overview.Step]:
     """Read a thread as `history` and `stats` do, in four statements."""
     with store.statements() as sent:
         found = on_connection(store, lambda connection: overview.thread(connection, thread_id))
@@ -284,12 +284,32 @@ def test_what_prune_frees_is_told_before(store: Store, incremental: bool) -> Non
         writer.save("t", {"x": ["sub" * 100]}, ns=f"node:{number}", metadata=metadata)
     writer.save("t", {"x": ["own"]}, ns="own")
     (before,) = store.threads()
-    found = steps_of(store)
-    assert sum(step.bytes for step in found.steps) == before.bytes
-    store.prune(["t"])
+    assert sum(step.bytes for step in steps_of(store)) == before.bytes
+    rows, stored = store.rows(), bytes_of_parts(store)
+    found = store.prunable(keep=1)
+    assert store.prune(["t"]) == found._replace(bytes=0)  # no size is read for it
     (after,) = store.threads()
-    assert found.prunable == before.bytes - after.bytes
-    assert found.prunable_checkpoints == before.checkpoints - after.checkpoints
+    assert found.bytes == stored - bytes_of_parts(store) > 0
+    assert found[1:4] == tuple(old - new for old, new in zip(rows, store.rows(), strict=True))
+    assert found.checkpoints == before.checkpoints - after.checkpoints
+
+
+def bytes_of_parts(store: Store) -> int:
+    """Sum up the values, deltas and writes."""
+    sizes = on_connection(store, lambda connection: overview.table_sizes(connection, None))
+    return sum(size.bytes for size in sizes if size.name not in ("checkpoints", "total"))
+
+
+def test_stats_tell_exactly_how_many_checkpoints_prune_deletes(
+    sqlite_store: Store, capsys: Captured
+) -> None:
+    first = sqlite_store.save()
+    second = sqlite_store.save(parent=first)
+    sqlite_store.put_writes(second, [("__pregel_tasks", Send("node", 1))], "task")
+    sqlite_store.save(parent=second, v=3)  # it needs the pending send of its parent
+    found = {(row["kind"], row["name"]): row for row in objects(sqlite_store, capsys, "stats")}
+    assert found["prune", "keep_latest frees"]["rows"] == 1
+    assert sqlite_store.prune(["t"]).checkpoints == 1
 
 
 def test_a_step_tells_what_comes_next_and_what_changed(sqlite_store: Store) -> None:
@@ -300,7 +320,7 @@ def test_a_step_tells_what_comes_next_and_what_changed(sqlite_store: Store) -> N
         values={"branch:to:b": None, "branch:to:a": None, "x": [1]},
         metadata={"step": 0},
     )
-    one, two = steps_of(store).steps
+    one, two = steps_of(store)
     assert (one.next, one.changed, one.source, one.step) == (
         ["__start__"],
         ["__start__"],
@@ -316,11 +336,11 @@ def test_forks_are_drawn_and_chains_are_not(sqlite_store: Store, capsys: Capture
     root = store.save()
     line = [store.save(parent=root)]
     line += [store.save(parent=line[0])]
-    assert [tree for _, tree in drawn(steps_of(store).steps)] == ["", "", ""]
+    assert [tree for _, tree in drawn(steps_of(store))] == ["", "", ""]
     fork = store.save(parent=root)
     store.save(parent=line[0])
     store.save(parent=fork)
-    assert [tree for _, tree in drawn(steps_of(store).steps)] == [
+    assert [tree for _, tree in drawn(steps_of(store))] == [
         "●",
         "│ ●",
         "● │",
@@ -338,7 +358,7 @@ def test_a_line_ends_where_the_parent_is_gone(sqlite_store: Store) -> None:
     for _ in range(2):
         sqlite_store.save(parent=thread(checkpoint_id="0"))
     sqlite_store.save(parent=sqlite_store.save(parent=root))
-    assert [tree for _, tree in drawn(steps_of(sqlite_store).steps)] == [
+    assert [tree for _, tree in drawn(steps_of(sqlite_store))] == [
         "●",
         "●",
         "│ ●",
@@ -419,7 +439,7 @@ def test_a_time_that_utc_does_not_reach_is_that_of_the_id(sqlite_store: Store) -
     sqlite_store.save(ts="0001-01-01T00:00:00+14:00", checkpoint_id=id_at(NOW))
     (summary,) = sqlite_store.threads()
     assert summary.first == summary.last == pytest.approx(NOW, abs=timedelta(milliseconds=1))
-    (step,) = steps_of(sqlite_store).steps
+    (step,) = steps_of(sqlite_store)
     assert step.time == summary.first
 
 

@@ -133,7 +133,7 @@ class Model(Memory):
             [p for p in self.places() if str(self.metadata(p).get("run_id")) in set(run_ids)]
         )
 
-    def prune(self, thread_ids: Sequence[str] | None = None, **_: Any) -> None:
+    def prune(self, thread_ids: Sequence[str] | None = None, **_: Any) -> Any:
         latest: dict[tuple[str, str], str] = {}
         for thread_id, namespace, checkpoint_id in self.places():
             key = (thread_id, namespace)

@@ -264,7 +264,8 @@ def test_the_twin_of_prune_prunes(
     for thread_id in ("t", "u", "kept"):
         first = store.save(thread_id, {"a": [1]})
         store.save(thread_id, {"a": [2]}, parent=first)
-    twin.prune(["t", "u"], **options)
+    deleted = twin.prune(["t", "u"], **options)
+    assert deleted == Deleted(2, 4 - 2 * left, 4 - 2 * left, 0, 0)
     counts = [len(store.list(thread(thread_id))) for thread_id in ("t", "u", "kept")]
     assert counts == [left, left, 2]
     assert store.count("checkpoint_blobs") == 2 * left + 2
@@ -279,7 +280,7 @@ def test_the_twins_of_what_deletes_delete_the_same(store: Store, twin: Twin) -> 
     assert found == store.prunable(keep=1)
     assert found[:4] == (2, 2, 2, 0)
     reports: list[Deleted] = []
-    twin.prune(keep=1, report=reports.append)
+    assert twin.prune(keep=1, report=reports.append) == found
     assert [report.checkpoints for report in reports] == [1, 1]
     assert twin.vacuum_orphans(timedelta(0)).writes == 1
     assert twin.delete_where({"step": 1}, dry_run=True).threads == 2

@@ -11,9 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from checkpoint_sa.cli import database, terminal
+from checkpoint_sa.deleting import Deleted
 from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.inspection import Inspector
-from checkpoint_sa.retention import GRACE, Deleted
+from checkpoint_sa.retention import GRACE
 
 if TYPE_CHECKING:
     import argparse
@@ -175,7 +176,7 @@ def _counted(action: Callable[..., None], what: str, total: int | None) -> Delet
 
         def report(deleted: Deleted) -> None:
             nonlocal counted
-            counted = counted.plus(deleted)
+            counted += deleted
             advance(1)
 
         action(report=report)

@@ -140,7 +140,7 @@ _TREE = Column("tree", "", style="cyan", wraps=False)
 
 def _history(given: argparse.Namespace) -> None:
     def look(saver: SQLAlchemySaver) -> list[Step]:
-        return saver.database.read("thread", overview.thread, codec.thread_id(given.thread)).steps
+        return saver.database.read("thread", overview.thread, codec.thread_id(given.thread))
 
     steps = database.run(given, look)
     if not steps:
@@ -305,7 +305,7 @@ def _whole_id(saver: SQLAlchemySaver, given: argparse.Namespace, beginning: str)
     Raises:
         CheckpointError: No id begins so, or several do.
     """
-    steps = saver.database.read("thread", overview.thread, codec.thread_id(given.thread)).steps
+    steps = saver.database.read("thread", overview.thread, codec.thread_id(given.thread))
     ids = [
         step.checkpoint_id
         for step in steps
@@ -397,29 +397,27 @@ def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
     largest: list[tuple[int, str, int]] = []
     checkpoints: Counter[str] = Counter()
     bytes_: Counter[str] = Counter()
-    prunable = prunable_checkpoints = 0
     with terminal.progress("threads", None) as advance:
         for summary in saver.threads():
             largest = heapq.nlargest(
                 _LARGEST, [*largest, (summary.bytes, summary.thread_id, summary.checkpoints)]
             )
-            thread = saver.database.read("thread", overview.thread, summary.thread_id)
-            for step in thread.steps:
+            for step in saver.database.read("thread", overview.thread, summary.thread_id):
                 day = f"{step.time:%Y-%m-%d}" if step.time else "unknown"
                 checkpoints[day] += 1
                 bytes_[day] += step.bytes
-            prunable += thread.prunable
-            prunable_checkpoints += thread.prunable_checkpoints
             advance(1)
+    with terminal.progress("prune", None) as advance:
+        prunable = saver.prunable(keep=1, report=lambda _: advance(1))
     for size, name, rows in largest:
         yield {"kind": "thread", "name": name, "rows": rows, "bytes": size}
     for day in sorted(bytes_):
         yield {"kind": "day", "name": day, "rows": checkpoints[day], "bytes": bytes_[day]}
     yield {
         "kind": "prune",
-        "name": "keep_latest frees up to",
-        "rows": prunable_checkpoints,
-        "bytes": prunable,
+        "name": "keep_latest frees",
+        "rows": prunable.checkpoints,
+        "bytes": prunable.bytes,
     }
 
 

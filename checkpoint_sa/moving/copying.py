@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import codec, overview
+from checkpoint_sa import codec, repository
 from checkpoint_sa import statements as sql
 from checkpoint_sa.aio import AsyncSQLAlchemySaver
 from checkpoint_sa.errors import ConfigurationError, ThreadExistsError, TransferError
@@ -147,13 +147,11 @@ def copy_threads(
 def _threads(source: Database) -> Iterator[str]:
     after = None
     while True:
-        page = source.read(
-            "copy", overview.page, overview.Position(False, None, after, None, _THREADS)
-        )
-        yield from (stored.key[0] for stored in page)
+        page = source.read("copy", repository.thread_ids, _THREADS, after)
+        yield from page
         if len(page) < _THREADS:
             return
-        after = page[-1].key[0]
+        after = page[-1]
 
 
 def _copy_thread(

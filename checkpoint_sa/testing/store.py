@@ -119,8 +119,8 @@ class Store:
     def copy_thread(self, source: str, target: str) -> None:
         self._do("copy_thread", source, target)
 
-    def prune(self, thread_ids: Sequence[str] | None = None, **options: Any) -> None:
-        self._do("prune", thread_ids, **options)
+    def prune(self, thread_ids: Sequence[str] | None = None, **options: Any) -> Deleted:
+        return self._do("prune", thread_ids, **options)  # type: ignore[no-any-return]
 
     def prunable(self, thread_ids: Sequence[str] | None = None, **options: Any) -> Deleted:
         return self._do("prunable", thread_ids, **options)  # type: ignore[no-any-return]
