@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from checkpoint_sa.aio import AsyncShallowSQLAlchemySaver, AsyncSQLAlchemySaver
-    from checkpoint_sa.deleting import Deleted
     from checkpoint_sa.encryption import AESGCMSerializer
     from checkpoint_sa.errors import (
         CheckpointError,
@@ -40,7 +39,8 @@ if TYPE_CHECKING:
     )
     from checkpoint_sa.moving.copying import CopySummary, acopy, copy
     from checkpoint_sa.moving.importing import aimport_from, import_from
-    from checkpoint_sa.overview import ThreadSummary
+    from checkpoint_sa.repository.deleting import Deleted
+    from checkpoint_sa.repository.statistics import ThreadSummary
     from checkpoint_sa.saver import ShallowSQLAlchemySaver, SQLAlchemySaver
 
 __all__ = [
@@ -96,8 +96,8 @@ _MODULES = {
         "CheckpointWrite",
         "metadata",
     ),
-    "overview": ("ThreadSummary",),
-    "deleting": ("Deleted",),
+    "repository.statistics": ("ThreadSummary",),
+    "repository.deleting": ("Deleted",),
     "saver": ("SQLAlchemySaver", "ShallowSQLAlchemySaver"),
     "moving.copying": ("CopySummary", "acopy", "copy"),
 }

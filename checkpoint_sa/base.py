@@ -15,8 +15,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.util import await_only
 
-from checkpoint_sa import codec, deleting, overview, repository, retention, rewriting, writing
-from checkpoint_sa.database import Database, execute
+from checkpoint_sa import codec, retention
+from checkpoint_sa.database import Database
 from checkpoint_sa.deltas.cache import BaseCache
 from checkpoint_sa.deltas.encoding import (
     OutdatedError,
@@ -26,7 +26,17 @@ from checkpoint_sa.deltas.encoding import (
     is_outdated,
 )
 from checkpoint_sa.encryption import AESGCMSerializer
+from checkpoint_sa.engine.statements import execute
 from checkpoint_sa.paging import Paging, ThreadPaging, size_of
+from checkpoint_sa.repository import (
+    copying,
+    deleting,
+    history,
+    reading,
+    rewriting,
+    statistics,
+    writing,
+)
 from checkpoint_sa.retention import GRACE
 
 if TYPE_CHECKING:
@@ -52,10 +62,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from typing_extensions import Self
 
-    from checkpoint_sa.database import Statement
-    from checkpoint_sa.deleting import Deleted
     from checkpoint_sa.engine.retry import Metrics
-    from checkpoint_sa.overview import ThreadSummary
+    from checkpoint_sa.engine.statements import Statement
+    from checkpoint_sa.repository.deleting import Deleted
+    from checkpoint_sa.repository.statistics import ThreadSummary
     from checkpoint_sa.retention import Moment, Report
     from checkpoint_sa.rows import CheckpointRows, Stored
 
@@ -225,7 +235,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
                     size = 0
 
     def _list(self, paging: Paging) -> Sequence[Stored]:
-        page = self.database.read("list", repository.page, *paging.position)
+        page = self.database.read("list", reading.page, *paging.position)
         return paging.take(self.serde, *page)
 
     def get_delta_channel_history(
@@ -255,7 +265,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
             return {}
         found = self.database.read(
             "get_delta_channel_history",
-            repository.delta_history,
+            history.delta_history,
             *codec.address(config),
             codec.channels(channels),
         )
@@ -304,9 +314,9 @@ class BaseSaver(BaseCheckpointSaver[str]):
                 yield item
 
     def _threads(self, paging: ThreadPaging) -> Sequence[ThreadSummary]:
-        page = self.database.read("threads", overview.page, paging.position)
+        page = self.database.read("threads", statistics.page, paging.position)
         found = paging.take(self.serde, page)
-        return self.database.read("threads", overview.summaries, found) if found else []
+        return self.database.read("threads", statistics.summaries, found) if found else []
 
     # Writing
 
@@ -517,7 +527,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         source, target = codec.check_copyable(self.serde, source_thread_id, target_thread_id)
         empty: set[str] = set()
-        self.database.write("copy_thread", repository.copy_thread, source, target, empty)
+        self.database.write("copy_thread", copying.copy_thread, source, target, empty)
 
     def prune(  # type: ignore[override]  # noqa: PLR0913 - one for each option; LangGraph's returns None
         self,
@@ -773,7 +783,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         cached = () if self.cache is None else self.cache.largest(thread_id, checkpoint_ns)
         return self.database.read(
             name,
-            repository.get,
+            reading.get,
             thread_id,
             checkpoint_ns,
             checkpoint_id,

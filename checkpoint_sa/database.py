@@ -8,56 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from checkpoint_sa import migrate
-from checkpoint_sa.engine import engines, limits, queues, retry, transactions, waiting
+from checkpoint_sa.engine import engines, queues, retry, transactions, waiting
+from checkpoint_sa.engine.statements import execute
 from checkpoint_sa.errors import ConfigurationError
-from checkpoint_sa.upsert import rewrites
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import CursorResult, Dialect, Executable
+    from checkpoint_sa.engine.statements import Statement
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Statement(NamedTuple):
-    """An SQL statement with the parameters of one row, or of several."""
-
-    clause: Executable
-    parameters: dict[str, Any] | Sequence[dict[str, Any]]
-    check: Callable[[CursorResult[Any]], None] | None = None
-    """Gets the result, and raises an error to end the transaction."""
-
-    @property
-    def rows(self) -> Sequence[dict[str, Any]]:
-        """The parameters, row by row."""
-        return [self.parameters] if isinstance(self.parameters, dict) else self.parameters
-
-    def is_one(self, dialect: Dialect) -> bool:
-        """Whether the server gets one statement: a driver may send one for each row."""
-        rows = self.rows
-        return len(rows) == 1 or rewrites(dialect, sum(len(row["blob"]) for row in rows))
-
-
-def execute(connection: Connection, statements: Sequence[Statement]) -> None:
-    """Execute statements in their order, on a connection.
-
-    Raises:
-        ValueTooLargeError: A value is larger than the server takes; nothing was sent.
-    """
-    limits.check_size(connection, (row for statement in statements for row in statement.rows))
-    for statement in statements:
-        result = connection.execute(statement.clause, statement.parameters)
-        if statement.check is not None:
-            statement.check(result)
 
 
 class Database:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_sa import codec, overview
+from checkpoint_sa import codec
+from checkpoint_sa.repository import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,12 +80,12 @@ class ThreadPaging:
         self.unfinished = limit is None or limit > 0
 
     @property
-    def position(self) -> overview.Position:
+    def position(self) -> statistics.Position:
         """Return where the next page begins."""
         size = _LARGEST_PAGE
         if self._limit is not None and not self._where:
             size = min(size, self._limit)
-        return overview.Position(
+        return statistics.Position(
             bool(self._where), self._filter_json, self._after, self._last, size
         )
 

@@ -12,11 +12,13 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_sa import codec, deleting, repository
-from checkpoint_sa import statements as sql
-from checkpoint_sa.deleting import KEEP_LATEST, Deleted, Rule
+from checkpoint_sa import codec
 from checkpoint_sa.errors import InvalidInputError
+from checkpoint_sa.repository import deleting, threads
+from checkpoint_sa.repository.deleting import KEEP_LATEST, Deleted, Rule
 from checkpoint_sa.rows import Stored, loads_or_none
+from checkpoint_sa.sql import deleting as deleting_sql
+from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -170,7 +172,7 @@ def vacuum_orphans(older_than: Moment, *, dry_run: bool, report: Report | None) 
     """
     before = cutoff("older_than", older_than)
     step = partial(deleting.vacuum_thread, before=before, dry_run=dry_run)
-    return for_each_thread(None, step, report, tables=sql.TABLES)
+    return for_each_thread(None, step, report, tables=tables.TABLES)
 
 
 # Steps, one after another
@@ -181,7 +183,7 @@ def for_each_thread(
     step: Callable[..., Deleted],
     report: Report | None = None,
     *,
-    tables: Sequence[Table] = (sql.checkpoints,),
+    tables: Sequence[Table] = (tables.checkpoints,),
 ) -> Steps:
     """Yield a step for each thread; take the result of each, and return the sum.
 
@@ -196,7 +198,7 @@ def for_each_thread(
     while True:
         page = thread_ids
         if page is None:
-            page = yield partial(repository.thread_ids, size=_PAGE, after=last, tables=tables)
+            page = yield partial(threads.thread_ids, size=_PAGE, after=last, tables=tables)
         for thread_id in page:
             deleted = yield partial(step, thread_id=thread_id)
             total += deleted
@@ -228,7 +230,7 @@ def _deleting_where(  # noqa: PLR0913 - one for each option
     """
     total = Deleted()
     last: str | None = None
-    while page := (yield partial(repository.thread_ids, size=_PAGE, after=last, runs=runs)):
+    while page := (yield partial(threads.thread_ids, size=_PAGE, after=last, runs=runs)):
         found: dict[str, set[tuple[str, str]]] = defaultdict(set)
         for stored in (yield partial(metadata_of, thread_ids=page, filter_json=filter_json)):
             if matches(stored):
@@ -253,7 +255,7 @@ def metadata_of(
     connection: Connection, thread_ids: Sequence[str], filter_json: str | None
 ) -> list[Stored]:
     """Read the metadata that may match of some threads' checkpoints."""
-    statement = sql.metadata_of(filtered=filter_json is not None)
+    statement = deleting_sql.metadata_of(filtered=filter_json is not None)
     wanted = {"thread_ids": thread_ids} | ({"filter_json": filter_json} if filter_json else {})
     return [
         Stored(

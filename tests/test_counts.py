@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import re
 from functools import partial
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -14,7 +16,8 @@ from sqlalchemy import ClauseElement, event, insert
 from sqlalchemy.engine.interfaces import CacheStats
 from stores import KINDS, Store, id_of, thread
 
-from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite, statements
+from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite, sql
+from checkpoint_sa.sql import deleting, dependencies, reading, statistics, tables, threads, writing
 from checkpoint_sa.types import Reach
 
 if TYPE_CHECKING:
@@ -406,6 +409,8 @@ def test_put_that_keeps_the_latest_only(store: Store, length: int, width: int) -
 
 # SQLAlchemy's cache
 
+SQL = [import_module(f"checkpoint_sa.sql.{module.name}") for module in iter_modules(sql.__path__)]
+
 
 def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one case after another
     """Name every statement that the store sends."""
@@ -420,36 +425,37 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
             for key, item in found.items():
                 yield from flat(f"{name}[{key}]", item)
 
-    for name, found in vars(statements).items():
+    constants = ((m.__name__, *item) for m in SQL for item in vars(m).items())
+    for module, name, found in constants:
         if name.isupper() and not name.startswith("_"):
-            yield from flat(name, found)
-    for number in range(1, statements.AT_ONCE + 1):
+            yield from flat(f"{module}.{name}", found)
+    for number in range(1, writing.AT_ONCE + 1):
         for chained in (0, 1, number):
-            made = statements.put_at_once(number, chained)
+            made = writing.put_at_once(number, chained)
             yield f"put_at_once({number}, {chained})", made
         for special in (False, True):
-            made = statements.put_writes_at_once(number, special=special)
+            made = writing.put_writes_at_once(number, special=special)
             yield f"put_writes_at_once({number}, {special=})", made
-    for chains, count in itertools.product((False, True), (None, 1, 2, 4, 8, statements.FEW)):
-        yield f"parts({count}, {chains=})", statements.parts(count, chains=chains)
+    for chains, count in itertools.product((False, True), (None, 1, 2, 4, 8, reading.FEW)):
+        yield f"parts({count}, {chains=})", reading.parts(count, chains=chains)
     for namespace in (False, True):
         for times in (False, True):
-            found = statements.thread_checkpoints(namespace=namespace, times=times)
+            found = dependencies.thread_checkpoints(namespace=namespace, times=times)
             yield f"thread_checkpoints({namespace=}, {times=})", found
-        yield f"blob_keys({namespace=})", statements.blob_keys(namespace=namespace)
+        yield f"blob_keys({namespace=})", deleting.blob_keys(namespace=namespace)
     for after in (False, True):
-        for tables in ((statements.checkpoints,), (statements.blobs,), statements.TABLES):
-            yield f"thread_ids({tables}, {after=})", statements.thread_ids(*tables, after=after)
-        found = statements.thread_ids(statements.checkpoints, after=after, of_runs=True)
+        for of in ((tables.checkpoints,), (tables.blobs,), tables.TABLES):
+            yield f"thread_ids({of}, {after=})", threads.thread_ids(*of, after=after)
+        found = threads.thread_ids(tables.checkpoints, after=after, of_runs=True)
         yield f"thread_ids({after=}, of_runs=True)", found
     places = ((False, False), (True, False), (False, True))
     for filtered, (after, inside) in itertools.product((False, True), places):
-        page = statements.candidates(filtered=filtered, after=after, inside=inside)
+        page = statistics.candidates(filtered=filtered, after=after, inside=inside)
         yield f"candidates({filtered=}, {after=}, {inside=})", page
     names = ("thread", "namespace", "checkpoint", "before", "filtered", "after")
     for reach, flags in itertools.product(Reach, itertools.product((False, True), repeat=6)):
         criteria = dict(zip(names, flags, strict=True))
-        yield f"page({reach=}, {criteria})", statements.page(reach=reach, **criteria)
+        yield f"page({reach=}, {criteria})", reading.page(reach=reach, **criteria)
 
 
 def test_every_hot_statement_has_a_cache_key() -> None:

@@ -29,12 +29,12 @@ from checkpoint_sa import (
     InvalidInputError,
     SQLAlchemySaver,
     ThreadSummary,
-    overview,
-    statements,
 )
 from checkpoint_sa.cli import DATA, DONE, USAGE, main, parser, terminal
 from checkpoint_sa.cli.look import drawn
 from checkpoint_sa.engine import engines
+from checkpoint_sa.repository import statistics
+from checkpoint_sa.sql.statistics import GET_TABLE_SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,7 +251,7 @@ def test_sizes_are_those_of_the_schema(bare_store: Store, schemas: tuple[str, st
         for _ in range(number):
             store.save(values={"x": ["a" * 2_000]})
         assert ids(store.threads()) == ["t"]
-    names = list(statements.GET_TABLE_SIZES)
+    names = list(GET_TABLE_SIZES)
     small, large = (
         on_connection(bare_store, lambda c, name=name: engines.sizes_on_disk(c, names, name))  # type: ignore[misc]
         for name in schemas
@@ -262,10 +262,10 @@ def test_sizes_are_those_of_the_schema(bare_store: Store, schemas: tuple[str, st
         assert sum(small.values()) < sum(large.values())
 
 
-def steps_of(store: Store, thread_id: str = "t") -> list[overview.Step]:
+def steps_of(store: Store, thread_id: str = "t") -> list[statistics.Step]:
     """Read a thread as `history` and `stats` do, in four statements."""
     with store.statements() as sent:
-        found = on_connection(store, lambda connection: overview.thread(connection, thread_id))
+        found = on_connection(store, lambda connection: statistics.thread(connection, thread_id))
     assert sum(not text.startswith("BEGIN") for text in sent.texts) == 4
     return found
 
@@ -296,7 +296,7 @@ def test_what_prune_frees_is_told_before(store: Store, incremental: bool) -> Non
 
 def bytes_of_parts(store: Store) -> int:
     """Sum up the values, deltas and writes."""
-    sizes = on_connection(store, lambda connection: overview.table_sizes(connection, None))
+    sizes = on_connection(store, lambda connection: statistics.table_sizes(connection, None))
     return sum(size.bytes for size in sizes if size.name not in ("checkpoints", "total"))
 
 

@@ -16,7 +16,9 @@ from sqlalchemy import Insert
 from sqlalchemy import __version__ as sqlalchemy_version
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from checkpoint_sa import statements as sql
+from checkpoint_sa.sql import reading as reading_sql
+from checkpoint_sa.sql import tables
+from checkpoint_sa.sql import writing as writing_sql
 from checkpoint_sa.types import Reach, reach
 from checkpoint_sa.upsert import nests, selects
 
@@ -47,8 +49,8 @@ DIALECTS = dict(dialects())
 
 _PLAIN = ("thread_id", "checkpoint_ns", "channel", "version", "type", "blob")
 _KEYS: dict[Any, list[str]] = {
-    table: [column.name for column in table.c if column.name not in sql.DOCUMENTS]
-    for table in (sql.blobs, sql.writes, sql.deltas, sql.checkpoints)
+    table: [column.name for column in table.c if column.name not in tables.DOCUMENTS]
+    for table in (tables.blobs, tables.writes, tables.deltas, tables.checkpoints)
 }
 """The columns that a row gives a value for: documents are JSON text in another parameter."""
 
@@ -56,34 +58,34 @@ _KEYS: dict[Any, list[str]] = {
 def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
     """Yield the statements of put, put_writes, get_tuple and a page of list."""
     if nests(dialect):
-        yield "put: two values", sql.put_at_once(2, 0)
-        yield "put, incremental: one value whole, one as a delta", sql.put_at_once(1, 1)
+        yield "put: two values", writing_sql.put_at_once(2, 0)
+        yield "put, incremental: one value whole, one as a delta", writing_sql.put_at_once(1, 1)
     else:
-        yield "put: values", sql.PUT_BLOBS
-        yield "put: checkpoint", sql.PUT_CHECKPOINT
+        yield "put: values", writing_sql.PUT_BLOBS
+        yield "put: checkpoint", writing_sql.PUT_CHECKPOINT
         if selects(dialect):
-            yield "put, incremental: the row of a chain", sql.put_deltas(1)
+            yield "put, incremental: the row of a chain", writing_sql.put_deltas(1)
         else:
-            yield "put, incremental: lock the values that are appended to", sql.LOCK_BASES
-            yield "put, incremental: the rows of chains", sql.PUT_DELTAS
-        yield "put, incremental: values in chains", sql.PUT_CHAINED
+            yield "put, incremental: lock the values that are appended to", writing_sql.LOCK_BASES
+            yield "put, incremental: the rows of chains", writing_sql.PUT_DELTAS
+        yield "put, incremental: values in chains", writing_sql.PUT_CHAINED
     if selects(dialect):
-        yield "put_writes: two ordinary ones", sql.put_writes_at_once(2, special=False)
-        yield "put_writes: two special ones", sql.put_writes_at_once(2, special=True)
+        yield "put_writes: two ordinary ones", writing_sql.put_writes_at_once(2, special=False)
+        yield "put_writes: two special ones", writing_sql.put_writes_at_once(2, special=True)
     else:
-        yield "put_writes: ordinary ones", sql.PUT_WRITES
-        yield "put_writes: special ones", sql.REPLACE_WRITES
+        yield "put_writes: ordinary ones", writing_sql.PUT_WRITES
+        yield "put_writes: special ones", writing_sql.REPLACE_WRITES
     far = reach(dialect)
     if far is Reach.NONE:
-        yield "get_tuple: the latest", sql.GET_LATEST_HEAD
-        yield "get_tuple: one", sql.GET_HEAD
-        yield "get_tuple: its parts, two values", sql.parts(2, chains=False)
-        yield "get_tuple, incremental: its parts, two values", sql.parts(2, chains=True)
+        yield "get_tuple: the latest", reading_sql.GET_LATEST_HEAD
+        yield "get_tuple: one", reading_sql.GET_HEAD
+        yield "get_tuple: its parts, two values", reading_sql.parts(2, chains=False)
+        yield "get_tuple, incremental: its parts, two values", reading_sql.parts(2, chains=True)
     else:
-        yield "get_tuple: the latest", sql.GET_LATEST[far, False]
-        yield "get_tuple: one", sql.GET_ONE[far, False]
-        yield "get_tuple, incremental: the latest", sql.GET_LATEST[far, True]
-    page = sql.page(
+        yield "get_tuple: the latest", reading_sql.GET_LATEST[far, False]
+        yield "get_tuple: one", reading_sql.GET_ONE[far, False]
+        yield "get_tuple, incremental: the latest", reading_sql.GET_LATEST[far, True]
+    page = reading_sql.page(
         reach=far,
         thread=True,
         namespace=True,
@@ -94,7 +96,7 @@ def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
     )
     yield "list: a page of a namespace", page
     if far is Reach.NONE:
-        yield "list: the parts of a page", sql.GET_PARTS
+        yield "list: the parts of a page", reading_sql.GET_PARTS
 
 
 def text(dialect: Dialect) -> str:
@@ -102,7 +104,7 @@ def text(dialect: Dialect) -> str:
     for name, statement in hot(dialect):
         keys = None
         if isinstance(statement, Insert):
-            keys = _PLAIN if statement is sql.PUT_BLOBS else _KEYS[statement.table]
+            keys = _PLAIN if statement is writing_sql.PUT_BLOBS else _KEYS[statement.table]
         compiled = str(statement.compile(dialect=dialect, column_keys=keys))
         for words in _BEGIN_A_LINE:
             compiled = compiled.replace(f" {words} ", f"\n{words} ")

@@ -17,7 +17,7 @@ from stores import KINDS, Store, id_of, thread
 from test_faults import on_servers, put
 
 from checkpoint_sa import ParentConflictError
-from checkpoint_sa.writing import TURN_CHANNEL
+from checkpoint_sa.repository.writing import TURN_CHANNEL
 
 
 @pytest.fixture(params=[False, True], ids=["all", "shallow"])

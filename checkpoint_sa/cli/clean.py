@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from checkpoint_sa.cli import database, terminal
-from checkpoint_sa.deleting import Deleted
 from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.inspection import Inspector
+from checkpoint_sa.repository.deleting import Deleted
 from checkpoint_sa.retention import GRACE
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ import heapq
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from checkpoint_sa import codec, overview
+from checkpoint_sa import codec
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 from checkpoint_sa.inspection import Inspector, plain
+from checkpoint_sa.repository import statistics
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from checkpoint_sa import SQLAlchemySaver
     from checkpoint_sa.cli.terminal import Commands
-    from checkpoint_sa.overview import Step
+    from checkpoint_sa.repository.statistics import Step
 
 _FOLDED = 200
 """The number of characters after which a shown value is cut."""
@@ -140,7 +141,7 @@ _TREE = Column("tree", "", style="cyan", wraps=False)
 
 def _history(given: argparse.Namespace) -> None:
     def look(saver: SQLAlchemySaver) -> list[Step]:
-        return saver.database.read("thread", overview.thread, codec.thread_id(given.thread))
+        return saver.database.read("thread", statistics.thread, codec.thread_id(given.thread))
 
     steps = database.run(given, look)
     if not steps:
@@ -305,7 +306,7 @@ def _whole_id(saver: SQLAlchemySaver, given: argparse.Namespace, beginning: str)
     Raises:
         CheckpointError: No id begins so, or several do.
     """
-    steps = saver.database.read("thread", overview.thread, codec.thread_id(given.thread))
+    steps = saver.database.read("thread", statistics.thread, codec.thread_id(given.thread))
     ids = [
         step.checkpoint_id
         for step in steps
@@ -378,8 +379,8 @@ def _stats(given: argparse.Namespace) -> None:
         _pyplot()  # fails before all rows are read
 
     def look(saver: SQLAlchemySaver) -> list[dict[str, Any]]:
-        tables = saver.database.read("table_sizes", overview.table_sizes, saver.schema)
-        channels = saver.database.read("channel_sizes", overview.channel_sizes, _LARGEST)
+        tables = saver.database.read("table_sizes", statistics.table_sizes, saver.schema)
+        channels = saver.database.read("channel_sizes", statistics.channel_sizes, _LARGEST)
         return [
             *({"kind": "table", **size._asdict()} for size in tables),
             *({"kind": "channel", **size._asdict()} for size in channels),
@@ -402,7 +403,7 @@ def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
             largest = heapq.nlargest(
                 _LARGEST, [*largest, (summary.bytes, summary.thread_id, summary.checkpoints)]
             )
-            for step in saver.database.read("thread", overview.thread, summary.thread_id):
+            for step in saver.database.read("thread", statistics.thread, summary.thread_id):
                 day = f"{step.time:%Y-%m-%d}" if step.time else "unknown"
                 checkpoints[day] += 1
                 bytes_[day] += step.bytes

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.util import greenlet_spawn
 
-from checkpoint_sa import codec, repository
-from checkpoint_sa import statements as sql
+from checkpoint_sa import codec
 from checkpoint_sa.aio import AsyncSQLAlchemySaver
 from checkpoint_sa.errors import ConfigurationError, ThreadExistsError, TransferError
 from checkpoint_sa.moving import stored
+from checkpoint_sa.repository import threads
+from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -147,7 +148,7 @@ def copy_threads(
 def _threads(source: Database) -> Iterator[str]:
     after = None
     while True:
-        page = source.read("copy", repository.thread_ids, _THREADS, after)
+        page = source.read("copy", threads.thread_ids, _THREADS, after)
         yield from page
         if len(page) < _THREADS:
             return
@@ -161,7 +162,7 @@ def _copy_thread(
 
     def pages() -> Iterator[Rows]:
         for table, rows, _ in _pages(source, thread_id, "copy"):
-            is_checkpoint = table is sql.checkpoints
+            is_checkpoint = table is tables.checkpoints
             yield (
                 table,
                 [
@@ -206,7 +207,7 @@ def store_thread(  # noqa: PLR0913 - an argument for each option
     }
     if (existing or validate_first) and not _lacks_rows(pages, thread_id, existing):
         return CopySummary(0, 1, 0, 0, 0, 0)
-    counts = dict.fromkeys(sql.TABLES, 0)
+    counts = dict.fromkeys(tables.TABLES, 0)
     size = copied = 0
     for table, rows in pages():
         copied += _sum(table, rows)
@@ -223,7 +224,9 @@ def store_thread(  # noqa: PLR0913 - an argument for each option
                 " Either somebody else writes to it, or the target can't store it as it is."
                 " Delete it there and copy it again."
             )
-    return CopySummary(1, 0, counts[sql.checkpoints], counts[sql.blobs], counts[sql.writes], size)
+    return CopySummary(
+        1, 0, counts[tables.checkpoints], counts[tables.blobs], counts[tables.writes], size
+    )
 
 
 def _lacks_rows(
@@ -253,7 +256,7 @@ def _lacks_rows(
 
 
 def _pages(database: Database, thread_id: str, name: str) -> Iterator[stored.Page]:
-    for table in sql.TABLES:
+    for table in tables.TABLES:
         last = None
         while True:
             page = database.read(name, stored.page, table, thread_id, last)

@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
 from checkpoint_sa import codec, models
-from checkpoint_sa import statements as sql
 from checkpoint_sa.aio import AsyncSQLAlchemySaver
 from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.engine import engines, transactions
@@ -30,6 +29,7 @@ from checkpoint_sa.errors import (
     TransferError,
 )
 from checkpoint_sa.moving import copying, msgpack, sources, stored
+from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _COLUMNS = {
-    table: [sql.DOCUMENTS.get(column.name, column.name) for column in table.columns]
-    for table in sql.TABLES
+    table: [tables.DOCUMENTS.get(column.name, column.name) for column in table.columns]
+    for table in tables.TABLES
 }
 
 _NO_SENDS = ormsgpack.packb([])
@@ -243,15 +243,15 @@ def _rows(peer: sources.Peer, thread_id: str) -> Iterator[tuple[Table, dict[str,
     for found in peer.checkpoints(thread_id):
         for blob in _convert("checkpoints", found, values.rows_of).blobs:
             if values.is_new(blob):
-                yield sql.blobs, blob
+                yield tables.blobs, blob
     for found in peer.blobs(thread_id):
         blob = _convert("checkpoint_blobs", found, _blob)
         if values.is_new(blob):
-            yield sql.blobs, blob
+            yield tables.blobs, blob
     for found in peer.writes(thread_id):
-        yield sql.writes, _convert("writes", found, _write)
+        yield tables.writes, _convert("writes", found, _write)
     for found in peer.checkpoints(thread_id):
-        yield sql.checkpoints, _convert("checkpoints", found, values.rows_of).checkpoint
+        yield tables.checkpoints, _convert("checkpoints", found, values.rows_of).checkpoint
 
 
 class _UnsupportedRowError(Exception):
@@ -303,13 +303,13 @@ class _Values:
         Raises:
             TransferError: Another value was given under its version.
         """
-        key = stored.key_digest(sql.blobs, blob)
+        key = stored.key_digest(tables.blobs, blob)
         digest = stored.digest([blob["type"], blob["blob"] or b""])
         given = self._given.setdefault(key, digest)
         if given != digest:
             raise TransferError(
                 "The source has two values for one version of a channel:"
-                f" {', '.join(f'{name}={blob[name]!r}' for name in sql.BLOB_KEY)}. The thread"
+                f" {', '.join(f'{name}={blob[name]!r}' for name in tables.BLOB_KEY)}. The thread"
                 " can't be imported; nothing of it was stored."
             )
         return given is digest
@@ -457,7 +457,7 @@ def _add_sends(checkpoint: dict[str, Any], sends: codec.Packed) -> None:
     Raises:
         _UnsupportedRowError: The checkpoint's version has the sends in the channel already.
     """
-    if (checkpoint.get("v") or 1) >= sql.FIRST_WITHOUT_SENDS:
+    if (checkpoint.get("v") or 1) >= tables.FIRST_WITHOUT_SENDS:
         raise _UnsupportedRowError(
             "A checkpoint has pending_sends, which its version has elsewhere."
         )

@@ -11,8 +11,9 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa import codec
-from checkpoint_sa import statements as sql
 from checkpoint_sa.engine import limits
+from checkpoint_sa.sql import stored as sql
+from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ PAGE_ROWS = 500
 PAGE_BYTES = 8 * 2**20
 _DIGEST_BYTES = 16
 
-_DOCUMENTS = tuple(sql.DOCUMENTS.values())
+_DOCUMENTS = tuple(tables.DOCUMENTS.values())
 
 
 class Page(NamedTuple):
@@ -67,7 +68,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 def checkpoint_keys(connection: Connection, thread_id: str) -> set[bytes]:
     """Return the digests of the keys of a thread's checkpoints."""
     found = connection.execute(sql.GET_CHECKPOINT_KEYS, {"thread_id": thread_id})
-    return {key_digest(sql.checkpoints, row._asdict()) for row in found}
+    return {key_digest(tables.checkpoints, row._asdict()) for row in found}
 
 
 def store(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

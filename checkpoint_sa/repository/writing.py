@@ -9,10 +9,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from checkpoint_sa import statements as sql
-from checkpoint_sa.database import Statement
 from checkpoint_sa.deltas.encoding import OutdatedError
+from checkpoint_sa.engine.statements import Statement
 from checkpoint_sa.errors import ParentConflictError
+from checkpoint_sa.sql import reading as reading_sql
+from checkpoint_sa.sql import tables
+from checkpoint_sa.sql import writing as sql
 from checkpoint_sa.upsert import nests, selects
 
 if TYPE_CHECKING:
@@ -56,8 +58,8 @@ def _put_deltas(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Statem
         parameters = sql.several(rows, sql.OF_ALL_BLOBS, "chained_")
         deltas = [Statement(sql.put_deltas(len(rows)), parameters)]
     else:
-        deltas = [*lock_bases(rows), Statement(sql.PUT_DELTAS, columns_of(sql.deltas, rows))]
-    return [*deltas, Statement(sql.PUT_CHAINED, columns_of(sql.blobs, rows))]
+        deltas = [*lock_bases(rows), Statement(sql.PUT_DELTAS, columns_of(tables.deltas, rows))]
+    return [*deltas, Statement(sql.PUT_CHAINED, columns_of(tables.blobs, rows))]
 
 
 def lock_bases(rows: Sequence[dict[str, Any]]) -> list[Statement]:
@@ -115,7 +117,7 @@ def expect_latest(checkpoint: Mapping[str, Any]) -> list[Statement]:
     namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
     return [
         Statement(sql.TAKE_TURN, {**namespace, **_TURN, "blob": uuid4().bytes}),
-        Statement(sql.GET_LATEST_ID, namespace, partial(_check_parent, checkpoint)),
+        Statement(reading_sql.GET_LATEST_ID, namespace, partial(_check_parent, checkpoint)),
     ]
 
 
@@ -132,7 +134,7 @@ def _check_parent(checkpoint: Mapping[str, Any], result: CursorResult[Any]) -> N
 
 def without_stored(connection: Connection, rows: CheckpointRows) -> CheckpointRows:
     """Leave out the values that are there: a version is never stored twice."""
-    keys = [tuple(row[name] for name in sql.BLOB_KEY) for row in rows.deltas]
+    keys = [tuple(row[name] for name in tables.BLOB_KEY) for row in rows.deltas]
     found = connection.execute(sql.GET_EXISTING, {"blob_keys": keys}) if keys else ()
     there = {(row.channel, row.version) for row in found}
     left = [row for row in rows.deltas if (row["channel"], row["version"]) not in there]

@@ -10,13 +10,16 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from checkpoint_sa import deleting, repository, writing
-from checkpoint_sa import statements as sql
-from checkpoint_sa.database import execute
 from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
 from checkpoint_sa.deltas.encoding import MIN_BYTES, TYPE_BYTES, OutdatedError, encode_value
 from checkpoint_sa.deltas.fingerprint import size_of
 from checkpoint_sa.engine import waiting
+from checkpoint_sa.engine.statements import execute
+from checkpoint_sa.repository import deleting, reading, threads, writing
+from checkpoint_sa.sql import deleting as deleting_sql
+from checkpoint_sa.sql import rewriting as sql
+from checkpoint_sa.sql import tables
+from checkpoint_sa.sql import writing as writing_sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -41,9 +44,9 @@ def steps(
     """
     total = 0
     last: str | None = None
-    page = partial(repository.thread_ids, size=_THREADS, tables=(sql.blobs,))
-    while threads := thread_ids or (yield partial(page, after=last)):
-        for thread_id in threads:
+    page = partial(threads.thread_ids, size=_THREADS, tables=(tables.blobs,))
+    while ids := thread_ids or (yield partial(page, after=last)):
+        for thread_id in ids:
             values = yield partial(_values, thread_id=thread_id, to_deltas=to_deltas)
             base: Base | None = None
             channel: tuple[str, ...] = ()
@@ -60,13 +63,13 @@ def steps(
                     total += yield partial(_whole_writes, key=key)
         if thread_ids is not None:
             break
-        last = threads[-1]
+        last = ids[-1]
     return total
 
 
 def _values(connection: Connection, thread_id: str, *, to_deltas: bool) -> list[AnyRow]:
     """List the values of a thread that are to be rewritten, in an order that suits."""
-    rows = connection.execute(sql.GET_VALUES, {"thread_id": thread_id}).all()
+    rows = connection.execute(deleting_sql.GET_VALUES, {"thread_id": thread_id}).all()
     if to_deltas:
         # A value that EncryptedSerializer wrote (its tag has a plus) shares nothing with another.
         plain = (
@@ -109,7 +112,7 @@ def _to_deltas(
 ) -> tuple[int, Base | None]:
     """Store values of one channel in chains."""
     if base is not None:
-        row: dict[str, Any] = dict(zip(sql.BLOB_KEY, keys[0], strict=True))
+        row: dict[str, Any] = dict(zip(tables.BLOB_KEY, keys[0], strict=True))
         row |= {"chain": base.chain, "base_version": base.version, "base_blob": base.fingerprint}
         try:
             execute(connection, writing.lock_bases([row]))
@@ -119,7 +122,7 @@ def _to_deltas(
     whole = [found[key] for key in keys if key in found and found[key].chain is None]
     rows, base = waiting.offload(connection, _encode, whole, base)
     for delta in rows:
-        connection.execute(sql.PUT_DELTAS, writing.columns_of(sql.deltas, [delta]))
+        connection.execute(writing_sql.PUT_DELTAS, writing.columns_of(tables.deltas, [delta]))
         _update(connection, delta)
     return len(rows), base
 
@@ -137,7 +140,7 @@ def _encode(
 
 def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
     """Make values of one chain plain, each checked by its digest; free what isn't needed then."""
-    found = connection.execute(sql.GET_CHAINS, {"blob_keys": list(keys)})
+    found = connection.execute(deleting_sql.GET_CHAINS, {"blob_keys": list(keys)})
     chain_keys = {row[:4] for row in found}
     deleting.lock_chains(connection, chain_keys)
     chains = Chains()
@@ -148,11 +151,11 @@ def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
                 row.type,
                 chains.value((*row[:3], row.chain), row.position, row.version, bytes(row.blob)),
             )
-    repository.complete_chains(connection, chains)
+    reading.complete_chains(connection, chains)
     whole = waiting.offload(connection, lambda: [value.read() for _, value in values.values()])
     for (key, (kind, _)), blob in zip(values.items(), whole, strict=True):
         plain = {"type": kind.removesuffix(VALUE_SUFFIX), "blob": blob}
-        named = dict(zip(sql.BLOB_KEY, key, strict=True))
+        named = dict(zip(tables.BLOB_KEY, key, strict=True))
         _update(connection, named | plain | {"chain": None, "position": None})
     deleting.free_chains(connection, chain_keys)
     return len(values)
@@ -166,7 +169,7 @@ def _changed_writes(connection: Connection, thread_id: str) -> list[tuple[str, s
 
 def _whole_writes(connection: Connection, key: tuple[str, str, str]) -> int:
     """Make the writes of one checkpoint whole."""
-    stored = repository.get(connection, *key, read_deltas=True)
+    stored = reading.get(connection, *key, read_deltas=True)
     changed = (
         [write for write in stored.writes if isinstance(write.blob, DeltaWrite)] if stored else []
     )
@@ -180,5 +183,5 @@ def _whole_writes(connection: Connection, key: tuple[str, str, str]) -> int:
 
 def _update(connection: Connection, row: Mapping[str, Any]) -> None:
     names = ("type", "blob", "chain", "position")
-    key = {f"key_{name}": row[name] for name in sql.BLOB_KEY}
+    key = {f"key_{name}": row[name] for name in tables.BLOB_KEY}
     connection.execute(sql.REWRITE_VALUE, key | {name: row[name] for name in names})

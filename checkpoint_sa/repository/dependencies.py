@@ -10,9 +10,10 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from checkpoint_sa import statements as sql
-from checkpoint_sa.repository import Link, Walk, link_of
+from checkpoint_sa.repository.history import Link, Walk, link_of
 from checkpoint_sa.rows import MAX_SINGLES, MAX_TUPLES, chunks, loads_or_none
+from checkpoint_sa.sql import dependencies as sql
+from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from checkpoint_sa.rows import AnyRow, BlobKey
 
     Checkpoints: TypeAlias = dict[str, dict[str, AnyRow]]
-    """Namespace -> checkpoint id -> row of `statements.thread_checkpoints`, oldest first."""
+    """Namespace -> checkpoint id -> row of `sql.dependencies.thread_checkpoints`, oldest first."""
 
 
 def references(
@@ -116,7 +117,7 @@ def with_dependencies(  # noqa: PLR0913, PLR0917 - all that is known of a thread
         (thread_id, namespace, row.parent_checkpoint_id)
         for namespace, ids in wanted.items()
         for row in map(checkpoints[namespace].__getitem__, ids)
-        if (loads_or_none(row.v) or 1) < sql.FIRST_WITHOUT_SENDS
+        if (loads_or_none(row.v) or 1) < tables.FIRST_WITHOUT_SENDS
         and row.parent_checkpoint_id in checkpoints[namespace].keys() - kept[namespace]
     ]
     for chunk in chunks(with_sends, MAX_TUPLES):
@@ -205,7 +206,7 @@ def _without_value(link: Link, stored: Collection[tuple[str, ...]]) -> list[str]
     walk = Walk(
         channel
         for channel in link.versions
-        if channel not in (sql.INPUT, sql.TASKS) and not channel.startswith(sql.BRANCH)
+        if channel not in (tables.INPUT, tables.TASKS) and not channel.startswith(tables.BRANCH)
     )
     walk.take(link, stored)
     return sorted(walk.open)

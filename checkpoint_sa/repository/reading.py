@@ -1,45 +1,39 @@
-"""What the store does with the database, over a `Connection` that the caller opened and ends.
+"""Checkpoints with their values and writes.
 
-Written once: the Engine saver calls these functions directly, the AsyncEngine saver through
-`AsyncConnection.run_sync`. They see ids, JSON and serialized bytes, never a state value.
-
-Every function runs in the caller's transaction and commits nothing. Where one reads twice, the
-second reading confirms the first, so that READ COMMITTED is enough.
+The checkpoint and its parts come with one statement, or with two where the engine can't look into
+`channel_versions`. The second reading confirms the first, so READ COMMITTED is enough.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from checkpoint_sa import statements as sql
 from checkpoint_sa import types
 from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
-from checkpoint_sa.errors import CheckpointError, ThreadExistsError
+from checkpoint_sa.errors import CheckpointError
 from checkpoint_sa.rows import (
     HEAD,
-    MAX_SINGLES,
     MAX_TUPLES,
     Blob,
     Delta,
     Head,
-    History,
     Send,
     Stored,
     Write,
-    as_bytes,
     chunks,
     decode,
-    loads_or_none,
     versions_of,
 )
+from checkpoint_sa.sql import reading as sql
+from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import TypeAlias
 
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection
 
     from checkpoint_sa.deltas.chain import Base, DeltaValue
     from checkpoint_sa.rows import AnyRow, CheckpointKey, Criteria, Part
@@ -47,15 +41,11 @@ if TYPE_CHECKING:
     Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
     """(channel, version) -> the serializer's tag, and the value."""
 
+
 _ATTEMPTS = 10
+
 _ATTEMPTS_AT_CHAINS = 2
 """A row may have been deleted or rewritten between two statements; else it is missing for good."""
-
-# A chain of parents is mostly short; a long one is read in few parts.
-_OLDER_ROWS = (64, 4_096)
-
-
-# Reading
 
 
 def get(  # noqa: PLR0913 - the checkpoint, and how to read it
@@ -176,7 +166,7 @@ def _parts(
 
 def _is_old(document: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's pending sends are kept with its parent."""
-    return (document.get("v") or 1) < sql.FIRST_WITHOUT_SENDS
+    return (document.get("v") or 1) < tables.FIRST_WITHOUT_SENDS
 
 
 def page(
@@ -351,242 +341,3 @@ def _in_order(
         else write
         for write in writes
     )
-
-
-# DeltaChannel
-
-
-class Link(NamedTuple):
-    """A checkpoint in a line of ancestors."""
-
-    checkpoint_id: str
-    parent_id: str | None
-    versions: dict[str, Any]
-    """As the document has them; blobs name them by their `str`."""
-    inline: dict[str, Any]
-
-
-def link_of(row: AnyRow) -> Link:
-    """Return the link that a row with versions and inline values is."""
-    return Link(
-        row.checkpoint_id,
-        row.parent_checkpoint_id or None,
-        loads_or_none(row.versions) or {},
-        loads_or_none(row.inline) or {},
-    )
-
-
-class Walk:
-    """How far back a set of channels reaches: for each the ancestors to replay, and the seed."""
-
-    def __init__(self, channels: Iterable[str]) -> None:
-        self.path: dict[str, list[str]] = {channel: [] for channel in channels}
-        self.seed: dict[str, str] = {}
-        """Channel -> version of its blob."""
-        self.inline: dict[str, Any] = {}
-        """Channel -> value out of a checkpoint's JSON."""
-        self.found: dict[str, str] = {}
-        """Channel -> version that the checkpoint with the value has."""
-        self.open = set(self.path)
-
-    def take(self, link: Link, stored: Collection[tuple[str, ...]]) -> None:
-        """Go one ancestor back; a channel ends where a value of it is stored."""
-        for channel in list(self.open):
-            self.path[channel].append(link.checkpoint_id)
-            version = link.versions.get(channel)
-            if version is not None and (channel, str(version)) in stored:
-                self.seed[channel] = str(
-                    version
-                )  # also of a snapshot, whose inline value is a marker
-            elif channel in link.inline:
-                self.inline[channel] = link.inline[channel]
-            else:
-                continue
-            self.found[channel] = str(version)
-            self.open.discard(channel)
-
-
-def delta_history(
-    connection: Connection,
-    thread_id: str,
-    checkpoint_ns: str,
-    checkpoint_id: str | None,
-    channels: Sequence[str],
-) -> dict[str, History]:
-    """Collect each channel's writes since its nearest stored value among the ancestors.
-
-    Statements: two for each part of the chain (64 checkpoints, 512, then 4,096 at a time), and two
-    at the end.
-    """
-    namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
-    if checkpoint_id is None:
-        checkpoint_id = connection.scalar(sql.GET_LATEST_ID, namespace)
-    if checkpoint_id is None:
-        return {channel: History([]) for channel in channels}
-    walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
-
-    found = Assembly(Chains())
-    if walk.seed:
-        keys = [(thread_id, checkpoint_ns, *item) for item in walk.seed.items()]
-        found.take(connection.execute(sql.GET_BLOBS, {"blob_keys": keys}).all())
-        complete_chains(connection, found.chains)
-    seeds = {
-        channel: (type_, blob, version)
-        for (channel, version), (type_, blob) in found.blobs[thread_id, checkpoint_ns].items()
-    }
-
-    collected: dict[tuple[str, str], list[Write]] = defaultdict(list)
-    ancestors = list(dict.fromkeys(i for path in walk.path.values() for i in path))
-    for ids in chunks(ancestors, MAX_SINGLES):
-        wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
-        rows = connection.execute(sql.GET_CHANNEL_WRITES, wanted).all()
-        for ancestor, channel, path, task_id, idx, type_, blob in rows:
-            write = Write(path, task_id, idx, channel, type_, as_bytes(blob))
-            collected[ancestor, channel].append(write)
-    # A channel that has such writes has a value at most of its checkpoints, so these are few.
-    for (ancestor, channel), writes in collected.items():
-        if any((write.type or "").endswith(WRITE_SUFFIX) for write in writes):
-            stored = get(connection, thread_id, checkpoint_ns, ancestor, read_deltas=True)
-            if stored is not None:
-                writes[:] = [write for write in stored.writes if write.channel == channel]
-
-    return {
-        channel: History(
-            writes=[
-                write
-                for ancestor in reversed(walk.path[channel])
-                for write in sorted(collected[ancestor, channel])
-            ],
-            seed=seeds.get(channel),
-            inline={channel: walk.inline[channel]} if channel in walk.inline else None,
-        )
-        for channel in channels
-    }
-
-
-def _walk(
-    connection: Connection,
-    thread_id: str,
-    checkpoint_ns: str,
-    checkpoint_id: str,
-    channels: Iterable[str],
-) -> Walk:
-    """Follow the parents of a checkpoint until every channel has met a stored value."""
-    namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
-    walk = Walk(channels)
-    start = True
-    for links in _ancestors(connection, namespace, checkpoint_id):
-        if start:
-            del links[0]  # its own writes and values aren't part of its history
-            start = False
-        versions = {
-            str(link.versions[channel])
-            for link in links
-            for channel in walk.open
-            if channel in link.versions
-        }
-        stored = {
-            (row.channel, row.version)
-            for chunk in chunks(list(versions), MAX_SINGLES)
-            for row in connection.execute(
-                sql.GET_BLOB_VERSIONS,
-                {**namespace, "channels": list(walk.open), "versions": chunk},
-            )
-        }
-        for link in links:
-            walk.take(link, stored)
-        if not walk.open:
-            break
-    return walk
-
-
-def _ancestors(
-    connection: Connection, namespace: Mapping[str, str], checkpoint_id: str
-) -> Iterator[list[Link]]:
-    """Yield a checkpoint and its ancestors, nearest first, in parts.
-
-    A part is found among the rows that come before its first one in the order of ids. That is
-    nearly all of them where ids follow time; where they don't, a part ends early and the next one
-    begins at the parent.
-    """
-    seen: set[str] = set()
-    at: str | None = checkpoint_id
-    size = _OLDER_ROWS[0]
-    while at is not None:
-        rows = connection.execute(
-            sql.GET_OLDER, {**namespace, "checkpoint_id": at, "size": size}
-        ).all()
-        by_id = {row.checkpoint_id: row for row in rows}
-        links: list[Link] = []
-        while at is not None and at in by_id and at not in seen:
-            seen.add(at)
-            links.append(link_of(by_id[at]))
-            at = links[-1].parent_id
-        if not links:
-            return
-        yield links
-        is_dense = len(links) * 2 > len(rows)
-        size = min(_OLDER_ROWS[1], size * 8) if is_dense else _OLDER_ROWS[0]
-
-
-# Threads
-
-
-def thread_ids(
-    connection: Connection,
-    size: int,
-    after: str | None = None,
-    *,
-    tables: Sequence[Table] = (sql.checkpoints,),
-    runs: tuple[Sequence[str], Sequence[str]] | None = None,
-) -> list[str]:
-    """List a page of threads, in the database's order of their ids: one statement.
-
-    Args:
-        connection: Where to run.
-        size: How many at the most.
-        after: The last thread of the page before; None for the first page.
-        tables: A thread counts that has rows in one of them.
-        runs: Only threads with checkpoints of these runs, as `GET_RUNS` looks for them.
-    """
-    wanted: dict[str, Any] = {"size": size}
-    if after is not None:
-        wanted["after"] = after
-    if runs is not None:
-        wanted |= {"run_ids": runs[0], "peer_run_ids": runs[1]}
-    statement = sql.thread_ids(*tables, after=after is not None, of_runs=runs is not None)
-    return [row.thread_id for row in connection.execute(statement, wanted)]
-
-
-def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:
-    """Copy all of a thread inside the database: five statements.
-
-    Args:
-        connection: Where to run.
-        source: The thread to copy.
-        target: The thread to make.
-        empty: Gets the target once it was seen without rows. When the operation is tried again, a
-            copy that is there now is its own: the answer to a commit was lost.
-
-    Raises:
-        ThreadExistsError: The target has rows already.
-    """
-    if connection.execute(sql.THREAD_EXISTS, {"thread_id": target}).first():
-        if target in empty and _is_copy(connection, source, target):
-            return
-        raise ThreadExistsError(
-            f"Thread {target!r} already has checkpoints, so {source!r} was not copied to it."
-            " Copy to a thread_id that is not in use, or delete_thread() the target first."
-        )
-    empty.add(target)
-    for statement in sql.COPY_THREAD:
-        connection.execute(statement, {"source": source, "target": target})
-
-
-def _is_copy(connection: Connection, source: str, target: str) -> bool:
-    """Whether one thread has all checkpoints of the other: either may have gone on meanwhile."""
-    ids: dict[str, set[tuple[str, str]]] = {}
-    for thread_id in (source, target):
-        rows = connection.execute(sql.thread_checkpoints(namespace=False), {"thread_id": thread_id})
-        ids[thread_id] = {(row.checkpoint_ns, row.checkpoint_id) for row in rows}
-    return ids[source] <= ids[target] or ids[target] <= ids[source]

@@ -13,9 +13,8 @@ from collections import defaultdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from checkpoint_sa import statements as sql
-from checkpoint_sa import writing
-from checkpoint_sa.dependencies import (
+from checkpoint_sa.repository import writing
+from checkpoint_sa.repository.dependencies import (
     Lines,
     latest_of,
     referenced,
@@ -23,6 +22,10 @@ from checkpoint_sa.dependencies import (
     with_dependencies,
 )
 from checkpoint_sa.rows import MAX_SINGLES, MAX_TUPLES, chunks
+from checkpoint_sa.sql import deleting as sql
+from checkpoint_sa.sql import dependencies as dependencies_sql
+from checkpoint_sa.sql import tables
+from checkpoint_sa.sql import threads as threads_sql
 from checkpoint_sa.times import is_older, time_of_id
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Delete, Update
 
     from checkpoint_sa.deltas.chain import ChainKey
-    from checkpoint_sa.dependencies import Checkpoints
+    from checkpoint_sa.repository.dependencies import Checkpoints
     from checkpoint_sa.rows import AnyRow, BlobKey, CheckpointKey
 
 
@@ -117,7 +120,7 @@ def _list_checkpoints(
 ) -> Checkpoints:
     """List the checkpoints of a thread, or of a namespace, in the database's order of their ids."""
     found: Checkpoints = defaultdict(dict)
-    statement = sql.thread_checkpoints(namespace="checkpoint_ns" in scope, times=times)
+    statement = dependencies_sql.thread_checkpoints(namespace="checkpoint_ns" in scope, times=times)
     for row in connection.execute(statement, scope):
         found[row.checkpoint_ns][row.checkpoint_id] = row
     return found
@@ -298,7 +301,7 @@ def delete_threads(connection: Connection, thread_ids: Sequence[str]) -> Deleted
             result = connection.execute(statement, {"thread_ids": chunk})
             rows[statement.table] += result.rowcount
     threads = len(thread_ids) if any(rows.values()) else 0
-    return Deleted(threads, rows[sql.checkpoints], rows[sql.blobs], rows[sql.writes])
+    return Deleted(threads, rows[tables.checkpoints], rows[tables.blobs], rows[tables.writes])
 
 
 def delete_thread(
@@ -526,13 +529,13 @@ def delete_runs(
     to_delete: set[CheckpointKey] = set()
     parts = (chunks(ids, MAX_SINGLES) for ids in (run_ids, peer_run_ids))
     for ids, peer_ids in zip_longest(*parts, fillvalue=[]):
-        rows = connection.execute(sql.GET_RUNS, {"run_ids": ids, "peer_run_ids": peer_ids})
+        rows = connection.execute(threads_sql.GET_RUNS, {"run_ids": ids, "peer_run_ids": peer_ids})
         to_delete.update(row[:3] for row in rows)
     freed: set[BlobKey] = set()
     kept: set[BlobKey] = set()
     without_parent: list[CheckpointKey] = []
     for chunk in chunks(sorted({key[:2] for key in to_delete}), MAX_TUPLES):
-        for row in connection.execute(sql.GET_REFERENCES, {"namespace_keys": chunk}):
+        for row in connection.execute(dependencies_sql.GET_REFERENCES, {"namespace_keys": chunk}):
             key = row[:3]
             (freed if key in to_delete else kept).update(referenced(row))
             if key not in to_delete and (*key[:2], row.parent_checkpoint_id) in to_delete:

@@ -6,10 +6,12 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from checkpoint_sa import repository
-from checkpoint_sa import statements as sql
 from checkpoint_sa.engine import engines
+from checkpoint_sa.repository import threads
 from checkpoint_sa.rows import Stored, versions_of
+from checkpoint_sa.sql import deleting as deleting_sql
+from checkpoint_sa.sql import statistics as sql
+from checkpoint_sa.sql import tables
 from checkpoint_sa.times import time_of_id, time_of_ts
 
 if TYPE_CHECKING:
@@ -110,8 +112,8 @@ def page(connection: Connection, position: Position) -> list[Stored]:
     elif after is not None:
         parameters["after"] = after
     if not position.filters:
-        threads = repository.thread_ids(connection, size, after)
-        return [_metadata_of((thread_id, "", ""), {}, None, None) for thread_id in threads]
+        ids = threads.thread_ids(connection, size, after)
+        return [_metadata_of((thread_id, "", ""), {}, None, None) for thread_id in ids]
     if filter_json is not None:
         parameters["filter_json"] = filter_json
     statement = sql.candidates(
@@ -142,7 +144,7 @@ def summaries(connection: Connection, thread_ids: Sequence[str]) -> list[ThreadS
         table.name: {row.thread_id: row for row in connection.execute(statement, threads)}
         for table, statement in sql.SUMMARIZE_OTHERS.items()
     }
-    writes = others[sql.writes.name]
+    writes = others[tables.writes.name]
     return [
         ThreadSummary(
             thread_id,
@@ -165,15 +167,18 @@ def thread(connection: Connection, thread_id: str) -> list[Step]:
     """
     parameters = {"thread_id": thread_id}
     changes = {
-        tuple(row[:4]): int(row.size) for row in connection.execute(sql.GET_DELTA_SIZES, parameters)
+        tuple(row[:4]): int(row.size)
+        for row in connection.execute(deleting_sql.GET_DELTA_SIZES, parameters)
     }
     values: dict[str, dict[tuple[str, str], Value]] = defaultdict(dict)
-    for row in connection.execute(sql.GET_VALUES, parameters):
+    for row in connection.execute(deleting_sql.GET_VALUES, parameters):
         change = changes.get((row.checkpoint_ns, row.channel, row.chain, row.position), 0)
         values[row.checkpoint_ns][row.channel, row.version] = Value(
             int(row.size or 0) + change, row.type == "empty"
         )
-    writes = {tuple(row[:2]): row for row in connection.execute(sql.GET_WRITE_SIZES, parameters)}
+    writes = {
+        tuple(row[:2]): row for row in connection.execute(deleting_sql.GET_WRITE_SIZES, parameters)
+    }
     namespaces: dict[str, list[AnyRow]] = defaultdict(list)
     for row in connection.execute(sql.GET_STEPS, parameters):
         namespaces[row.checkpoint_ns].append(row)
@@ -225,9 +230,9 @@ def _next(document: Mapping[str, Any], values: Mapping[tuple[str, str], Value]) 
     seen = document.get("versions_seen") or {}
     found = []
     for channel, version in (document.get("channel_versions") or {}).items():
-        if channel != sql.INPUT and not channel.startswith(sql.BRANCH):
+        if channel != tables.INPUT and not channel.startswith(tables.BRANCH):
             continue
-        node = channel.removeprefix(sql.BRANCH)
+        node = channel.removeprefix(tables.BRANCH)
         stored = values.get((channel, str(version)))
         has_value = channel in inline or (stored is not None and not stored.is_empty)
         if has_value and (seen.get(node) or {}).get(channel) != version:

@@ -1,0 +1,45 @@
+"""Statements with their parameters, ready to be executed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from checkpoint_sa.engine.limits import check_size
+from checkpoint_sa.upsert import rewrites
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection, CursorResult, Dialect, Executable
+
+
+class Statement(NamedTuple):
+    """An SQL statement with the parameters of one row, or of several."""
+
+    clause: Executable
+    parameters: dict[str, Any] | Sequence[dict[str, Any]]
+    check: Callable[[CursorResult[Any]], None] | None = None
+    """Gets the result, and raises an error to end the transaction."""
+
+    @property
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """The parameters, row by row."""
+        return [self.parameters] if isinstance(self.parameters, dict) else self.parameters
+
+    def is_one(self, dialect: Dialect) -> bool:
+        """Whether the server gets one statement: a driver may send one for each row."""
+        rows = self.rows
+        return len(rows) == 1 or rewrites(dialect, sum(len(row["blob"]) for row in rows))
+
+
+def execute(connection: Connection, statements: Sequence[Statement]) -> None:
+    """Execute statements in their order, on a connection.
+
+    Raises:
+        ValueTooLargeError: A value is larger than the server takes; nothing was sent.
+    """
+    check_size(connection, (row for statement in statements for row in statement.rows))
+    for statement in statements:
+        result = connection.execute(statement.clause, statement.parameters)
+        if statement.check is not None:
+            statement.check(result)

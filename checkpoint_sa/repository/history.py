@@ -1,0 +1,208 @@
+"""The history of DeltaChannels: a walk along the parents of a checkpoint."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from checkpoint_sa.deltas.chain import WRITE_SUFFIX, Chains
+from checkpoint_sa.repository.reading import Assembly, complete_chains, get
+from checkpoint_sa.rows import (
+    MAX_SINGLES,
+    History,
+    Write,
+    as_bytes,
+    chunks,
+    loads_or_none,
+)
+from checkpoint_sa.sql import history as sql
+from checkpoint_sa.sql import reading as reading_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from typing import TypeAlias
+
+    from sqlalchemy import Connection
+
+    from checkpoint_sa.deltas.chain import DeltaValue
+    from checkpoint_sa.rows import AnyRow
+
+    Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
+    """(channel, version) -> the serializer's tag, and the value."""
+
+
+# A chain of parents is mostly short; a long one is read in few parts.
+_OLDER_ROWS = (64, 4_096)
+
+
+class Link(NamedTuple):
+    """A checkpoint in a line of ancestors."""
+
+    checkpoint_id: str
+    parent_id: str | None
+    versions: dict[str, Any]
+    """As the document has them; blobs name them by their `str`."""
+    inline: dict[str, Any]
+
+
+def link_of(row: AnyRow) -> Link:
+    """Return the link that a row with versions and inline values is."""
+    return Link(
+        row.checkpoint_id,
+        row.parent_checkpoint_id or None,
+        loads_or_none(row.versions) or {},
+        loads_or_none(row.inline) or {},
+    )
+
+
+class Walk:
+    """How far back a set of channels reaches: for each the ancestors to replay, and the seed."""
+
+    def __init__(self, channels: Iterable[str]) -> None:
+        self.path: dict[str, list[str]] = {channel: [] for channel in channels}
+        self.seed: dict[str, str] = {}
+        """Channel -> version of its blob."""
+        self.inline: dict[str, Any] = {}
+        """Channel -> value out of a checkpoint's JSON."""
+        self.found: dict[str, str] = {}
+        """Channel -> version that the checkpoint with the value has."""
+        self.open = set(self.path)
+
+    def take(self, link: Link, stored: Collection[tuple[str, ...]]) -> None:
+        """Go one ancestor back; a channel ends where a value of it is stored."""
+        for channel in list(self.open):
+            self.path[channel].append(link.checkpoint_id)
+            version = link.versions.get(channel)
+            if version is not None and (channel, str(version)) in stored:
+                self.seed[channel] = str(
+                    version
+                )  # also of a snapshot, whose inline value is a marker
+            elif channel in link.inline:
+                self.inline[channel] = link.inline[channel]
+            else:
+                continue
+            self.found[channel] = str(version)
+            self.open.discard(channel)
+
+
+def delta_history(
+    connection: Connection,
+    thread_id: str,
+    checkpoint_ns: str,
+    checkpoint_id: str | None,
+    channels: Sequence[str],
+) -> dict[str, History]:
+    """Collect each channel's writes since its nearest stored value among the ancestors.
+
+    Statements: two for each part of the chain (64 checkpoints, 512, then 4,096 at a time), and two
+    at the end.
+    """
+    namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    if checkpoint_id is None:
+        checkpoint_id = connection.scalar(reading_sql.GET_LATEST_ID, namespace)
+    if checkpoint_id is None:
+        return {channel: History([]) for channel in channels}
+    walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
+
+    found = Assembly(Chains())
+    if walk.seed:
+        keys = [(thread_id, checkpoint_ns, *item) for item in walk.seed.items()]
+        found.take(connection.execute(sql.GET_BLOBS, {"blob_keys": keys}).all())
+        complete_chains(connection, found.chains)
+    seeds = {
+        channel: (type_, blob, version)
+        for (channel, version), (type_, blob) in found.blobs[thread_id, checkpoint_ns].items()
+    }
+
+    collected: dict[tuple[str, str], list[Write]] = defaultdict(list)
+    ancestors = list(dict.fromkeys(i for path in walk.path.values() for i in path))
+    for ids in chunks(ancestors, MAX_SINGLES):
+        wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
+        rows = connection.execute(sql.GET_CHANNEL_WRITES, wanted).all()
+        for ancestor, channel, path, task_id, idx, type_, blob in rows:
+            write = Write(path, task_id, idx, channel, type_, as_bytes(blob))
+            collected[ancestor, channel].append(write)
+    # A channel that has such writes has a value at most of its checkpoints, so these are few.
+    for (ancestor, channel), writes in collected.items():
+        if any((write.type or "").endswith(WRITE_SUFFIX) for write in writes):
+            stored = get(connection, thread_id, checkpoint_ns, ancestor, read_deltas=True)
+            if stored is not None:
+                writes[:] = [write for write in stored.writes if write.channel == channel]
+
+    return {
+        channel: History(
+            writes=[
+                write
+                for ancestor in reversed(walk.path[channel])
+                for write in sorted(collected[ancestor, channel])
+            ],
+            seed=seeds.get(channel),
+            inline={channel: walk.inline[channel]} if channel in walk.inline else None,
+        )
+        for channel in channels
+    }
+
+
+def _walk(
+    connection: Connection,
+    thread_id: str,
+    checkpoint_ns: str,
+    checkpoint_id: str,
+    channels: Iterable[str],
+) -> Walk:
+    """Follow the parents of a checkpoint until every channel has met a stored value."""
+    namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    walk = Walk(channels)
+    start = True
+    for links in _ancestors(connection, namespace, checkpoint_id):
+        if start:
+            del links[0]  # its own writes and values aren't part of its history
+            start = False
+        versions = {
+            str(link.versions[channel])
+            for link in links
+            for channel in walk.open
+            if channel in link.versions
+        }
+        stored = {
+            (row.channel, row.version)
+            for chunk in chunks(list(versions), MAX_SINGLES)
+            for row in connection.execute(
+                sql.GET_BLOB_VERSIONS,
+                {**namespace, "channels": list(walk.open), "versions": chunk},
+            )
+        }
+        for link in links:
+            walk.take(link, stored)
+        if not walk.open:
+            break
+    return walk
+
+
+def _ancestors(
+    connection: Connection, namespace: Mapping[str, str], checkpoint_id: str
+) -> Iterator[list[Link]]:
+    """Yield a checkpoint and its ancestors, nearest first, in parts.
+
+    A part is found among the rows that come before its first one in the order of ids. That is
+    nearly all of them where ids follow time; where they don't, a part ends early and the next one
+    begins at the parent.
+    """
+    seen: set[str] = set()
+    at: str | None = checkpoint_id
+    size = _OLDER_ROWS[0]
+    while at is not None:
+        rows = connection.execute(
+            sql.GET_OLDER, {**namespace, "checkpoint_id": at, "size": size}
+        ).all()
+        by_id = {row.checkpoint_id: row for row in rows}
+        links: list[Link] = []
+        while at is not None and at in by_id and at not in seen:
+            seen.add(at)
+            links.append(link_of(by_id[at]))
+            at = links[-1].parent_id
+        if not links:
+            return
+        yield links
+        is_dense = len(links) * 2 > len(rows)
+        size = min(_OLDER_ROWS[1], size * 8) if is_dense else _OLDER_ROWS[0]

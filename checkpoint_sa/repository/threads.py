@@ -1,0 +1,45 @@
+"""Pages of threads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from checkpoint_sa.sql import tables
+from checkpoint_sa.sql import threads as sql
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    from sqlalchemy import Connection, Table
+
+    from checkpoint_sa.deltas.chain import DeltaValue
+
+    Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
+    """(channel, version) -> the serializer's tag, and the value."""
+
+
+def thread_ids(
+    connection: Connection,
+    size: int,
+    after: str | None = None,
+    *,
+    tables: Sequence[Table] = (tables.checkpoints,),
+    runs: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> list[str]:
+    """List a page of threads, in the database's order of their ids: one statement.
+
+    Args:
+        connection: Where to run.
+        size: How many at the most.
+        after: The last thread of the page before; None for the first page.
+        tables: A thread counts that has rows in one of them.
+        runs: Only threads with checkpoints of these runs, as `GET_RUNS` looks for them.
+    """
+    wanted: dict[str, Any] = {"size": size}
+    if after is not None:
+        wanted["after"] = after
+    if runs is not None:
+        wanted |= {"run_ids": runs[0], "peer_run_ids": runs[1]}
+    statement = sql.thread_ids(*tables, after=after is not None, of_runs=runs is not None)
+    return [row.thread_id for row in connection.execute(statement, wanted)]

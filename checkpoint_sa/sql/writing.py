@@ -1,0 +1,196 @@
+"""Statements that store a checkpoint, its values and writes.
+
+Values are never changed: a version names one value.
+
+A delta is appended only while its base exists. The row of the base and the first row of the chain,
+which deletions lock first as well, are locked until the commit. Two writers that append to one base
+meet at the primary key, and so does a version that is stored already.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    Integer,
+    Text,
+    bindparam,
+    case,
+    insert,
+    literal_column,
+    select,
+    union_all,
+)
+
+from checkpoint_sa.sql.tables import (
+    blob_in,
+    blobs,
+    checkpoints,
+    deltas,
+    in_namespace,
+    same_chain,
+    writes,
+    zero,
+)
+from checkpoint_sa.types import (
+    key,
+    one_of,
+    to_json,
+    typed,
+)
+from checkpoint_sa.upsert import Upsert
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import (
+        CTE,
+        Column,
+        ColumnElement,
+        CompoundSelect,
+        Insert,
+        Select,
+    )
+
+
+PUT_BLOBS = Upsert(blobs)
+
+TAKE_TURN = Upsert(blobs, update=("blob",))
+
+PUT_CHECKPOINT = Upsert(
+    checkpoints, update=("type", "checkpoint", "metadata", "run_id", "exact")
+).values(
+    checkpoint=to_json(bindparam("checkpoint_json", type_=Text())),
+    metadata=to_json(bindparam("metadata_json", type_=Text())),
+)
+
+PUT_WRITES = Upsert(writes)
+
+REPLACE_WRITES = Upsert(writes, update=("channel", "type", "blob", "task_path"))
+
+AT_ONCE = 16
+"""Rows that one statement stores; there is a statement for each number of rows."""
+
+OF_ALL_BLOBS = frozenset({"thread_id", "checkpoint_ns"})
+
+OF_ALL_WRITES = OF_ALL_BLOBS | {"checkpoint_id", "task_id", "task_path"}
+"""What the rows that one statement stores have in common: sent once."""
+
+
+def _name(column: str, i: int, common: frozenset[str], prefix: str) -> str:
+    return f"all_{column}" if column in common else f"{prefix}{column}_{i}"
+
+
+def several(
+    rows: Sequence[Mapping[str, Any]], common: frozenset[str], prefix: str = ""
+) -> dict[str, Any]:
+    """Return the parameters of several rows for an `at_once` statement."""
+    return {
+        _name(column, i, common, prefix): value
+        for i, row in enumerate(rows)
+        for column, value in row.items()
+    }
+
+
+def _value(
+    column: Column[Any], i: int, common: frozenset[str], prefix: str = ""
+) -> ColumnElement[Any]:
+    return typed(bindparam(_name(column.name, i, common, prefix), type_=column.type))
+
+
+def _rows(
+    columns: Sequence[Column[Any]], count: int, common: frozenset[str], prefix: str = ""
+) -> Select[Any] | CompoundSelect[Any]:
+    rows = [select(*(_value(c, i, common, prefix) for c in columns)) for i in range(count)]
+    return rows[0] if count == 1 else union_all(*rows)
+
+
+_PLAIN = [column for column in blobs.c if column.name not in ("chain", "position")]
+"""The columns of a value that stands in no chain."""
+
+
+def _plain_at_once(count: int) -> CTE:
+    rows = _rows(_PLAIN, count, OF_ALL_BLOBS)
+    return Upsert(blobs).from_select([c.name for c in _PLAIN], rows).cte("stored_blobs")
+
+
+@cache
+def put_writes_at_once(count: int, *, special: bool) -> Insert:
+    """Return the statement that stores `count` writes of one task and of one kind."""
+    names = [c.name for c in writes.c]
+    update = REPLACE_WRITES.update if special else ()
+    rows = _rows([*writes.c], count, OF_ALL_WRITES)
+    return Upsert(writes, update=update).from_select(names, rows)
+
+
+_base = blobs.alias("base")
+
+_head = deltas.alias("head")
+
+_locked = (
+    select(_head.c.channel, _base.c.version, _base.c.blob)
+    .select_from(_head.join(_base, same_chain(_base, _head)))
+    .where(_head.c.position == zero)
+    .with_for_update(read=True)
+)
+
+LOCK_BASES = _locked.where(
+    in_namespace(_head),
+    one_of("channels", _head.c.channel),
+    one_of("chains", _head.c.chain),
+    one_of("versions", _base.c.version),
+)
+
+PUT_DELTAS = insert(deltas)
+
+PUT_CHAINED = insert(blobs)
+
+GET_EXISTING = select(blobs.c.channel, blobs.c.version).where(blob_in("blob_keys"))
+
+
+@cache
+def put_deltas(count: int) -> Insert:
+    """Return the statement that stores `count` changes.
+
+    It fails on the position of a change, which is NULL, if the value that it changes is gone.
+    """
+    changes = []
+    for i in range(count):
+        row = {c.name: _value(c, i, OF_ALL_BLOBS, "chained_") for c in deltas.c}
+        position = (
+            _locked.with_only_columns(_base.c.position + literal_column("1", Integer))
+            .where(
+                _head.c.thread_id == row["thread_id"],
+                _head.c.checkpoint_ns == row["checkpoint_ns"],
+                _head.c.channel == row["channel"],
+                _head.c.chain == row["chain"],
+                _base.c.version == bindparam(f"chained_base_version_{i}", type_=key()),
+                _base.c.blob == bindparam(f"chained_base_blob_{i}", type_=blobs.c.blob.type),
+            )
+            .scalar_subquery()
+        )
+        row["position"] = case((row["position"] == zero, zero), else_=position)
+        changes.append(select(*row.values()))
+    return PUT_DELTAS.from_select(
+        [c.name for c in deltas.c], changes[0] if count == 1 else union_all(*changes)
+    )
+
+
+@cache
+def put_at_once(plain: int, chained: int) -> Insert:
+    """Return the statement that stores a checkpoint and its values, where INSERTs nest.
+
+    Args:
+        plain: How many values are stored whole.
+        chained: How many are stored in chains.
+    """
+    statement: Insert = PUT_CHECKPOINT
+    if chained:
+        named = PUT_CHAINED.from_select(
+            [c.name for c in blobs.c], _rows([*blobs.c], chained, OF_ALL_BLOBS, "chained_")
+        )
+        statement = statement.add_cte(
+            put_deltas(chained).cte("stored_deltas"), named.cte("stored_chained")
+        )
+    return statement.add_cte(_plain_at_once(plain)) if plain else statement
