@@ -1,11 +1,11 @@
-"""The schema's revisions, from Python: what `alembic upgrade head` does, for whom it may concern.
+"""Alembic's upgrades and downgrades of the schema, called from Python.
 
-Each function takes an engine, a connection or a URL; those with an `a` are their async twins.
-Alembic is imported when there is something to do, not before.
+Each function takes an engine, a connection or a URL. A name that begins with `a` is the async twin.
+Alembic is imported only when a migration has to run.
 
-Given an engine or a URL, a call is complete when it returns. So it is with a connection that has no
-transaction. On a connection with a transaction it takes part in it: the caller commits. (MySQL and
-MariaDB can't: they commit at each change of a table, so there it is an error.)
+With an engine or a URL, and with a connection outside a transaction, the changes are committed when
+the call returns. With a connection in a transaction, they are part of that transaction, and the
+caller commits. (On MySQL and MariaDB that is an error: they commit at each change of a table.)
 """
 
 from __future__ import annotations
@@ -64,21 +64,21 @@ _NAME = re.compile(r"checkpoint_sa_(\d{4})(?:_from_(\d{4}))?")
 """A revision's name: its number, and the number of the oldest release that works with its tables.
 
 `checkpoint_sa_0007_from_0005` only adds to the tables: releases that make 0005 and later work with
-it. So the version table itself tells an old release whether it can go on after an upgrade, in an
-application's `alembic_version` as well. A name without `_from_` is for its own release alone.
+it. So an old release learns from the version table alone whether it works after an upgrade, also
+from an application's `alembic_version`. A name without `_from_` is for its own release alone.
 """
 
 VERSION_TABLE = "checkpoint_sa_version"
 """Alembic's version table for our tables: an application's own `alembic_version` is untouched."""
 
 _APPLICATION_TABLE = "alembic_version"
-"""Where our revision stands when an application runs our revisions as a branch of its own."""
+"""The table of our revision when an application runs our revisions as a branch of its own."""
 
 _PREFIX = "checkpoint_sa_"
 _LOCK_SECONDS = locks.LOCK_SECONDS
 
 _QUESTIONS = ("current", "verify")
-"""What changes nothing, and makes no file either."""
+"""The functions that change nothing; they create no SQLite file either."""
 
 _log = logging.getLogger(__name__)
 _accepted: set[tuple[str, str | None]] = set()
@@ -87,7 +87,7 @@ _accepted: set[tuple[str, str | None]] = set()
 _process_lock = threading.Lock()  # Alembic's context is global to the process
 
 
-# What one calls
+# The public functions
 
 
 def upgrade(
@@ -97,11 +97,12 @@ def upgrade(
     schema: str | None = None,
     lock_timeout: float = _LOCK_SECONDS,
 ) -> None:
-    """Bring a database to this release's revision: make the tables, or what they lack.
+    """Upgrade a database to this release's revision: create the missing tables and columns.
 
-    Cheap when there is nothing to do. Any number of processes and threads may do it at once: one
-    works, the others wait. A database that was left half-way by a crash is completed. Tables of a
-    later release stay as they are if this release works with them.
+    The call is cheap when the database is up to date. Any number of processes and threads may call
+    it at the same time: one migrates, the others wait. An upgrade after a crash completes a
+    half-migrated database. Tables of a later release stay as they are if this release works with
+    them.
 
     Args:
         bind: The database.
@@ -110,10 +111,10 @@ def upgrade(
         lock_timeout: Seconds to wait for another migration, and for the locks of tables.
 
     Raises:
-        SchemaError: The tables are another package's, or a later release's that this one doesn't
-            work with, or a lock wasn't to be had in time; the message says what to do. Nothing was
-            changed by the failing revision.
-        ConfigurationError: The engine, connection or URL can't be used for it.
+        SchemaError: The tables are another package's; or they are a later release's, and this
+            release doesn't work with them; or a lock timed out. The message says what to do. The
+            failing revision changed nothing.
+        ConfigurationError: The engine, connection or URL can't be used for a migration.
     """
     with _turn(lock_timeout):
         on_connection("upgrade", bind, partial(_upgrade, revision, schema, lock_timeout))
@@ -135,10 +136,10 @@ def downgrade(
 
 
 def current(bind: Engine | Connection | URL | str, *, schema: str | None = None) -> str | None:
-    """Return the revision that a database is at; None where it is at none of ours.
+    """Return a database's revision; None if it has none of ours.
 
-    It stands in our own version table, or in `alembic_version` where an application runs our
-    revisions as a branch of its own.
+    The revision is read from our own version table, or from `alembic_version` where an application
+    runs our revisions as a branch of its own.
     """
     return on_connection("current", bind, lambda connection: _found(connection, schema)[0])
 
@@ -146,13 +147,15 @@ def current(bind: Engine | Connection | URL | str, *, schema: str | None = None)
 def verify(bind: Engine | Connection | URL | str, *, schema: str | None = None) -> str:
     """Check that this release works with a database's tables; change nothing.
 
-    It does at its own revision, and at a later one that says so: the process logs a warning then.
+    A release works with its own revision, and with a later one whose name says so; for a later one
+    the process logs a warning.
 
     Returns:
-        The revision that the database is at.
+        The database's revision.
 
     Raises:
-        SchemaError: It doesn't. The message names both revisions and the command to run.
+        SchemaError: It doesn't work with them. The message names both revisions and the command to
+            run.
     """
     return on_connection("verify", bind, partial(_verify, schema))
 
@@ -166,13 +169,13 @@ def sql(
 ) -> str:
     """Return the SQL of an upgrade as a script, without a database and without its driver.
 
-    The script assumes what it can't look up: a database at the revision that it starts from.
+    The script can't look up the revision: run it on a database at the revision that it starts from.
 
     Args:
-        bind: A database or its URL, of which only the dialect counts; or a dialect's name.
-        revision: Where to go, or `from:to`.
+        bind: A database or its URL, of which only the dialect is used; or a dialect's name.
+        revision: The target revision, or `from:to`.
         schema: The schema of all tables, the version table included.
-        downgrade: Whether the script goes back; `revision` is `from:to` then.
+        downgrade: Whether the script downgrades; `revision` is `from:to` then.
     """
     from alembic import command  # noqa: PLC0415 - slow to import, and rarely needed
 
@@ -232,10 +235,11 @@ def include_object(  # noqa: PLR0913 - Alembic's hook
     *,
     schema: str | None = None,
 ) -> bool:
-    """Keep our tables out of an application's `alembic revision --autogenerate` and `check`.
+    """Exclude our tables from an application's `alembic revision --autogenerate` and `check`.
 
-    For `context.configure(include_object=...)` in the application's env.py, whether our metadata is
-    part of its `target_metadata` or not. `schema` is that of our tables (`functools.partial`).
+    Pass it to `context.configure(include_object=...)` in the application's env.py, whether our
+    metadata is part of its `target_metadata` or not. Bind `schema`, the schema of our tables, with
+    `functools.partial`.
     """
     from checkpoint_sa.models import metadata  # noqa: PLC0415 - imports the ORM
 
@@ -244,7 +248,7 @@ def include_object(  # noqa: PLR0913 - Alembic's hook
 
 
 def ini_path() -> Path:
-    """Return where the alembic.ini lies: in the installed package, or at the top of a clone."""
+    """Return the path of alembic.ini: in the installed package, or at the top of a clone."""
     package = Path(__file__).resolve().parent
     for folder in (package, package.parent):
         if (folder / "migrations" / "env.py").is_file() and (folder / "alembic.ini").is_file():
@@ -255,7 +259,7 @@ def ini_path() -> Path:
     )
 
 
-# On a connection
+# Functions over a connection
 
 
 def _upgrade(revision: str, schema: str | None, seconds: float, connection: Connection) -> None:
@@ -327,7 +331,7 @@ def _refuse_unknown(connection: Connection, schema: str | None) -> None:
 
 
 def _tell_of_rollback(connection: Connection, action: str) -> None:
-    """Log it if the caller's transaction, of which a migration was part, is rolled back."""
+    """Log a rollback of the caller's transaction, which a migration was part of."""
     committed: list[Connection] = []
 
     def tell(_: Connection) -> None:
@@ -343,7 +347,7 @@ def _tell_of_rollback(connection: Connection, action: str) -> None:
 
 
 def _found(connection: Connection, schema: str | None) -> tuple[str | None, str]:
-    """Return a database's revision, and the name of the version table that has it."""
+    """Return a database's revision and the name of its version table."""
     with _as_found(connection):
         for name, place in (
             (VERSION_TABLE, schema),
@@ -401,7 +405,7 @@ def is_later(connection: Connection, schema: str | None) -> bool:
 
 
 def _accept_later(found: str, schema: str | None) -> None:
-    """Log that the tables are a later release's; raise an error if this one can't use them."""
+    """Log that the tables are a later release's; raise an error if this release can't use them."""
     place = f" in schema {schema!r}" if schema else ""
     own, later = _NAME.fullmatch(HEAD), _NAME.fullmatch(found)
     oldest = later[2] if later else None
@@ -438,9 +442,9 @@ def _unstamped(connection: Connection, schema: str | None, place: str) -> str:
 
 @contextmanager
 def _as_found(connection: Connection) -> Iterator[None]:
-    """End the transaction that questions begin, unless there was one.
+    """End the transaction that the first SELECT begins, unless the caller has begun one.
 
-    Else a migration would take it for the caller's.
+    Otherwise a migration would take it for the caller's transaction.
     """
     joins = connection.in_transaction()
     try:
@@ -478,7 +482,7 @@ def on_connection(
     bind: Engine | Connection | URL | str,
     function: Callable[[Connection], T],
 ) -> T:
-    """Call a function with a connection to a database, whatever names it; `name` is for errors."""
+    """Call a function with a connection, made from any kind of `bind`; `name` is for errors."""
     if isinstance(bind, Connection):
         return function(bind)
     if isinstance(bind, Engine):

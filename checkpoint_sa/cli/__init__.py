@@ -1,7 +1,7 @@
-"""The command `checkpoint-sa`: the schema, and what is stored, from a terminal or a script.
+"""The command `checkpoint-sa`: the schema and the stored rows, from a terminal or a script.
 
-On argparse: the commands of a deploy pipeline must run wherever the package is installed, without
-an extra that an image may lack, and a probe starts them every few seconds.
+It uses argparse. A deploy pipeline must be able to run the commands wherever the package is
+installed, also without an extra; and a probe starts them every few seconds, so they start fast.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, given, DATA)
     except (ArgumentError, ImportError) as error:
         return _fail(error, given, USAGE)
-    except BrokenPipeError:  # who read our output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (SQLAlchemyError, OSError) as error:
         return _fail(error, given, DATABASE)
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser with every command.
 
-    If a command about the schema is named, with these alone: a probe starts `verify` every few
-    seconds, and the other commands import LangGraph.
+    If `command` is a command about the schema, the parser has those commands alone: a probe starts
+    `verify` every few seconds, and the other commands import LangGraph.
     """
     whole = argparse.ArgumentParser(
         prog="checkpoint-sa",
@@ -95,10 +95,10 @@ def _without_password(text: str, given: argparse.Namespace) -> str:
 
 
 def _hide(text: str, password: str, names: set[str | None]) -> str:
-    """Replace a password where it stands as one: in a URL, as a setting, as a whole quoted word.
+    """Replace a password in a URL, in a setting, or where it is a whole quoted word.
 
-    The same letters elsewhere are another word: a replacement there would garble the message and
-    tell the password. So would one in place of the user's, host's or database's name.
+    The same letters elsewhere are part of another word: a replacement there would garble the
+    message and reveal the password. The same is true of the user's, host's or database's name.
     """
     forms = "|".join(map(re.escape, {password, quote(password), quote_plus(password)}))
     text = re.sub(rf"(://[^\s/@:]*:)(?:{forms})(?=@)", r"\1***", text)

@@ -1,4 +1,4 @@
-"""Commands that delete: what is old, threads and runs, what nothing refers to any more."""
+"""Commands that delete old checkpoints, threads, runs, and rows that no checkpoint refers to."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _delete(given: argparse.Namespace) -> None:
             act = saver.prunable if dry_run else saver.prune
             act(given.thread, strategy="delete", report=report)
         else:
-            saver.serde = Inspector()  # metadata may have what JSON can't say
+            saver.serde = Inspector()  # metadata may have values that JSON can't represent
             whole = given.run_id is None
             saver.delete_where(metadata, whole_threads=whole, dry_run=dry_run, report=report)
 
@@ -146,7 +146,7 @@ def _vacuum(given: argparse.Namespace) -> None:
 
 
 def _run(given: argparse.Namespace, action: Callable[..., None], total: int | None) -> None:
-    """Look what would go, ask where somebody can answer, delete, and say what went."""
+    """Count the rows to delete, ask unless `--yes` is given, delete, and print the counts."""
     asks = not given.dry_run and not given.yes
     if asks and not sys.stdin.isatty():
         raise ConfigurationError(
@@ -197,7 +197,7 @@ def _say(given: argparse.Namespace, deleted: Deleted, done: str) -> None:
 
 
 def _text(deleted: Deleted) -> str:
-    """Say a sum: `3 checkpoints, 5 values, 1 write of 2 threads (1.5 MB)`."""
+    """Return counts as text: `3 checkpoints, 5 values, 1 write of 2 threads (1.5 MB)`."""
     parts = [
         _several(deleted.checkpoints, "checkpoint"),
         _several(deleted.values, "value"),

@@ -1,4 +1,4 @@
-"""The database of a command: its arguments, and a saver on it."""
+"""The arguments that name a command's database, and a saver on that database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add what says where the tables are."""
+    """Add the arguments for the URL and the schema of the tables."""
     command.add_argument(
         "--url",
         default=os.environ.get("CHECKPOINT_SA_URL"),
@@ -39,7 +39,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def add_where(command: argparse.ArgumentParser, text: str) -> None:
-    """Let a command ask for metadata."""
+    """Add the option that filters by metadata."""
     command.add_argument(
         "--where",
         action="append",
@@ -61,19 +61,19 @@ def _criterion(text: str) -> tuple[str, Any]:
 
 
 def url(given: argparse.Namespace) -> str:
-    """Return the URL that was given.
+    """Return the URL of a command's database.
 
     Raises:
-        ConfigurationError: None was.
+        ConfigurationError: No URL was given.
     """
     return need("url", given.url)
 
 
 def need(option: str, given: str | None) -> str:
-    """Return the URL that an option has, or its environment variable.
+    """Return the URL of an option, or of its environment variable.
 
     Raises:
-        ConfigurationError: None has.
+        ConfigurationError: Neither was given.
     """
     if not given:
         raise ConfigurationError(
@@ -84,7 +84,7 @@ def need(option: str, given: str | None) -> str:
 
 
 def run(given: argparse.Namespace, function: Callable[[SQLAlchemySaver], T]) -> T:
-    """Call a function with a saver on the database that was given, sync or async driver alike."""
+    """Call a function with a saver on a command's database, with a sync or an async driver."""
     return run_on(url(given), given.schema, function)
 
 

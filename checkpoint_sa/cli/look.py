@@ -1,4 +1,4 @@
-"""Commands that look at what is stored. No code of what is stored is run: see `inspection`."""
+"""Commands that show stored rows. They run no stored code: see `inspection`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from checkpoint_sa.overview import Step
 
 _FOLDED = 200
-"""Characters that are shown of a value."""
+"""The number of characters after which a shown value is cut."""
 _LARGEST = 10
-"""Threads and channels that `stats` names."""
+"""The number of threads, and of channels, that `stats` lists."""
 
 
 def add(commands: Commands) -> None:
@@ -109,7 +109,7 @@ _THREADS = (
 
 def _threads(given: argparse.Namespace) -> None:
     def look(saver: SQLAlchemySaver) -> None:
-        saver.serde = Inspector()  # metadata may have what JSON can't say
+        saver.serde = Inspector()  # metadata may have values that JSON can't represent
         found = saver.threads(where=dict(given.where or ()), after=given.after, limit=given.limit)
         terminal.rows(given, _THREADS, (summary._asdict() for summary in found))
 
@@ -120,7 +120,7 @@ def _threads(given: argparse.Namespace) -> None:
 
 
 def _is_state(channel: str) -> bool:
-    """Whether a channel isn't one that starts a node, which `next` has."""
+    """Whether a channel holds state; channels that start a node are shown in `next`."""
     return not channel.startswith("branch:to:")
 
 
@@ -164,11 +164,11 @@ def _history(given: argparse.Namespace) -> None:
 
 
 _BEGINNING = 13
-"""A UUID's first two parts, in version 6 the time to less than a millisecond."""
+"""The length of a UUID's first two parts; in version 6 they are the time to under a millisecond."""
 
 
 def _beginning(ids: Sequence[str]) -> Callable[[str], str]:
-    """Return what shortens ids as far as all of these stay different."""
+    """Return a function that shortens ids, but keeps all of these different."""
     size = _BEGINNING
     while len({one[:size] for one in ids}) < len(set(ids)):
         size += 1
@@ -178,11 +178,11 @@ def _beginning(ids: Sequence[str]) -> Callable[[str], str]:
 def drawn(steps: Sequence[Step]) -> list[tuple[Step, str]]:
     """Return the checkpoints of a namespace, newest first, with the tree that forks make of them.
 
-    Each line of descent has a column, from its newest checkpoint down to the one that it forked
-    from. There is nothing to draw of a single line.
+    Each line of descent has a column, from its newest checkpoint down to the checkpoint that it
+    forked from. A single line of descent has no tree.
     """
     columns: list[str | None] = []
-    """The checkpoint that each column comes to next; None in one that is free."""
+    """The next checkpoint of each column; None for a free column."""
     pictures = []
     to_come = {step.checkpoint_id for step in steps}  # a parent may have been deleted
     for step in reversed(steps):
@@ -209,7 +209,7 @@ def drawn(steps: Sequence[Step]) -> list[tuple[Step, str]]:
 
 
 def _picture(columns: Sequence[str | None], ends: Sequence[int]) -> str:
-    """Draw a line: a checkpoint in its first column, to which the others that end here lead."""
+    """Draw a line of the tree: a checkpoint in its first column, joined to the columns that end."""
     signs = []
     for number, expected in enumerate(columns):
         if number == ends[0]:
@@ -283,7 +283,7 @@ def _found(
     """Read checkpoints of a thread, their values as plain data.
 
     Raises:
-        CheckpointError: One isn't there.
+        CheckpointError: A checkpoint doesn't exist.
     """
     saver.serde = Inspector()
     found = []
@@ -300,10 +300,10 @@ def _found(
 
 
 def _whole_id(saver: SQLAlchemySaver, given: argparse.Namespace, beginning: str) -> str:
-    """Return the id of a checkpoint that its beginning names.
+    """Return the id of the checkpoint whose id begins so.
 
     Raises:
-        CheckpointError: It names none, or several.
+        CheckpointError: No id begins so, or several do.
     """
     steps = saver.database.read("thread", overview.thread, codec.thread_id(given.thread))
     ids = [
@@ -353,7 +353,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[st
         if before != after:
             change = "added" if not before else "changed" if after else "removed"
             lines = difflib.unified_diff(before, after, lineterm="")
-            yield channel, change, [*lines][2:]  # without the names of files
+            yield channel, change, [*lines][2:]  # without the lines of file names
 
 
 def _pretty(values: Mapping[str, Any], channel: str) -> list[str]:
@@ -375,7 +375,7 @@ _SIZES = (
 
 def _stats(given: argparse.Namespace) -> None:
     if given.plot:
-        _pyplot()  # before everything is read
+        _pyplot()  # fails before all rows are read
 
     def look(saver: SQLAlchemySaver) -> list[dict[str, Any]]:
         tables = saver.database.read("table_sizes", overview.table_sizes, saver.schema)
@@ -393,7 +393,7 @@ def _stats(given: argparse.Namespace) -> None:
 
 
 def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
-    """Read every thread: the largest ones, growth by day, and what pruning all of them frees."""
+    """Read every thread: return the largest threads, growth by day, and bytes that prune frees."""
     largest: list[tuple[int, str, int]] = []
     checkpoints: Counter[str] = Counter()
     bytes_: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Commands that bring checkpoints from one database to another."""
+"""Commands that copy checkpoints from one database to another."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _import(given: argparse.Namespace) -> None:
 
 @contextmanager
 def _progress(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Show a bar; return what both ways to move threads take."""
+    """Show a progress bar; return the arguments that `copy` and `import_from` share."""
     with terminal.progress("threads", len(given.thread) or None) as advance:
         yield {
             "threads": given.thread or None,

@@ -1,11 +1,11 @@
-"""What commands print: for a person at a terminal, for a pipe, as JSON.
+"""The output of commands: for a person at a terminal, for a pipe, as JSON.
 
-At a terminal, and with the package `rich` (extra `cli`), tables and colours. In a pipe, one line a
-row, its fields separated by tabs, no heading. With `--json`, one JSON object a row and line. Notes
-and progress go to standard error.
+At a terminal, with the package `rich` (extra `cli`), rows are printed as tables with colours. In a
+pipe each row is a line, with tabs between its fields and no heading. With `--json` each row is a
+JSON object on a line. Notes and progress go to standard error.
 
-What is stored may hold what a terminal obeys, or rich's markup: `rows`, `lines` and `visible` show
-it instead. `rich` is imported where it is used: a probe has no need of it.
+Stored text may contain escape codes of a terminal or rich's markup: `rows`, `lines` and `visible`
+print them as text. `rich` is imported where it is used: a probe has no need of it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 class Column(NamedTuple):
-    """One field of each row."""
+    """A field of each row."""
 
     name: str
-    """Its key in a row, and in JSON."""
+    """The field's key in a row, and in JSON."""
     heading: str
     show: Callable[[Any], str] = str
-    """For a person and for a pipe; JSON has the value itself."""
+    """The text of a value for a person and for a pipe; JSON has the value itself."""
     is_number: bool = False
     style: str = ""
-    """In rich's words."""
+    """The style, in rich's syntax."""
     wraps: bool = True
-    """Whether it may be broken where a table is too wide."""
+    """Whether the text may be wrapped where a table is too wide."""
     brief: Callable[[Any], str] | None = None
-    """In a table, where that is shorter."""
+    """A shorter text of a value, for tables."""
 
 
 def command(
@@ -52,17 +52,17 @@ def command(
 
 
 def add_json(command: argparse.ArgumentParser) -> None:
-    """Let a command print JSON."""
+    """Add the option `--json`."""
     command.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def is_pretty(stream: TextIO | None = None) -> bool:
-    """Whether a person reads a stream, standard output by default, and `rich` is there."""
+    """Whether a stream, standard output by default, is a terminal and `rich` is installed."""
     return (stream or sys.stdout).isatty() and find_spec("rich") is not None
 
 
 def say(text: str) -> None:
-    """Print a line of result."""
+    """Print a line of the result."""
     sys.stdout.write(f"{text}\n")
 
 
@@ -72,14 +72,14 @@ def note(text: str) -> None:
 
 
 def visible(text: str) -> str:
-    """Return stored text for a line: what isn't printable as JSON escapes it."""
+    """Return stored text for a line; unprintable characters are escaped as in JSON."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    """Return JSON that is safe to show."""
+    """Return JSON that is safe to print at a terminal."""
     return _lines(json.dumps(value, default=_said, ensure_ascii=False, indent=indent))
 
 
@@ -90,7 +90,7 @@ def _said(value: Any) -> str:
 def rows(
     given: argparse.Namespace, columns: Sequence[Column], found: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Print rows as they come; a table has to wait for the last."""
+    """Print rows as they come; a table is printed after the last row."""
     if given.json:
         for row in found:
             say(as_json(row))
@@ -116,7 +116,7 @@ def _table(columns: Sequence[Column], found: Iterable[Mapping[str, Any]]) -> Non
             no_wrap=not column.wraps,
         )
     for row in found:
-        # Not as a string, in which rich would look for markup.
+        # Text, because rich looks for markup in a string.
         table.add_row(*(Text(_lines(_text(column, row, brief=True))) for column in columns))
     Console().print(table)
 
@@ -147,7 +147,7 @@ def _lines(text: str) -> str:
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error, at a terminal; the context is what moves it on by so many."""
+    """Show a bar on standard error, at a terminal; the context is a function that advances it."""
     if not is_pretty(sys.stderr):
         yield lambda _: None
         return
@@ -174,7 +174,7 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def size(number: float) -> str:
-    """Say a number of bytes: `512 B`, `1.5 MB`."""
+    """Return a number of bytes as text: `512 B`, `1.5 MB`."""
     unit = "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if number < 1000:  # noqa: PLR2004 - SI's step
@@ -184,5 +184,5 @@ def size(number: float) -> str:
 
 
 def bytes_or_size(number: int) -> str:
-    """Say a number of bytes for a person, else count them."""
+    """Return a number of bytes: as text for a person, otherwise as digits."""
     return size(number) if is_pretty() else str(number)

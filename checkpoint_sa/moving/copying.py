@@ -1,7 +1,7 @@
-"""Threads from one database to another one, as they are stored: no value is deserialized.
+"""Copy stored threads from one database to another; no value is deserialized.
 
-Each thread is compared with what the target has of it, copied page by page, checkpoints last, and
-read back. Each page is a transaction of its own: a copy that was interrupted goes on where it was.
+Each thread is compared with its rows in the target, copied page by page, checkpoints last, and read
+back. Each page is a transaction of its own, so an interrupted copy continues where it stopped.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _MODULUS = 2**128
 
 
 class CopySummary(NamedTuple):
-    """What a copy has copied."""
+    """The numbers of copied threads, rows and bytes."""
 
     threads: int
-    """Those that were copied, wholly or what was missing of them."""
+    """Threads of which at least one row was copied."""
     skipped: int
-    """Threads that the target had already, the same."""
+    """Threads that were already equal in the target."""
     checkpoints: int
     values: int
     writes: int
     bytes: int
-    """Of what was copied, as stored."""
+    """Bytes of the copied values and documents, as stored."""
 
 
 def copy(
@@ -56,23 +56,23 @@ def copy(
 ) -> CopySummary:
     """Copy threads to another database, on any engine, as they are stored.
 
-    Again after an interruption, it goes on. The source is only read, and may be in use: checkpoints
-    that are stored while their thread is copied come with the next copy.
+    A second call after an interruption copies the missing rows. The source is only read, and may be
+    in use: the next copy copies checkpoints that were stored while their thread was copied.
 
     Args:
-        source: A saver on the database that has them. Its serializer isn't used.
-        target: A saver on the database that gets them; `setup()` has made its tables.
+        source: A saver on the source database. Its serializer isn't used.
+        target: A saver on the target database; `setup()` has made its tables.
         threads: Ids of threads; all by default.
         dry_run: Whether to compare and count only.
-        progress: Called with the id of each thread that is done.
+        progress: Called with the id of each thread after it is copied.
 
     Raises:
-        ThreadExistsError: The target has other content in a thread, of which nothing was changed;
+        ThreadExistsError: A thread has other content in the target. Nothing of it was changed;
             threads before it were copied.
-        TransferError: The source has no such thread, or what the target has in the end isn't the
-            same.
-        ValueTooLargeError: The target's server doesn't take a value.
-        SchemaError: The tables of either aren't those of this release.
+        TransferError: The source has no such thread, or the target's rows differ from the source's
+            at the end.
+        ValueTooLargeError: The target's server refuses a value for its size.
+        SchemaError: The source's or the target's tables aren't those of this release.
         ConfigurationError: A saver is async.
     """
     if isinstance(source, AsyncSQLAlchemySaver) or isinstance(target, AsyncSQLAlchemySaver):
@@ -103,7 +103,7 @@ def _copy(
     dry_run: bool,
 ) -> CopySummary:
     def copied(thread_id: str) -> CopySummary | None:
-        # First, so that all that these refer to is there when it is read.
+        # The keys of checkpoints are read first: then all rows that these refer to exist already.
         checkpoints = source.read("copy", stored.checkpoint_keys, thread_id)
         if not checkpoints:
             return None
@@ -118,13 +118,13 @@ def copy_threads(
     there: Iterable[str],
     progress: Callable[[str], object] | None,
 ) -> CopySummary:
-    """Go through threads, and sum up.
+    """Copy threads one after another, and return the sum.
 
     Args:
-        one: Does a thread; returns None if the source doesn't have it.
-        threads: Ids of the threads; None is those that are `there`.
+        one: Copies a thread; returns None if the source doesn't have it.
+        threads: Ids of the threads; None for all of `there`.
         there: The ids of all threads.
-        progress: Called with the id of each thread that is done.
+        progress: Called with the id of each thread after it is copied.
 
     Raises:
         TransferError: The source has no such thread.
@@ -136,7 +136,7 @@ def copy_threads(
             total = CopySummary(*map(sum, zip(total, done, strict=True)))
             if progress is not None:
                 progress(thread_id)
-        elif threads is not None:  # else it was deleted meanwhile
+        elif threads is not None:  # otherwise the thread was deleted meanwhile
             raise TransferError(
                 f"The source has no thread {thread_id!r}. Leave it out, or name none for all that"
                 " there are."
@@ -157,7 +157,7 @@ def _threads(source: Database) -> Iterator[str]:
 def _copy_thread(
     source: Database, target: Database, thread_id: str, checkpoints: set[bytes], *, dry_run: bool
 ) -> CopySummary:
-    """Copy what the target lacks of a thread; of its checkpoints only these."""
+    """Copy a thread's missing rows; of its checkpoints only these."""
 
     def pages() -> Iterator[Rows]:
         for table, rows, _ in _pages(source, thread_id, "copy"):
@@ -174,7 +174,7 @@ def _copy_thread(
     return store_thread(pages, target, thread_id, dry_run=dry_run)
 
 
-def store_thread(  # noqa: PLR0913 - one for each option
+def store_thread(  # noqa: PLR0913 - an argument for each option
     pages: Callable[[], Iterable[Rows]],
     target: Database,
     thread_id: str,
@@ -183,12 +183,12 @@ def store_thread(  # noqa: PLR0913 - one for each option
     validate_first: bool = False,
     name: str = "copy",
 ) -> CopySummary:
-    """Store what the target lacks of a thread, and read it back.
+    """Store a thread's missing rows in the target, and read the thread back.
 
     Args:
-        pages: Yields the rows of the thread as they are to be stored, checkpoints last; the same
-            ones at each call, of which there are several.
-        target: Where to store them.
+        pages: Yields the rows of the thread as they are to be stored, checkpoints last. It is
+            called several times, and yields the same rows each time.
+        target: The target database.
         thread_id: The thread.
         dry_run: Whether to compare and count only.
         validate_first: Convert every row once before any is stored, so that a bad row leaves the
@@ -196,8 +196,8 @@ def store_thread(  # noqa: PLR0913 - one for each option
         name: The operation, for logs.
 
     Raises:
-        ThreadExistsError: The target has other content in the thread.
-        TransferError: What the target has in the end isn't the same.
+        ThreadExistsError: The thread has other content in the target.
+        TransferError: The target's rows differ from the source's at the end.
     """
     existing = {
         stored.key_digest(page.table, row): stored.row_digest(page.table, row)
@@ -229,10 +229,10 @@ def store_thread(  # noqa: PLR0913 - one for each option
 def _lacks_rows(
     pages: Callable[[], Iterable[Rows]], thread_id: str, existing: dict[bytes, bytes]
 ) -> bool:
-    """Whether the target has some rows of a thread, and lacks others.
+    """Whether the target lacks rows of a thread.
 
     Raises:
-        ThreadExistsError: It has one that the source doesn't have.
+        ThreadExistsError: The target has a row that the source lacks, or has with other content.
     """
     same = 0
     is_behind = False

@@ -1,8 +1,8 @@
-"""Threads of LangGraph's own savers, from their databases into one of ours.
+"""Import threads from the databases of LangGraph's own savers.
 
-Each row is made into rows of ours without making an object of a value: documents are taken apart as
-bytes (`msgpack.py`), so no code of what is stored runs. Before a thread is stored, all of its rows
-are made once; then it goes the way of a copy (`transfer.py`).
+Each row is converted into rows of this package without deserializing a value: documents are split
+as bytes (`msgpack.py`), so no stored code runs. All rows of a thread are converted once before the
+first is stored. Then the thread is stored as `copy` stores it (`transfer.py`).
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _COLUMNS = {
 _NO_SENDS = ormsgpack.packb([])
 
 _KEY = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "channel", "version")
-"""What names a row, as far as it has it."""
+"""The columns that identify a row in an error; a table has some of them."""
 
 
-def import_from(  # noqa: PLR0913 - one for each choice
+def import_from(  # noqa: PLR0913 - an argument for each choice
     source: Engine | URL | str,
     target: SQLAlchemySaver,
     *,
@@ -66,33 +66,33 @@ def import_from(  # noqa: PLR0913 - one for each choice
     dry_run: bool = False,
     progress: Callable[[str], object] | None = None,
 ) -> CopySummary:
-    """Bring threads of one of LangGraph's own savers into a database of ours.
+    """Copy threads from the database of one of LangGraph's own savers into a database of ours.
 
-    From langgraph-checkpoint-sqlite, langgraph-checkpoint-postgres and langgraph-checkpoint-mysql;
-    which one it is, its tables say. The source is only read, and may be in use. Again after an
-    interruption, or later, it brings what is missing. Values keep the bytes that they have, and no
-    serializer reads them.
+    The source is a database of langgraph-checkpoint-sqlite, langgraph-checkpoint-postgres or
+    langgraph-checkpoint-mysql; its tables tell which. The source is only read, and may be in use.
+    A second call, after an interruption or later, copies the missing rows. Values keep their bytes,
+    and no serializer reads them.
 
     Args:
         source: The other saver's database.
-        target: A saver on the database that gets them; `setup()` has made its tables.
+        target: A saver on the target database; `setup()` has made its tables.
         schema: The schema of the source's tables.
         threads: Ids of threads; all by default.
         dry_run: Whether to read, compare and count only.
-        progress: Called with the id of each thread that is done.
+        progress: Called with the id of each thread after it is stored.
 
     Raises:
         SchemaError: The source isn't a database of one of these savers, or the target's tables
             aren't those of this release.
-        ThreadExistsError: The target has other content in a thread, of which nothing was changed.
-        CorruptDataError: A row isn't what the saver writes; it is named. Nothing of its thread was
-            stored; threads before it were.
-        InvalidInputError: A row has an id that can't be stored; likewise.
-        TransferError: The source has no such thread, a row can't be taken apart (encrypted by
-            SqliteSaver) or kept, or what the target has in the end isn't the same.
-        ValueTooLargeError: The target's server doesn't take a value.
-        ConfigurationError: The source or the saver is async; or the saver would refuse what isn't
-            encrypted.
+        ThreadExistsError: A thread has other content in the target. Nothing of it was changed.
+        CorruptDataError: A row has a content that the saver doesn't write; the message names the
+            row. No row of its thread was stored; the threads before it were.
+        InvalidInputError: A row has an id that can't be stored. No row of its thread was stored.
+        TransferError: The source has no such thread, a row can't be read (SqliteSaver encrypted it)
+            or can't be stored, or the target's rows differ from the source's at the end.
+        ValueTooLargeError: The target's server refuses a value for its size.
+        ConfigurationError: The source or the saver is async; or the saver would refuse values that
+            aren't encrypted.
     """
     if isinstance(target, AsyncSQLAlchemySaver) or not _is_sync(source):
         raise ConfigurationError(
@@ -141,7 +141,7 @@ def import_threads(  # noqa: PLR0913
     dry_run: bool,
     progress: Callable[[str], object] | None,
 ) -> CopySummary:
-    """Import; what is async works in a greenlet of SQLAlchemy's."""
+    """Import threads; an async engine works in a greenlet of SQLAlchemy's."""
     serde = target.serde
     if isinstance(serde, AESGCMSerializer) and not serde.allow_plain:
         raise ConfigurationError(
@@ -199,7 +199,7 @@ def _threads(engine: Engine, schema: str | None) -> Iterator[str]:
 def _import(
     peer: sources.Peer, target: Database, thread_id: str, *, dry_run: bool
 ) -> CopySummary | None:
-    """Import one thread; None where there is none."""
+    """Import a thread; return None if the source doesn't have it."""
     if next(peer.checkpoints(thread_id), None) is None:
         return None
     return copying.store_thread(
@@ -213,7 +213,7 @@ def _import(
 
 
 def _pages(rows: Iterable[tuple[Table, dict[str, Any]]]) -> Iterator[Rows]:
-    """Put rows of one table together, up to so many and so many bytes, but one."""
+    """Group rows of a table into pages, limited in rows and bytes; a page has at least one row."""
     last: Table | None = None
     page: list[dict[str, Any]] = []
     size = 0
@@ -238,7 +238,7 @@ def _pages(rows: Iterable[tuple[Table, dict[str, Any]]]) -> Iterator[Rows]:
 
 
 def _rows(peer: sources.Peer, thread_id: str) -> Iterator[tuple[Table, dict[str, Any]]]:
-    """Yield the rows of a thread as ours, checkpoints last."""
+    """Yield the converted rows of a thread, checkpoints last."""
     values = _Values(has_documents=peer.has_documents)
     for found in peer.checkpoints(thread_id):
         for blob in _convert("checkpoints", found, values.rows_of).blobs:
@@ -255,16 +255,16 @@ def _rows(peer: sources.Peer, thread_id: str) -> Iterator[tuple[Table, dict[str,
 
 
 class _UnsupportedRowError(Exception):
-    """Says what of a row can't be kept; never leaves this module."""
+    """Names the part of a row that can't be imported; never leaves this module."""
 
 
 def _convert(table: str, found: RowMapping, make: Callable[[RowMapping], T]) -> T:
-    """Make a row of ours.
+    """Convert a row of the source.
 
     Raises:
-        CorruptDataError: It isn't what the saver writes.
-        InvalidInputError: It has an id that can't be stored.
-        TransferError: It can't be kept.
+        CorruptDataError: The row has a content that the saver doesn't write.
+        InvalidInputError: The row has an id that can't be stored.
+        TransferError: The row has a part that can't be imported.
     """
     named = ", ".join(f"{name}={found[name]!r}" for name in _KEY if name in found)
     where = f"Row of the source: {table}: {named}. Nothing of this thread was stored."
@@ -284,12 +284,12 @@ def _convert(table: str, found: RowMapping, make: Callable[[RowMapping], T]) -> 
 
 
 class _Values:
-    """The values that the checkpoints of one thread have in their documents.
+    """The values in the documents of a thread's checkpoints.
 
-    A channel's version names one value with us. A saver that stores whole documents stores a value
-    anew each time, and it may have changed meanwhile: a node changed a list in place, or a set came
-    in another order. The first one keeps the version; another one gets a version that sorts right
-    behind it.
+    In this package a version of a channel identifies a single value. A saver of whole documents
+    stores a value again with each checkpoint, and the value may have changed under its version: a
+    node changed a list in place, or a set came in another order. The first value keeps the version.
+    Another value gets a version that sorts directly after it.
     """
 
     def __init__(self, *, has_documents: bool) -> None:
@@ -298,7 +298,7 @@ class _Values:
         self._given: dict[bytes, bytes] = {}
 
     def is_new(self, blob: dict[str, Any]) -> bool:
-        """Whether a value is to be stored, and wasn't given before.
+        """Whether a value wasn't stored before, and so is to be stored.
 
         Raises:
             TransferError: Another value was given under its version.
@@ -315,7 +315,7 @@ class _Values:
         return given is digest
 
     def rows_of(self, found: RowMapping) -> CheckpointRows:
-        """Make the rows of a checkpoint."""
+        """Convert a checkpoint into rows."""
         checkpoint = self._checkpoint(found)
         if checkpoint["id"] != found["checkpoint_id"]:
             raise msgpack.MalformedError("its document has another id")
@@ -337,7 +337,7 @@ class _Values:
         )
 
     def _checkpoint(self, found: RowMapping) -> dict[str, Any]:
-        """Return a checkpoint, its values packed unless JSON has them."""
+        """Return a checkpoint; its values are packed unless JSON can hold them."""
         kind = found["type"] if self._has_documents else "json"
         if kind == "msgpack":
             checkpoint = _unpacked(_bytes(found["checkpoint"]))
@@ -380,7 +380,7 @@ class _Values:
 
 
 def _unpacked(data: bytes) -> dict[str, Any]:
-    """Take a document of MessagePack apart; values stay the bytes that they are."""
+    """Split a MessagePack document; values keep their bytes."""
     fields, values = msgpack.split(data, "channel_values")
     sends = (
         fields.pop("pending_sends") if fields.get("pending_sends", _NO_SENDS) != _NO_SENDS else None
@@ -406,7 +406,7 @@ def _plain(part: bytes) -> Any:
     """Return plain data.
 
     Raises:
-        _UnsupportedRowError: It is an object, or has one in it.
+        _UnsupportedRowError: The data is an object, or contains one.
     """
     try:
         return msgpack.plain(part)
@@ -417,12 +417,12 @@ def _plain(part: bytes) -> Any:
 
 
 def _from_json(text: str | bytes, *, is_serialized: bool) -> dict[str, Any]:
-    """Take a document of JSON apart.
+    """Split a JSON document.
 
     Args:
         text: The document.
         is_serialized: Whether LangGraph's serializer wrote it, and would make objects of some of
-            its dicts. Else it has small values only.
+            its dicts. Otherwise the document has small values only.
     """
     checkpoint = _dict(json.loads(text), "its document")
     values = _dict(checkpoint.pop("channel_values", None) or {}, "channel_values")
@@ -452,10 +452,10 @@ def _packed(value: Any, *, is_serialized: bool) -> codec.Packed:
 
 
 def _add_sends(checkpoint: dict[str, Any], sends: codec.Packed) -> None:
-    """Make a channel's value of pending sends, as LangGraph does with such a checkpoint.
+    """Store the pending sends as a channel's value, as LangGraph does with such a checkpoint.
 
     Raises:
-        _UnsupportedRowError: The checkpoint is of a version that has them in the channel.
+        _UnsupportedRowError: The checkpoint's version has the sends in the channel already.
     """
     if (checkpoint.get("v") or 1) >= sql.FIRST_WITHOUT_SENDS:
         raise _UnsupportedRowError(
@@ -510,7 +510,7 @@ def _write(found: RowMapping) -> dict[str, Any]:
 
 
 def _checked(kind: str, value: Any) -> bytes:
-    """Return a value's bytes, if they are what their type says and no code runs when it is read."""
+    """Return a value's bytes after a check: they match the type, and reading runs no code."""
     data = _bytes(value)
     if kind == "msgpack":
         msgpack.check(data)

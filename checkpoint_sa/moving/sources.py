@@ -1,6 +1,6 @@
-"""Databases of LangGraph's own savers: which one it is, and its rows. Nothing is changed there.
+"""Recognise and read the databases of LangGraph's own savers; nothing is changed there.
 
-Over a `Connection` in one transaction, in which all readings see the same rows.
+Each function takes a `Connection` in a transaction whose statements all see the same rows.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Peer:
         schema: The schema of its tables; None for the connection's own.
 
     Raises:
-        SchemaError: The tables aren't those of a saver that is known; says what is there.
+        SchemaError: The tables aren't those of a known saver; the message names the difference.
     """
 
     def __init__(self, connection: Connection, schema: str | None) -> None:
@@ -68,15 +68,15 @@ class Peer:
         self._schema = schema
         self._columns = self._found_columns()
         self.name = self._recognised()
-        """The package whose tables these are."""
+        """The package that made the tables."""
 
     @property
     def has_documents(self) -> bool:
-        """Whether a checkpoint is one document, all of its values in it."""
+        """Whether a checkpoint is a single document that contains all of its values."""
         return self.name == SQLITE
 
     def threads(self, after: str | None) -> tuple[list[str], str | None]:
-        """Return the ids of some threads, and where the next ones begin; None behind the last."""
+        """Return a page of thread ids, and the start of the next page; None after the last page."""
         checkpoints = self._table("checkpoints")
         thread = checkpoints.c.thread_id
         page = select(thread).distinct().order_by(thread).limit(_THREADS)
@@ -88,7 +88,7 @@ class Peer:
         return ids, last
 
     def _spellings(self, thread: ColumnElement[str], thread_id: str) -> list[str]:
-        """Return the ids that the engine takes for one: its text may know no case."""
+        """Return the ids that the engine compares as equal: its collation may ignore case."""
         exact = cast(func.convert(thread.op("USING")(literal_column("utf8mb4"))), BINARY)
         spelt = self._connection.scalars(select(exact).distinct().where(thread == thread_id))
         return sorted(bytes(each).decode() for each in spelt)
@@ -104,7 +104,7 @@ class Peer:
         yield from self._rows(select(*columns).order_by(*order), checkpoints, thread_id)
 
     def blobs(self, thread_id: str) -> Iterator[RowMapping]:
-        """Yield a thread's values that stand in a table of their own."""
+        """Yield a thread's values from the table of values, if the saver has that table."""
         if "checkpoint_blobs" in self._columns:
             blobs = self._table("checkpoint_blobs")
             yield from self._rows(select(*(blobs.c[name] for name in _BLOBS)), blobs, thread_id)
@@ -128,7 +128,7 @@ class Peer:
             statement, {"thread": thread_id}, execution_options={"yield_per": _BUFFERED_ROWS}
         ) as found:
             for row in found.mappings():
-                if row["thread_id"] == thread_id:  # equal to the engine isn't always the same
+                if row["thread_id"] == thread_id:  # the engine may compare different ids as equal
                     yield row
 
     def _table(self, name: str) -> TableClause:
@@ -154,7 +154,7 @@ class Peer:
         """Return the package that made the tables.
 
         Raises:
-            SchemaError: None that is known did.
+            SchemaError: No known package made them.
         """
         place = f" in schema {self._schema!r}" if self._schema else ""
         if migrate.current(

@@ -1,7 +1,7 @@
-"""Rows as they are stored, for another database; over a `Connection`, without the serializer.
+"""Stored rows for a copy to another database; over a `Connection`, without the serializer.
 
-Engines normalise JSON: documents are compared by what they say, everything else by its bytes. They
-also sort text each in its own way, so what is compared doesn't depend on an order.
+Engines normalise JSON, so documents are compared by their content and all other columns by their
+bytes. Engines also sort text in different orders, so no comparison depends on the order of rows.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Page(NamedTuple):
     table: Table
     rows: list[dict[str, Any]]
     last: dict[str, Any] | None
-    """Where the next page begins; None behind the last one."""
+    """The key after which the next page begins; None after the last page."""
 
 
 def page(connection: Connection, table: Table, thread_id: str, last: dict[str, Any] | None) -> Page:
-    """Read rows of a thread, up to so many and up to so many bytes, but one: two statements."""
+    """Read a page of a thread's rows, limited in rows and bytes, at least one: two statements."""
     parameters: dict[str, Any] = {"thread_id": thread_id, "size": PAGE_ROWS, **(last or {})}
     after = last is not None
     total = size = 0
@@ -71,28 +71,28 @@ def checkpoint_keys(connection: Connection, thread_id: str) -> set[bytes]:
 
 
 def store(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Store rows that aren't there yet; those that are stay as they are.
+    """Insert the missing rows; rows that exist stay as they are.
 
     Raises:
-        ValueTooLargeError: The server doesn't take one of them.
+        ValueTooLargeError: The server refuses a row for its size.
     """
     limits.check_size(connection, rows)
     connection.execute(sql.STORE_ROWS[table], list(rows))
 
 
 def size_of(row: dict[str, Any]) -> int:
-    """Return the bytes of a row's values and documents."""
+    """Return the number of bytes of a row's values and documents."""
     stored = (row.get(name) for name in ("blob", "data", "exact", *_DOCUMENTS))
     return sum(len(part) for part in stored if part is not None)
 
 
 def key_digest(table: Table, row: dict[str, Any]) -> bytes:
-    """Return what tells a row's key from every other row's."""
+    """Return a digest of a row's primary key."""
     return digest([table.name, *(row[column.name] for column in table.primary_key)])
 
 
 def row_digest(table: Table, row: dict[str, Any]) -> bytes:
-    """Return what tells a row's content from every other row's."""
+    """Return a digest of a row's content."""
     ignore_rounding = row.get("exact") is not None
     return digest(
         [
@@ -108,7 +108,7 @@ def row_digest(table: Table, row: dict[str, Any]) -> bytes:
 
 
 def digest(parts: Sequence[Any]) -> bytes:
-    """Return what tells these bytes and things that JSON can say from all others."""
+    """Return a digest of bytes and of values that JSON can represent."""
     made = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
         data = part if isinstance(part, bytes) else json.dumps(part).encode()
@@ -118,17 +118,18 @@ def digest(parts: Sequence[Any]) -> bytes:
 
 
 def normalise_numbers(text: str) -> str:
-    """Return a document as Python says it, its numbers with a point where they are no integers.
+    """Return a document in Python's JSON; a number that isn't an integer has a decimal point.
 
-    MySQL says 1e15, of which PostgreSQL would make an integer.
+    MySQL writes 1e15 without a point, and PostgreSQL would store it as an integer.
     """
     return codec.encode_json(json.loads(text))
 
 
 def canonical_json(text: str, *, ignore_rounding: bool) -> str:
-    """Return a document in one form.
+    """Return a document in canonical JSON.
 
-    Where `exact` has the numbers, an engine may have rounded those of the document.
+    `ignore_rounding`: where the column `exact` has the numbers, an engine may have rounded
+    the numbers in the document.
     """
     numbers: dict[str, Any] = (
         {"parse_float": _rounded, "parse_int": _rounded} if ignore_rounding else {}

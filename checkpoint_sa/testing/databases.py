@@ -1,7 +1,7 @@
 """Private databases for tests: each process makes one, migrates it, and drops it at the end.
 
-On PostgreSQL it is a schema, on MySQL and MariaDB a database, on SQLite a file. Its name is unique
-and says when it was made, so that what a crash left is dropped a day later.
+On PostgreSQL it is a schema, on MySQL and MariaDB a database, on SQLite a file. The name is unique
+and has the time of creation, so a database that a crash left behind is dropped a day later.
 """
 
 from __future__ import annotations
@@ -35,46 +35,46 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREFIX = "checkpoint_sa_test_"
-"""How the names of the schemas and databases begin; the second of their making follows."""
+"""The beginning of the names of schemas and databases; the second of their creation follows."""
 
 LEFT_SECONDS = 24 * 60 * 60
-"""After so long, a schema or database that is still there is what a crash left."""
+"""The age of a schema or database after which it counts as left behind by a crash."""
 
 
 class Place(NamedTuple):
-    """Where the tables are."""
+    """The URL and the schema of the tables."""
 
     url: URL
     schema: str | None = None
 
 
 class Database(Protocol):
-    """A migrated database of one process."""
+    """A migrated database, private to a process."""
 
     def begin(self) -> None:
-        """Make it empty, for one test."""
+        """Empty the database for a test."""
 
     @property
     def place(self) -> Place:
-        """Where this test's tables are."""
+        """Return the place of this test's tables."""
 
     def end(self) -> None:
-        """Clean up after one test."""
+        """Clean up after a test."""
 
     def drop(self) -> None:
-        """Drop all of it."""
+        """Drop the database."""
 
 
 def open_database(url: str | URL, folder: Path) -> Database:
-    """Make and migrate a database of this process's own.
+    """Create and migrate a database for this process alone.
 
     Args:
-        url: A server with the right to make schemas or databases. Of an SQLite URL only the driver
-            and the options count: its files are in `folder`.
+        url: A server, and a user with the right to create schemas or databases. Of an SQLite URL
+            only the driver and the options are used: the files are in `folder`.
         folder: An empty folder.
 
     Raises:
-        ConfigurationError: The server can't be reached, or may not be used so.
+        ConfigurationError: The server can't be reached, or the user lacks the right.
         MissingDriverError: The driver isn't installed.
     """
     parsed = engines.url_of(url)
@@ -92,10 +92,10 @@ def open_database(url: str | URL, folder: Path) -> Database:
 
 
 def open_saver(database: Database) -> SQLAlchemySaver:
-    """Return a saver on a database; its engine is the caller's to dispose of.
+    """Return a saver on a database; the caller disposes of its engine.
 
     Raises:
-        ConfigurationError: There is no driver for it that isn't async.
+        ConfigurationError: There is no sync driver for the database.
     """
     url, schema = database.place
     engine = engines.make_engine(_coloured(url, "sync"))
@@ -109,7 +109,7 @@ def open_async_saver(database: Database) -> AsyncSQLAlchemySaver:
     """Return an async saver on a database, for any event loop: it keeps no connection open.
 
     Raises:
-        ConfigurationError: There is no async driver for it.
+        ConfigurationError: There is no async driver for the database.
     """
     url, schema = database.place
     engine = engines.make_async_engine(_coloured(url, "async"), poolclass=NullPool)
@@ -120,7 +120,7 @@ def open_async_saver(database: Database) -> AsyncSQLAlchemySaver:
 
 
 def _coloured(url: URL, colour: engines.Colour) -> URL:
-    """Return a URL with its own driver if that has the colour, else with our default."""
+    """Return a URL with its own driver if that has the colour, otherwise with our default."""
     try:
         return engines.parse_url(url, colour)
     except MissingDriverError:
@@ -143,7 +143,7 @@ class _Files:
         self._template = folder / "template.db"
         engine = engines.make_engine(_coloured(self._on(self._template), "sync"))
         migrate.upgrade(engine)
-        engine.dispose()  # the last connection writes what is in the -wal file
+        engine.dispose()  # closing the last connection writes the -wal file into the database
         self.place = Place(self._on(self._template))
 
     def _on(self, file: Path) -> URL:
@@ -186,7 +186,7 @@ class _Private:
     def _create(self, connection: Connection) -> None:
         _drop_left(connection)
         try:
-            # MySQL's word for a database as well.
+            # MySQL accepts the word SCHEMA for a database as well.
             connection.execute(CreateSchema(self._name))
         except DBAPIError as error:
             raise ConfigurationError(
@@ -212,7 +212,7 @@ class _Private:
 
 
 def _admin(url: URL) -> Engine | URL:
-    """Return an engine, or the URL itself where the only driver is async."""
+    """Return an engine, or the URL itself if the only driver is async."""
     try:
         return engines.make_engine(_coloured(url, "sync"), pool_size=1)
     except MissingDriverError:
@@ -222,7 +222,7 @@ def _admin(url: URL) -> Engine | URL:
 def _call(bind: Engine | URL, function: Callable[[Connection], T]) -> T:
     if isinstance(bind, Engine):
         return migrate.on_connection("upgrade", bind, function)
-    with ThreadPoolExecutor(1) as thread:  # this one may have an event loop, which is the test's
+    with ThreadPoolExecutor(1) as thread:  # this thread may run the test's event loop
         return thread.submit(migrate.on_connection, "upgrade", bind, function).result()
 
 
@@ -240,7 +240,7 @@ def _dispose(bind: Engine | URL) -> None:
 
 
 def _drop_left(connection: Connection) -> None:
-    """Drop what a crash left long ago."""
+    """Drop schemas or databases that a crash left behind a day ago or more."""
     for name in inspect(connection).get_schema_names():
         ours = re.match(rf"{PREFIX}(\d+)_", name)
         if ours and int(ours[1]) < time.time() - LEFT_SECONDS:
@@ -248,7 +248,7 @@ def _drop_left(connection: Connection) -> None:
 
 
 def _drop(name: str, connection: Connection) -> None:
-    # On MySQL there is nothing else that a database could take along.
+    # On MySQL no other object could be dropped together with the database.
     cascade = connection.dialect.name == "postgresql"
     connection.execute(DropSchema(name, cascade=cascade, if_exists=True))
     connection.commit()

@@ -1,4 +1,4 @@
-"""One shape for sync and async savers: a `Store` drives either alike."""
+"""A common interface of sync and async savers for tests: the class `Store`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Summaries = list[ThreadSummary]
 class Store:
     """A saver with the methods of LangGraph's contract in their sync form.
 
-    The methods of an async saver run to completion in an event loop of the store's own, so that a
-    test reads the same for both and still goes through the saver's native methods.
+    An async saver's methods run to completion in an event loop of the store's own. So the same test
+    calls the native methods of both kinds of saver.
 
     Args:
-        saver: The saver; its engine stays the caller's.
+        saver: The saver; the caller disposes of its engine.
     """
 
     def __init__(self, saver: Saver) -> None:
@@ -44,7 +44,7 @@ class Store:
 
     @property
     def is_async(self) -> bool:
-        """Whether the saver is the async one."""
+        """Whether the saver is async."""
         return isinstance(self.saver, AsyncSQLAlchemySaver)
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Store:
         self.loop.close()
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine to its end in the store's event loop."""
+        """Run a coroutine to completion in the store's event loop."""
         return self.loop.run_until_complete(coroutine)
 
     def _do(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ class Store:
         return self._do("get_tuple", config)  # type: ignore[no-any-return]
 
     def found(self, config: RunnableConfig) -> CheckpointTuple:
-        """`get_tuple`, where there must be one."""
+        """Return the result of `get_tuple`, which must not be None."""
         result = self.get_tuple(config)
         assert result is not None, config
         return result
@@ -153,19 +153,19 @@ class Store:
         v: int | None = None,
         ts: Any = None,
     ) -> RunnableConfig:
-        """Put one checkpoint, well-formed as LangGraph makes it, and return its config.
+        """Put a checkpoint, well-formed as LangGraph makes it, and return its config.
 
         Args:
             thread_id: The thread.
-            values: Channel values; each gets a new version unless `versions` names one.
-            parent: The config of its parent, which names thread and namespace then.
+            values: Channel values; each gets a new version unless `versions` has its channel.
+            parent: The parent's config; its thread and namespace are used then.
             ns: The namespace.
-            metadata: Its metadata.
+            metadata: The metadata.
             versions: Channel versions, of these values or of others.
-            new: The channels that are new; by default all that have a value.
-            checkpoint_id: An id of one's own.
+            new: The channels with a new version; by default all that have a value.
+            checkpoint_id: The checkpoint's id; a new id by default.
             v: The version of the checkpoint format.
-            ts: When it was made; now by default.
+            ts: The time of the checkpoint; now by default.
         """
         configurable = dict((parent or {}).get("configurable") or {})
         configurable.setdefault("thread_id", thread_id)

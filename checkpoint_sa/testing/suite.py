@@ -1,6 +1,6 @@
-"""What every engine must do alike: for `from checkpoint_sa.testing.suite import *`.
+"""Tests of the behaviour that all engines share: for `from checkpoint_sa.testing.suite import *`.
 
-Storing one checkpoint and reading it back: keys, parents, writes, old formats. The tests want a
+They store a checkpoint and read it back: keys, parents, writes, old formats. The tests need a
 fixture `store`, a `checkpoint_sa.testing.Store` without checkpoints.
 """
 
@@ -50,7 +50,7 @@ ALIKE = [
     "0.0",
     "null",
 ]
-"""Names that some collation, padding or number conversion takes for one another."""
+"""Different names that some collation, padding or number conversion compares as equal."""
 
 
 def checkpoint(
@@ -74,7 +74,7 @@ def namespace(levels: int) -> str:
 
 
 def incompressible(size: int) -> str:
-    """Make text of so many bytes that no engine's index compression shortens."""
+    """Make text of `size` bytes that no engine's index compression shortens."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:|"
     stream = itertools.chain.from_iterable(
         hashlib.sha256(str(number).encode()).digest() for number in itertools.count()
@@ -82,7 +82,7 @@ def incompressible(size: int) -> str:
     return "".join(alphabet[byte % 64] for byte in itertools.islice(stream, size))
 
 
-# What comes back
+# Values that are read back
 
 
 def test_all_of_a_checkpoint_comes_back(store: Store) -> None:

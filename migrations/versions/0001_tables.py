@@ -1,18 +1,18 @@
 """Create the three tables, or complete those of langgraph-checkpoint-postgres.
 
 Why: on PostgreSQL the tables are those of langgraph-checkpoint-postgres at its schema version 9, so
-that both savers work on one database; tables that it made, at any of its versions, are completed in
-place, and its ledger then says 9. Ours are two nullable columns of `checkpoints`: `run_id` finds a
-run's checkpoints, `exact` holds what JSON can't say. The MySQL family has VARBINARY keys, because
-its collations fold case and accents or pad with blanks.
+both savers work on the same database. Existing tables of that package, at any of its versions, are
+completed in place, and its ledger then says 9. Two nullable columns of `checkpoints` are ours:
+`run_id` finds a run's checkpoints, `exact` holds the values that JSON can't represent. The MySQL
+family has VARBINARY keys, because its collations fold case and accents or pad with blanks.
 
-Locks: new tables, none. On tables that exist, PostgreSQL's ACCESS EXCLUSIVE lock for a moment,
-whatever their size: the changes rewrite nothing. The lock is asked for again and again, for half a
-second each time, so that nobody queues behind it while a long transaction is in the way. MySQL
-(8.0.12) and MariaDB (10.3) add columns at once as well.
+Locks: new tables, none. On existing tables, PostgreSQL's ACCESS EXCLUSIVE lock for a moment,
+whatever their size: the changes rewrite no row. While a long transaction holds the table, the lock
+is requested again and again, for half a second each time, so that no other transaction queues
+behind it. MySQL (8.0.12) and MariaDB (10.3) add columns at once as well.
 
-Downgrade: drops the three tables with every checkpoint in them, also those that another package
-wrote, and empties that package's ledger, so that its setup() makes its tables anew.
+Downgrade: drops the three tables with every checkpoint in them, also the checkpoints of another
+package, and empties that package's ledger, so that its setup() creates its tables again.
 
 Revision ID: checkpoint_sa_0001
 Revises:
@@ -39,7 +39,7 @@ TABLES = {
     "checkpoint_blobs": {"thread_id", "checkpoint_ns", "channel", "version", "type", "blob"},
     "checkpoint_writes": {"thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "blob"},
 }
-"""The tables, and the columns that every layout of them has which is completed."""
+"""The tables, and the columns that a table must have to be completed."""
 
 PEER_VERSION = 9
 """The schema version of langgraph-checkpoint-postgres that our tables are."""
@@ -77,7 +77,7 @@ def _default(value: str, *dialects: str) -> sa.TextClause | None:
 
 
 def upgrade() -> None:
-    """Create what is missing; running it again after a failure completes it."""
+    """Create the missing tables and columns; a second run after a failure completes them."""
     schema = op.get_context().opts.get("checkpoint_sa_schema")
     there = _existing(schema)
     _refuse_other_layouts(there)
@@ -91,7 +91,7 @@ def upgrade() -> None:
 
 
 def _existing(schema: str | None) -> dict[str, dict[str, Any]]:
-    """Return table -> column -> description, of our tables that are there."""
+    """Return table -> column -> description, of our existing tables."""
     if op.get_context().as_sql:
         return {}
     inspector = sa.inspect(op.get_bind())
@@ -210,10 +210,10 @@ def _complete_unseen(schema: str | None) -> None:
 
 
 def _lock_tables(schema: str | None, tables: list[str]) -> None:
-    """Take PostgreSQL's lock for changing tables, without making their users queue behind us.
+    """Take PostgreSQL's lock for changing tables; no transaction queues behind it for long.
 
-    Half a second is less than PostgreSQL's deadlock_timeout: should a writer wait for a table that
-    we have while we wait for one that it has, it's us who give way.
+    Half a second is less than PostgreSQL's deadlock_timeout. So where a writer and the migration
+    each wait for a table that the other has locked, the migration gives way.
     """
     bind = op.get_bind()
     if bind.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
@@ -233,7 +233,7 @@ def _lock_tables(schema: str | None, tables: list[str]) -> None:
                 raise
             if time.monotonic() > deadline:
                 raise CommandError(_blocked(bind, schema, tables)) from error
-            # In the server: an event loop goes on meanwhile.
+            # The server sleeps, so an event loop isn't blocked.
             bind.execute(sa.text("SELECT pg_sleep(0.5)"))
         else:
             bind.execute(set_patience, {"patience": patience})
@@ -267,7 +267,7 @@ def _blocked(bind: sa.Connection, schema: str | None, tables: list[str]) -> str:
 
 
 def _complete_ledger(schema: str | None) -> None:
-    """Tell langgraph-checkpoint-postgres that there is nothing left for its setup() to do."""
+    """Complete the ledger of langgraph-checkpoint-postgres, so that its setup() changes nothing."""
     bind = op.get_bind()
     if not sa.inspect(bind).has_table("checkpoint_migrations", schema=schema):
         return

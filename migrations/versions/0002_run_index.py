@@ -1,15 +1,15 @@
 """Index the runs of checkpoints.
 
-Why: `delete_for_runs` finds a run's checkpoints without reading the table. The second index, on
-PostgreSQL only, covers the rows that langgraph-checkpoint-postgres wrote: they have no `run_id`,
-but a run in their metadata.
+Why: `delete_for_runs` finds a run's checkpoints without reading the whole table. The second index,
+on PostgreSQL only, covers the rows of langgraph-checkpoint-postgres: they have no `run_id`, but a
+run in their metadata.
 
-Locks: on PostgreSQL the indexes are built CONCURRENTLY where the table has rows, so that readers
-and writers go on; it waits for transactions that are older, and makes nobody wait. Inside a
-transaction of the caller's that isn't possible, and writers wait for the length of the build. MySQL
-and MariaDB build it online (writers go on), SQLite keeps writers waiting.
+Locks: on PostgreSQL the indexes are built CONCURRENTLY if the table has rows, so readers and
+writers continue. The build waits for older transactions, and blocks no other. Inside a transaction
+of the caller's that isn't possible, and writers wait until the build ends. MySQL and MariaDB build
+the index online (writers continue); on SQLite writers wait.
 
-Downgrade: loses the indexes, no data.
+Downgrade: drops the indexes, no data.
 
 Revision ID: checkpoint_sa_0002
 Revises: checkpoint_sa_0001
@@ -33,7 +33,7 @@ _PEER_RUN = "ix_checkpoints_peer_run_id"
 
 
 def upgrade() -> None:
-    """Create the indexes that are missing."""
+    """Create the missing indexes."""
     migration = op.get_context()
     schema = migration.opts.get("checkpoint_sa_schema")
     there = _existing(schema)
@@ -55,7 +55,7 @@ def _existing(schema: str | None) -> set[str | None]:
     if op.get_context().as_sql:
         return set()
     inspector = sa.inspect(op.get_bind())
-    # Broken ones are left by a CREATE INDEX CONCURRENTLY that failed: they are built again.
+    # A failed CREATE INDEX CONCURRENTLY leaves an invalid index: it is built again.
     return {
         index["name"]
         for index in inspector.get_indexes("checkpoints", schema=schema)
@@ -78,7 +78,7 @@ def _is_broken(index: str | None, schema: str | None) -> bool:
 
 
 def _is_busy(schema: str | None) -> bool:
-    """Whether the table may have users that must not wait."""
+    """Whether the table may be in use by transactions that must not wait."""
     migration = op.get_context()
     if migration.dialect.name != "postgresql" or _is_joined():
         return False
@@ -89,7 +89,7 @@ def _is_busy(schema: str | None) -> bool:
 
 
 def _is_joined() -> bool:
-    """Whether this runs in a transaction that isn't Alembic's, and so can't be left for a while."""
+    """Whether this runs in a caller's transaction, which can't be left to build an index."""
     return bool(getattr(op.get_context(), "_in_external_transaction", False))
 
 

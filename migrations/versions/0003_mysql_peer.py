@@ -1,14 +1,15 @@
 """Convert the tables of langgraph-checkpoint-mysql.
 
-Why: on MySQL and MariaDB our tables are named as its are, with other keys: ids there equal each
-other without case and accents, and a hash stands for the namespace. Here ids are compared by their
-bytes, and the namespace is part of the key. Any schema version of langgraph-checkpoint-mysql will
-do; its ledger then says that all of its versions are there. Other tables are left as they are.
+Why: on MySQL and MariaDB our tables have the same names as those of langgraph-checkpoint-mysql, and
+other keys. Its ids are compared without case and accents, and its keys have a hash instead of the
+namespace. Our ids are compared by their bytes, and our keys have the namespace itself. Tables of
+any of its schema versions are converted; its ledger then has all of its versions. Other tables stay
+as they are.
 
-Locks: nothing on other engines, and nothing on tables that checkpoint_sa made. Each table of
-langgraph-checkpoint-mysql is copied once by the server: writers to it wait for the length of the
-copy, readers go on. Stop its writers before: they can't write to the converted tables, which have
-no `checkpoint_ns_hash`.
+Locks: none on other engines, and none on tables that checkpoint_sa made. The server copies each
+table of langgraph-checkpoint-mysql once: writers to the table wait until the copy ends, readers
+continue. Stop the package's writers before: they can't write to the converted tables, which have no
+`checkpoint_ns_hash`.
 
 Downgrade: changes nothing; the tables are not converted back.
 
@@ -39,7 +40,7 @@ BATCH = 1000
 
 
 class _Key(NamedTuple):
-    """A column: how many bytes it takes (0 for MEDIUMBLOB), and what follows its type."""
+    """A column: its size in bytes (0 for MEDIUMBLOB), and the SQL after its type."""
 
     size: int
     more: str = "NOT NULL"
@@ -90,7 +91,7 @@ UNUSED_INDEXES = {
 
 
 def upgrade() -> None:
-    """Convert each table that still has text for keys; a table is converted as a whole or not."""
+    """Convert each table whose keys are still text, completely or not at all."""
     migration = op.get_context()
     if migration.dialect.name not in ("mysql", "mariadb") or migration.as_sql:
         return
@@ -113,7 +114,7 @@ class _Text(NamedTuple):
 
 
 def _text_columns(table: str, schema: str | None) -> dict[str, _Text]:
-    """Return the key columns that are text; none where a table was made, or converted, by us."""
+    """Return the key columns that are text; a table that we made or converted has none."""
     found = op.get_bind().execute(
         sa.text(
             "SELECT column_name, character_maximum_length, character_set_name"
@@ -146,7 +147,7 @@ def _refuse_long(table: str, columns: dict[str, _Text], schema: str | None) -> N
 
 
 def _convert(table: str, columns: dict[str, _Text], schema: str | None) -> None:
-    # VARBINARY takes the bytes as they are: they must be UTF-8 before.
+    # VARBINARY keeps the bytes as they are: the text must be UTF-8 before the change.
     foreign = {n: c for n, c in columns.items() if not c.charset.startswith(("utf8", "ascii"))}
     if foreign:
         _alter(
@@ -179,7 +180,7 @@ def _alter(table: str, changes: list[str], schema: str | None) -> None:
 
 
 def _fill_runs(schema: str | None) -> None:
-    """Fill the indexed run of the rows that langgraph-checkpoint-mysql wrote, '' without one."""
+    """Fill `run_id` in the rows of langgraph-checkpoint-mysql; '' for rows without a run."""
     bind = op.get_bind()
     rows = sa.table(
         "checkpoints",
@@ -217,7 +218,7 @@ def _indexed(run: Any) -> bytes:
 
 
 def _complete_ledger(schema: str | None) -> None:
-    """Keep the setup() of langgraph-checkpoint-mysql from changing the tables back."""
+    """Complete the ledger, so that setup() of langgraph-checkpoint-mysql changes nothing back."""
     bind = op.get_bind()
     if not sa.inspect(bind).has_table("checkpoint_migrations", schema=schema):
         return

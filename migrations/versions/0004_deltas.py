@@ -1,16 +1,16 @@
 """Make a place for values that are stored as changes.
 
-Why: with `incremental`, a version of a channel costs what it adds, not its whole value again. A
-value and the changes that followed it are rows of `checkpoint_deltas`; two nullable columns of
-`checkpoint_blobs` say where a version's value stands there. Values that are stored without
+Why: with `incremental`, a version of a channel is stored as a delta, not as its whole value again.
+A base value and the deltas after it are rows of `checkpoint_deltas`; two nullable columns of
+`checkpoint_blobs` give the position of a version's value there. Values that are stored without
 `incremental` stay as they are.
 
 Locks: the new table, none. For the columns, PostgreSQL's ACCESS EXCLUSIVE lock for a moment,
-whatever the table's size, asked for half a second at a time, so that nobody queues behind it. MySQL
-(8.0.12) and MariaDB (10.3) add columns at once as well.
+whatever the table's size. The lock is requested for half a second at a time, so that no other
+transaction queues behind it. MySQL (8.0.12) and MariaDB (10.3) add columns at once as well.
 
-Downgrade: stops where values are stored as changes, `checkpoint-sa rewrite --plain` makes whole
-ones of them. To base it drops everything.
+Downgrade: fails while values are stored as deltas; `checkpoint-sa rewrite --plain` makes them whole
+values. A downgrade to base drops everything.
 
 Revision ID: checkpoint_sa_0004
 Revises: checkpoint_sa_0003
@@ -55,7 +55,7 @@ def _bytes() -> sa.types.TypeEngine[Any]:
 
 
 def upgrade() -> None:
-    """Create what is missing; running it again after a failure completes it."""
+    """Create the missing table and columns; a second run after a failure completes them."""
     schema = op.get_context().opts.get("checkpoint_sa_schema")
     there = _existing(schema)
     missing = [
@@ -81,7 +81,7 @@ def upgrade() -> None:
 
 
 def _existing(schema: str | None) -> set[str]:
-    """Name the columns of `checkpoint_blobs`, and the new table if it is there."""
+    """Return the columns of `checkpoint_blobs`, and the new table's name if it exists."""
     if op.get_context().as_sql:
         return set()
     inspector = sa.inspect(op.get_bind())

@@ -1,12 +1,13 @@
 """Have PostgreSQL compress values by LZ4.
 
-Why: its own method takes the server longer than the rest of a `put`, and LZ4 a small part of that.
-For PostgreSQL 14 and later that were built with it; elsewhere nothing changes.
+Why: PostgreSQL's default method takes the server longer than the rest of a `put`; LZ4 takes a small
+part of that time. It is set on PostgreSQL 14 and later, if built with LZ4; other engines have
+nothing to change.
 
-Locks: ACCESS EXCLUSIVE on the tables for a moment, whatever their size, asked for half a second at
-a time. What is stored stays as it is.
+Locks: ACCESS EXCLUSIVE on the tables for a moment, whatever their size, requested for half a second
+at a time. Stored values stay as they are.
 
-Downgrade: new values are compressed by the server's default again; those stored stay readable.
+Downgrade: new values are compressed by the server's default again; stored values stay readable.
 
 Revision ID: checkpoint_sa_0005
 Revises: checkpoint_sa_0004
@@ -33,12 +34,12 @@ _COLUMNS = (
 
 
 def upgrade() -> None:
-    """Set the method where the server has it."""
+    """Set the compression method if the server has it."""
     _compress("lz4")
 
 
 def downgrade() -> None:
-    """Set the server's default."""
+    """Set the server's default compression method."""
     _compress("default")
 
 
@@ -59,7 +60,7 @@ def _compress(method: str) -> None:
         f"ALTER TABLE {prefix}{table} ALTER COLUMN {column} SET COMPRESSION {method};"
         for table, column in _COLUMNS
     )
-    # Asked for by the server, so that a script does the same.
+    # The server checks the setting, so that an offline script does the same.
     op.execute(
         "DO $$ BEGIN IF EXISTS (SELECT FROM pg_settings WHERE name = 'default_toast_compression'"
         f" AND 'lz4' = ANY(enumvals)) THEN {changes} END IF; END $$"
