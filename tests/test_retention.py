@@ -177,6 +177,11 @@ def test_the_time_in_an_id() -> None:
     assert times.time_of_id("c2d1dd8a-3f6d-4a5e-8f33-9b1f7a0f2f9b") is None
 
 
+def test_what_was_deleted_adds_up() -> None:
+    one, two = Deleted(1, 2, 3, 4, 5), Deleted(10, 20, 30, 40, 50)
+    assert one + two == one.plus(two) == sum([one, two], NOTHING) == Deleted(11, 22, 33, 44, 55)
+
+
 def test_threads_with_nothing_old_are_read_once(store: Store) -> None:
     for number in range(3):
         aged(store, 2, 1, thread_id=f"t{number}")

@@ -71,6 +71,11 @@ class Rule(NamedTuple):
     active_since: datetime | None = None
     """Threads that have a younger checkpoint; others go as a whole."""
 
+    @property
+    def has_times(self) -> bool:
+        """Whether the times of checkpoints decide."""
+        return self.since is not None or self.active_since is not None
+
 
 KEEP_LATEST = Rule(keep=1)
 
@@ -336,9 +341,8 @@ def prune_thread(  # noqa: PLR0913 - one for each option
     version 4), and for a DeltaChannel the ancestors back to the last stored value. A subgraph
     call's namespace goes with the root checkpoint that made the call.
 
-    Statements: seven at the most, and one to four more where there are chains, pending sends,
-    DeltaChannels that nobody counted or thousands of namespaces. Where nothing goes, two, or with
-    `measure` one; it takes three more.
+    Seven statements where there are no chains, pending sends or uncounted DeltaChannels; where
+    nothing goes, two. To measure takes three more; where nothing goes, it is one.
 
     Args:
         connection: Where to run.
@@ -346,44 +350,59 @@ def prune_thread(  # noqa: PLR0913 - one for each option
         rule: The rule.
         checkpoint_ns: Only this namespace, as a shallow saver does; not with `measure`.
         measure: Whether the sizes are read, and the bytes counted.
-        dry_run: Whether to count only.
+        dry_run: Whether to measure only.
     """
     scope = {"thread_id": thread_id}
     if checkpoint_ns is not None:
         scope["checkpoint_ns"] = checkpoint_ns
-    times = rule.since is not None or rule.active_since is not None
     if measure:  # the sizes are much to read where nothing goes
-        checkpoints = _list_checkpoints(connection, scope, times=times)
+        checkpoints = _list_checkpoints(connection, scope, times=rule.has_times)
         if _wanted(checkpoints, rule) == {ns: rows.keys() for ns, rows in checkpoints.items()}:
             return Deleted()
+    plan = _plan_by_rule(connection, scope, rule, measure=measure, read_all=dry_run)
+    if not plan.checkpoints:
+        return Deleted()
+    return carry_out(connection, plan, measure=measure, dry_run=dry_run)
+
+
+def _plan_by_rule(
+    connection: Connection, scope: Mapping[str, str], rule: Rule, *, measure: bool, read_all: bool
+) -> Plan:
+    """Plan to delete the checkpoints that a rule doesn't keep and that no kept one needs.
+
+    Args:
+        connection: Where to run.
+        scope: The thread, and the namespace where only one is meant.
+        rule: The rule.
+        measure: Whether sizes are read.
+        read_all: Whether the references of all checkpoints are read at once. Else they are read
+            when the checkpoints are gone, unless more than the latest ones stay.
+    """
+    thread_id, checkpoint_ns = scope["thread_id"], scope.get("checkpoint_ns")
     stored = _list_stored(connection, scope, measure=measure)
-    checkpoints = _list_checkpoints(connection, scope, times=times)
+    checkpoints = _list_checkpoints(connection, scope, times=rule.has_times)
     found: Iterable[AnyRow] = references(connection, thread_id, checkpoints)
     if _is_idle(checkpoints, rule):
-        plan = _plan_all(stored, thread_id, checkpoints)._replace(references=found)
-        return carry_out(connection, plan, measure=measure, dry_run=dry_run)
+        return _plan_all(stored, thread_id, checkpoints)._replace(references=found)
 
     wanted = _wanted(checkpoints, rule)
-    rows: Iterable[AnyRow] = [
-        row
-        for namespace, ids in checkpoints.items()
-        for checkpoint_id, row in ids.items()
-        if checkpoint_ns is not None or checkpoint_id in wanted[namespace]
-    ]
-    is_whole = checkpoint_ns is not None
-    if dry_run or not (is_whole or wanted == latest_of(checkpoints)):
-        rows = found = [*found]  # the statement for checkpoints has the versions of the latest
+    rows: Iterable[AnyRow]  # with versions: of the latest ones, or in one namespace of all
+    if checkpoint_ns is not None:
+        rows, is_whole = checkpoints.get(checkpoint_ns, {}).values(), True
+    elif read_all or wanted != latest_of(checkpoints):
+        rows = found = [*found]
         is_whole = True
+    else:
+        rows, is_whole = [next(reversed(ids.values())) for ids in checkpoints.values()], False
     lines = Lines(connection, thread_id, rows, is_whole=is_whole)
     types = {key: value.type for key, value in stored.values.items()}
     kept = with_dependencies(connection, thread_id, checkpoints, types, wanted, lines)
     plan = _plan_keeping(stored, thread_id, checkpoints, kept, found)
-    if not plan.checkpoints:
-        return Deleted()
-    if checkpoint_ns is not None:  # late writers' too, whose checkpoints went at an earlier put
+    if checkpoint_ns is not None and plan.checkpoints:
+        # With the writes of late writers, whose checkpoints went at an earlier put.
         oldest = next(i for i in checkpoints[checkpoint_ns] if i in kept[checkpoint_ns])
         plan = plan._replace(writes=(), writes_before=(thread_id, checkpoint_ns, oldest))
-    return carry_out(connection, plan, measure=measure, dry_run=dry_run)
+    return plan
 
 
 def _is_idle(checkpoints: Checkpoints, rule: Rule) -> bool:
