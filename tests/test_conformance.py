@@ -76,7 +76,7 @@ def test_every_capability_is_detected(store: Store) -> None:
 def test_conforms(
     store: Store, capability: Capability, incremental: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("checkpoint_sa.incremental.LEAST_BYTES", 0)
+    monkeypatch.setattr("checkpoint_sa.deltas.encoding.MIN_BYTES", 0)
     saver = store.make_saver(incremental=incremental)
     result, passed = run_suite(store.using(saver), capability)
     assert result.failures == []
