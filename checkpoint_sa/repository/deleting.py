@@ -443,9 +443,8 @@ def _plan_keeping(
         (thread_id, namespace, checkpoint_id)
         for namespace, ids in kept.items()
         for checkpoint_id in ids
-        # A parent that isn't there is left: it may be on its way.
-        if (thread_id, namespace, checkpoints[namespace][checkpoint_id].parent_checkpoint_id)
-        in to_delete
+        if (parent := checkpoints[namespace][checkpoint_id].parent_checkpoint_id)
+        and parent not in ids
     ]
     return Plan(
         stored,
