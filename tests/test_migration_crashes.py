@@ -33,6 +33,7 @@ import os, signal, sys
 import alembic.command
 from sqlalchemy import event
 from checkpoint_sa import migrate
+from checkpoint_sa.engine import engines
 
 QUESTIONS = ("SELECT", "SHOW", "PRAGMA", "DESCRIBE")
 
