@@ -200,13 +200,30 @@ def for_each_thread(
         if page is None:
             page = yield partial(threads.thread_ids, size=_PAGE, after=last, tables=tables)
         for thread_id in page:
-            deleted = yield partial(step, thread_id=thread_id)
+            deleted = yield _counted_once(partial(step, thread_id=thread_id))
             total += deleted
             if report is not None:
                 report(deleted)
         if thread_ids is not None or not page:
             return total
         last = page[-1]
+
+
+def _counted_once(step: Callable[[Connection], Deleted]) -> Callable[[Connection], Deleted]:
+    """Return a step whose last attempt has the count of the one that deleted.
+
+    Where the answer to a commit is lost, the next attempt finds nothing that is left to delete.
+    """
+    counted = Deleted()
+
+    def attempt(connection: Connection) -> Deleted:
+        nonlocal counted
+        deleted = step(connection)
+        if any(deleted):
+            counted = deleted
+        return counted
+
+    return attempt
 
 
 def _deleting_where(  # noqa: PLR0913 - one for each option
@@ -243,7 +260,7 @@ def _deleting_where(  # noqa: PLR0913 - one for each option
                 if whole_threads
                 else partial(deleting.delete_checkpoints, to_delete=to_delete)
             )
-            deleted = yield partial(step, thread_id=thread_id, dry_run=dry_run)
+            deleted = yield _counted_once(partial(step, thread_id=thread_id, dry_run=dry_run))
             total += deleted
             if report is not None:
                 report(deleted)

@@ -33,7 +33,7 @@ from stores import KINDS, Store, exact, id_of, thread
 from checkpoint_sa import InvalidInputError, ThreadExistsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from hypothesis.strategies import DataObject, SearchStrategy
     from langchain_core.runnables import RunnableConfig
@@ -133,7 +133,14 @@ class Model(Memory):
             [p for p in self.places() if str(self.metadata(p).get("run_id")) in set(run_ids)]
         )
 
-    def prune(self, thread_ids: Sequence[str] | None = None, **_: Any) -> Any:
+    def prune(
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        needed: Collection[Place] = (),
+        **_: Any,
+    ) -> Any:
+        """Keep the latest of each namespace, and the checkpoints that it needs."""
         latest: dict[tuple[str, str], str] = {}
         for thread_id, namespace, checkpoint_id in self.places():
             key = (thread_id, namespace)
@@ -142,7 +149,9 @@ class Model(Memory):
             [
                 place
                 for place in self.places()
-                if place[0] in (thread_ids or ()) and latest[place[:2]] != place[2]
+                if place[0] in (thread_ids or ())
+                and latest[place[:2]] != place[2]
+                and place not in needed
             ]
         )
 
@@ -343,8 +352,34 @@ class SideBySide(RuleBasedStateMachine):
         if what == "delete_for_runs":
             arguments = [data.draw(runs)]
         what = "delete_thread" if what == "delete" else what
+        ancestors = self.ancestors(source)
         getattr(self.ours, what)(arguments)
-        getattr(self.model, what)(arguments)
+        if what == "prune":
+            # Which of these a DeltaChannel needs is decided in test_delta.py and
+            # test_older_langgraph.py; no other may stay.
+            stay = {
+                (source, item.config["configurable"]["checkpoint_ns"], id_of(item.config))
+                for item in self.ours.list(thread(source, None))
+            }
+            self.model.prune(arguments, needed=ancestors & stay)
+        else:
+            getattr(self.model, what)(arguments)
+
+    def ancestors(self, thread_id: str) -> set[Place]:
+        """Return the ancestors of latest checkpoints that have a channel without a value."""
+        found = set()
+        places = [place for place in self.model.places() if place[0] == thread_id]
+        for namespace in {place[1] for place in places}:
+            at = max(place[2] for place in places if place[1] == namespace)
+            values, versions = self.content[thread_id, namespace, at]
+            parent: str | None = at
+            while versions.keys() - values.keys() and parent is not None:
+                parent = self.model.parent((thread_id, namespace, parent))
+                place = (thread_id, namespace, parent or "")
+                if place in found or place not in places:
+                    break
+                found.add(place)
+        return found
 
     def copy(self, source: str, target: str) -> None:
         if self.model.is_in_use(target):

@@ -29,7 +29,7 @@ from checkpoint_sa.sql import threads as threads_sql
 from checkpoint_sa.times import is_older, time_of_id
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
@@ -401,7 +401,12 @@ def _plan_by_rule(
     if checkpoint_ns is not None and plan.checkpoints:
         # With the writes of late writers, whose checkpoints went at an earlier put.
         oldest = next(i for i in checkpoints[checkpoint_ns] if i in kept[checkpoint_ns])
-        plan = plan._replace(writes=(), writes_before=(thread_id, checkpoint_ns, oldest))
+        # And a parent that went before this checkpoint came isn't named either.
+        plan = plan._replace(
+            writes=(),
+            writes_before=(thread_id, checkpoint_ns, oldest),
+            without_parent={key for key, _ in _absent_parents(thread_id, checkpoints, kept)},
+        )
     return plan
 
 
@@ -439,21 +444,30 @@ def _plan_keeping(
         for namespace, rows in checkpoints.items()
         for checkpoint_id in rows.keys() - set(kept[namespace])
     }
-    without_parent = [
-        (thread_id, namespace, checkpoint_id)
-        for namespace, ids in kept.items()
-        for checkpoint_id in ids
-        if (parent := checkpoints[namespace][checkpoint_id].parent_checkpoint_id)
-        and parent not in ids
-    ]
     return Plan(
         stored,
         to_delete,
         writes=to_delete,
-        without_parent=without_parent,
+        # A parent that isn't there is still named: it may be on its way.
+        without_parent={
+            key
+            for key, parent in _absent_parents(thread_id, checkpoints, kept)
+            if parent in to_delete
+        },
         values={key for key in stored.values if key[1] in checkpoints},
         references=found,
     )
+
+
+def _absent_parents(
+    thread_id: str, checkpoints: Checkpoints, kept: Mapping[str, Collection[str]]
+) -> Iterator[tuple[CheckpointKey, CheckpointKey]]:
+    """Yield the checkpoints that stay without their parent, each with the parent."""
+    for namespace, ids in kept.items():
+        for checkpoint_id in ids:
+            parent = checkpoints[namespace][checkpoint_id].parent_checkpoint_id
+            if parent and parent not in ids:
+                yield (thread_id, namespace, checkpoint_id), (thread_id, namespace, parent)
 
 
 def _plan_all(stored: _Stored, thread_id: str, checkpoints: Checkpoints) -> Plan:
