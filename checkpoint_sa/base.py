@@ -271,7 +271,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         )
 
         def size() -> int:
-            return sum(len(write.blob) for history in found.values() for write in history.writes)
+            return sum(write.blob.size for history in found.values() for write in history.writes)
 
         return self._offload(size, codec.load_history, self.serde, config, found)
 

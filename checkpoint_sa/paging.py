@@ -109,5 +109,5 @@ class ThreadPaging:
 
 def size_of(stored: Stored) -> int:
     """Return the bytes of a checkpoint's values and writes."""
-    values = sum(len(blob) for _, blob in stored.blobs.values())
-    return 1024 + values + sum(len(write.blob) for write in stored.writes)
+    values = sum(blob.size for _, blob in stored.blobs.values())
+    return 1024 + values + sum(write.blob.size for write in stored.writes)

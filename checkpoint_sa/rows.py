@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from sqlalchemy import Row
     from typing_extensions import Unpack
-
-    from checkpoint_sa.deltas.chain import DeltaValue, DeltaWrite
 
     AnyRow: TypeAlias = Row[Unpack[tuple[Any, ...]]]
 
@@ -36,6 +34,52 @@ class CheckpointRows(NamedTuple):
         """The config that names the checkpoint."""
         key = ("thread_id", "checkpoint_ns", "checkpoint_id")
         return {"configurable": {name: self.checkpoint[name] for name in key}}
+
+
+class LazyValue(Protocol):
+    """The serialized bytes of a value or a write, which may have to be rebuilt from deltas."""
+
+    is_delta: ClassVar[bool]
+    """Whether it is stored as a delta, or in a chain of them."""
+
+    @property
+    def size(self) -> int:
+        """The number of bytes, known without reading them."""
+
+    def read(self) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            CorruptDataError: They can't be rebuilt; the message names the rows.
+        """
+
+
+class WholeValue:
+    """Bytes that are stored as they are."""
+
+    __slots__ = ("_data",)
+
+    is_delta: ClassVar[bool] = False
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return len(self._data)
+
+    def read(self) -> bytes:
+        """Return the bytes."""
+        return self._data
+
+
+NOTHING = WholeValue(b"")
+
+TypedValue: TypeAlias = tuple[str, LazyValue]
+"""The serializer's tag, and the value."""
+Values: TypeAlias = dict[tuple[str, str], TypedValue]
+"""(channel, version) -> the serializer's tag, and the value."""
 
 
 # Checkpoints and their parts are read as rows of one shape, so that one statement can have rows of
@@ -64,7 +108,7 @@ class Write(NamedTuple):
     idx: int
     channel: str
     type: str
-    blob: bytes | DeltaWrite
+    blob: LazyValue
 
 
 class Send(Write):
@@ -120,13 +164,13 @@ def decode(  # noqa: PLR0913, PLR0917 - the columns
     if type(data) is not bytes and kind != HEAD:
         data = as_bytes(data)
     if kind == WRITE:
-        return Write(text_2, text_3, number, text_1, tag, data)
+        return Write(text_2, text_3, number, text_1, tag, WholeValue(data))
     if kind == BLOB:
         return Blob(text_1, text_2, text_3, number, tag, data)
     if kind == DELTA:
         return Delta(text_1, text_3, number, data)
     if kind == SEND:
-        return Send(text_2, text_3, number, text_1, tag, data)
+        return Send(text_2, text_3, number, text_1, tag, WholeValue(data))
     if kind == HEAD:
         exact = None if data is None else bytes(data)
         return Head(text_1, text_2 or None, text_3, number, tag, exact)
@@ -147,8 +191,8 @@ class Stored(NamedTuple):
     metadata: dict[str, Any]
     type: str | None
     exact: bytes | None
-    blobs: dict[str, tuple[str, bytes | DeltaValue]]
-    """Channel -> (type, bytes), for the channels that have a blob."""
+    blobs: dict[str, TypedValue]
+    """Channel -> (type, value), for the channels that have a blob."""
     writes: list[Write]
     """In the order of `writes_sort_key`."""
     sends: list[Write]
@@ -170,8 +214,8 @@ class History(NamedTuple):
 
     writes: list[Write]
     """Oldest first."""
-    seed: tuple[str, bytes | DeltaValue, str] | None = None
-    """(type, bytes, version) of the value to start from."""
+    seed: tuple[str, LazyValue, str] | None = None
+    """(type, value, version) of the value to start from."""
     inline: dict[str, Any] | None = None
     """{channel: value} where the value to start from is part of a checkpoint's JSON."""
 

@@ -38,7 +38,7 @@ from checkpoint_sa.codec.values import (
     write_of,
 )
 from checkpoint_sa.errors import InvalidInputError
-from checkpoint_sa.rows import CheckpointRows, Write, versions_of
+from checkpoint_sa.rows import NOTHING, CheckpointRows, Write, versions_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -201,13 +201,15 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     for channel, (kind, blob) in stored.blobs.items():
         if kind != "empty":
             row = blob_of(thread, namespace, channel, named[channel])
-            values[channel] = loaded(serde, kind, blob, row, stored.key, channel=channel)
+            values[channel] = loaded(serde, kind, blob.read(), row, stored.key, channel=channel)
     document |= exact["checkpoint"]
     document["channel_values"] = values
     if stored.sends:
         versions = dict(document.get("channel_versions") or {})
         values[TASKS] = [
-            loaded(serde, send.type, send.blob, write_of(thread, namespace, send), stored.key)
+            loaded(
+                serde, send.type, send.blob.read(), write_of(thread, namespace, send), stored.key
+            )
             for send in stored.sends
         ]
         versions[TASKS] = max(versions.values(), default=next_version(None))
@@ -224,7 +226,7 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
                 loaded(
                     serde,
                     write.type,
-                    write.blob,
+                    write.blob.read(),
                     write_of(thread, namespace, write),
                     stored.key,
                     task_id=write.task_id,
@@ -260,7 +262,9 @@ def dump_writes(
     rows: dict[int, dict[str, Any]] = {}
     for position, (channel, value) in enumerate(writes):
         idx = WRITES_IDX_MAP.get(channel, position)
-        row = Write(path, task, idx, validate_id("channel", channel, models.CHANNEL_BYTES), "", b"")
+        row = Write(
+            path, task, idx, validate_id("channel", channel, models.CHANNEL_BYTES), "", NOTHING
+        )
         kind, blob = dump(serde, value, write_of(thread, namespace, row))
         rows[idx] = {  # of several special writes of one kind, the last one counts
             "thread_id": thread,
@@ -300,7 +304,7 @@ def _history(
                 loaded(
                     serde,
                     write.type,
-                    write.blob,
+                    write.blob.read(),
                     write_of(thread, namespace, write),
                     (thread, namespace),
                     channel=channel,
@@ -314,7 +318,7 @@ def _history(
     if found.seed is not None:
         kind, blob, version = found.seed
         row = blob_of(thread, namespace, channel, version)
-        seed = loaded(serde, kind, blob, row, row[1:3], channel=channel)
+        seed = loaded(serde, kind, blob.read(), row, row[1:3], channel=channel)
     elif found.inline is not None:
         refuse_plain(serde, found.inline, (), (thread, namespace))
         seed = found.inline[channel]

@@ -10,7 +10,6 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from checkpoint_sa.codec.exact_json import encode_json, exact_json, is_python_json
-from checkpoint_sa.deltas.chain import DeltaValue, DeltaWrite
 from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.errors import CorruptDataError
 
@@ -219,7 +218,7 @@ def refuse_plain(
 def loaded(
     serde: SerializerProtocol,
     kind: str | None,
-    blob: bytes | DeltaValue | DeltaWrite,
+    blob: bytes,
     row: Row,
     key: tuple[str, ...],
     **part: object,
@@ -229,15 +228,6 @@ def loaded(
     Raises:
         CorruptDataError: It can't be deserialized; the message names the row.
     """
-    if isinstance(blob, DeltaValue):
-        blob = blob.read()
-    elif isinstance(blob, DeltaWrite):
-        try:
-            blob = blob.read()
-        except CorruptDataError as error:
-            raise CorruptDataError(
-                f"A write can't be read: {error}. Row: {row[0]}: {describe_row(key, part)}."
-            ) from None
     try:
         return load(serde, kind, blob, row)
     except Exception as error:  # noqa: BLE001 - a serializer may raise anything

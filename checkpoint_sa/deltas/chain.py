@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from checkpoint_sa.deltas.diff import InconsistentError, apply
 from checkpoint_sa.deltas.fingerprint import FINGERPRINT, body_digest, fingerprint, size_of
@@ -13,6 +13,8 @@ from checkpoint_sa.errors import CorruptDataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from hashlib import _Hash
+
+    from checkpoint_sa.rows import CheckpointKey, LazyValue, Write
 
 VALUE_SUFFIX = ":chain"
 """At the end of the `type` of a value that is stored in a chain."""
@@ -55,14 +57,20 @@ class Base(NamedTuple):
 
 
 class DeltaValue:
-    """A value that is stored in a chain, rebuilt when it is read; its length is the value's."""
+    """A value that is stored in a chain, rebuilt when it is read."""
+
+    __slots__ = ("base", "place")
+
+    is_delta: ClassVar[bool] = True
 
     def __init__(self, place: Place, base: Callable[[], Base]) -> None:
         self.place = place
         self.base = base
         """Returns the value as a base; raises CorruptDataError."""
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
         return size_of(self.place.fingerprint)
 
     def read(self) -> bytes:
@@ -75,14 +83,29 @@ class DeltaValue:
 
 
 class DeltaWrite:
-    """A write that is stored as a delta against a value, rebuilt when it is read."""
+    """A write that is stored as a delta against a value, rebuilt when it is read.
 
-    def __init__(self, base: bytes | DeltaValue, blob: bytes) -> None:
+    Args:
+        key: Its checkpoint.
+        write: The write as stored.
+        base: The value of its channel in the checkpoint.
+    """
+
+    __slots__ = ("_base", "_delta", "_fingerprint", "_key", "_write")
+
+    is_delta: ClassVar[bool] = True
+
+    def __init__(self, key: CheckpointKey, write: Write, base: LazyValue) -> None:
+        self._key = key
+        self._write = write
         self._base = base
+        blob = write.blob.read()
         self._fingerprint = blob[: FINGERPRINT.size]
         self._delta = blob[FINGERPRINT.size :]
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
         return size_of(self._fingerprint)
 
     def read(self) -> bytes:
@@ -91,16 +114,26 @@ class DeltaWrite:
         Raises:
             CorruptDataError: The value or the delta isn't the one that was stored.
         """
-        base = self._base.read() if isinstance(self._base, DeltaValue) else self._base
-        value = bytearray(base)
+        try:
+            value = bytearray(self._base.read())
+        except CorruptDataError as error:
+            raise self._corrupt(str(error)) from None
         with suppress(InconsistentError):  # the fingerprint tells
             apply(value, self._delta)
         if fingerprint(value) != self._fingerprint:
-            raise CorruptDataError(
+            raise self._corrupt(
                 "it is stored as the difference to its channel's value in the checkpoint, and that"
                 " value, or the difference, isn't the one that was stored"
             )
         return bytes(value)
+
+    def _corrupt(self, reason: str) -> CorruptDataError:
+        thread, namespace, checkpoint_id = self._key
+        return CorruptDataError(
+            f"A write can't be read: {reason}. Row: checkpoint_writes: thread_id={thread!r},"
+            f" checkpoint_ns={namespace!r}, {checkpoint_id=}, task_id={self._write.task_id!r},"
+            f" idx={self._write.idx!r}."
+        )
 
 
 class Chain:

@@ -12,7 +12,7 @@ from checkpoint_sa.deltas.fingerprint import body_digest, fingerprint
 from checkpoint_sa.errors import CorruptDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
@@ -182,17 +182,22 @@ class PutEncoder:
 def bases_of(stored: Stored) -> dict[str, Base]:
     """Return channel -> value of the values in chains, without those that are corrupt."""
     bases = {}
-    for channel, (_, blob) in stored.blobs.items():
-        if isinstance(blob, DeltaValue):
-            with suppress(CorruptDataError):
-                bases[channel] = blob.base()
+    for channel, value in _in_chains(stored):
+        with suppress(CorruptDataError):
+            bases[channel] = value.base()
     return bases
 
 
 def is_outdated(bases: Mapping[str, Base], stored: Stored) -> bool:
     """Whether a checkpoint has values, or places of values, that aren't the cached ones."""
     return any(
-        isinstance(blob, DeltaValue)
-        and (channel not in bases or bases[channel].place != blob.place)
-        for channel, (_, blob) in stored.blobs.items()
+        channel not in bases or bases[channel].place != value.place
+        for channel, value in _in_chains(stored)
     )
+
+
+def _in_chains(stored: Stored) -> Iterator[tuple[str, DeltaValue]]:
+    """Yield the channels whose values can be appended to, as only those in chains can be."""
+    for channel, (_, value) in stored.blobs.items():
+        if isinstance(value, DeltaValue):
+            yield channel, value

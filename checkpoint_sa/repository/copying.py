@@ -9,14 +9,7 @@ from checkpoint_sa.sql import copying as sql
 from checkpoint_sa.sql import dependencies as dependencies_sql
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
     from sqlalchemy import Connection
-
-    from checkpoint_sa.deltas.chain import DeltaValue
-
-    Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
-    """(channel, version) -> the serializer's tag, and the value."""
 
 
 def copy_thread(connection: Connection, source: str, target: str, empty: set[str]) -> None:

@@ -10,6 +10,7 @@ from checkpoint_sa.repository.reading import Assembly, complete_chains, get
 from checkpoint_sa.rows import (
     MAX_SINGLES,
     History,
+    WholeValue,
     Write,
     as_bytes,
     chunks,
@@ -20,16 +21,10 @@ from checkpoint_sa.sql import reading as reading_sql
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from typing import TypeAlias
 
     from sqlalchemy import Connection
 
-    from checkpoint_sa.deltas.chain import DeltaValue
     from checkpoint_sa.rows import AnyRow
-
-    Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
-    """(channel, version) -> the serializer's tag, and the value."""
-
 
 # A chain of parents is mostly short; a long one is read in few parts.
 _OLDER_ROWS = (64, 4_096)
@@ -120,7 +115,7 @@ def delta_history(
         wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
         rows = connection.execute(sql.GET_CHANNEL_WRITES, wanted).all()
         for ancestor, channel, path, task_id, idx, type_, blob in rows:
-            write = Write(path, task_id, idx, channel, type_, as_bytes(blob))
+            write = Write(path, task_id, idx, channel, type_, WholeValue(as_bytes(blob)))
             collected[ancestor, channel].append(write)
     # A channel that has such writes has a value at most of its checkpoints, so these are few.
     for (ancestor, channel), writes in collected.items():

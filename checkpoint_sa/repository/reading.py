@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from checkpoint_sa import types
 from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
@@ -16,11 +16,13 @@ from checkpoint_sa.errors import CheckpointError
 from checkpoint_sa.rows import (
     HEAD,
     MAX_TUPLES,
+    NOTHING,
     Blob,
     Delta,
     Head,
     Send,
     Stored,
+    WholeValue,
     Write,
     chunks,
     decode,
@@ -31,15 +33,19 @@ from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import TypeAlias
 
     from sqlalchemy import Connection
 
-    from checkpoint_sa.deltas.chain import Base, DeltaValue
-    from checkpoint_sa.rows import AnyRow, CheckpointKey, Criteria, Part
-
-    Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
-    """(channel, version) -> the serializer's tag, and the value."""
+    from checkpoint_sa.deltas.chain import Base
+    from checkpoint_sa.rows import (
+        AnyRow,
+        CheckpointKey,
+        Criteria,
+        LazyValue,
+        Part,
+        TypedValue,
+        Values,
+    )
 
 
 _ATTEMPTS = 10
@@ -227,8 +233,8 @@ class Assembly:
         """By thread and namespace."""
         self.chains = chains
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
-        self._sends: dict[CheckpointKey, set[Send]] = defaultdict(set)
-        """One statement has them once for each fork of the checkpoint."""
+        self._sends: dict[CheckpointKey, dict[tuple[str, int], Send]] = defaultdict(dict)
+        """By task and idx: one statement has them once for each fork of the checkpoint."""
 
     def take(self, rows: Iterable[AnyRow]) -> None:
         """Take wide rows, see `rows`."""
@@ -247,15 +253,17 @@ class Assembly:
             self._writes[key].append(part)
         elif isinstance(part, Blob):
             channel, version, chain, position, type_, blob = part
-            value: bytes | DeltaValue = blob
-            if chain is not None and position is not None:
+            value: LazyValue
+            if chain is None or position is None:
+                value = WholeValue(blob)
+            else:
                 type_ = type_.removesuffix(VALUE_SUFFIX)
                 value = self.chains.value((*key[:2], channel, chain), position, version, blob)
             self.blobs[key[:2]][channel, version] = type_, value
         elif isinstance(part, Delta):
             self.chains.add((*key[:2], part.channel, part.chain), part.position, part.data)
         elif isinstance(part, Send):
-            self._sends[key].add(part)
+            self._sends[key][part.task_id, part.idx] = part
         elif isinstance(part, Head):
             self.heads[key] = part
             self.documents[key] = json.loads(part.checkpoint)
@@ -303,7 +311,7 @@ class Assembly:
             wanted |= {"checkpoint_keys": [], "send_keys": []}
         self.heads = {key: head for key, head in self.heads.items() if key in self.present}
 
-    def _blobs_of(self, key: CheckpointKey) -> dict[str, tuple[str, bytes | DeltaValue]]:
+    def _blobs_of(self, key: CheckpointKey) -> dict[str, TypedValue]:
         found = self.blobs[key[:2]]
         versions = self.versions[key].items()
         return {version[0]: found[version] for version in versions if version in found}
@@ -319,8 +327,8 @@ class Assembly:
                 type=head.type,
                 exact=head.exact,
                 blobs=(blobs := self._blobs_of(key)),
-                writes=_in_order(self._writes[key], blobs),
-                sends=sorted(self._sends[(*key[:2], head.parent_id)])
+                writes=_in_order(key, self._writes[key], blobs),
+                sends=sorted(self._sends[(*key[:2], head.parent_id)].values())
                 if head.parent_id and _is_old(self.documents[key])
                 else [],
             )
@@ -329,13 +337,13 @@ class Assembly:
 
 
 def _in_order(
-    writes: Iterable[Write], blobs: Mapping[str, tuple[str, bytes | DeltaValue]]
+    key: CheckpointKey, writes: Iterable[Write], blobs: Mapping[str, TypedValue]
 ) -> list[Write]:
     """Sort the writes of a checkpoint; those stored as what changed get its values to build on."""
     return sorted(
         write._replace(
             type=write.type.removesuffix(WRITE_SUFFIX),
-            blob=DeltaWrite(blobs.get(write.channel, ("", b""))[1], cast("bytes", write.blob)),
+            blob=DeltaWrite(key, write, blobs.get(write.channel, ("", NOTHING))[1]),
         )
         if (write.type or "").endswith(WRITE_SUFFIX)
         else write

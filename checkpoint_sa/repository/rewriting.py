@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
+from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains
 from checkpoint_sa.deltas.encoding import MIN_BYTES, TYPE_BYTES, OutdatedError, encode_value
 from checkpoint_sa.deltas.fingerprint import size_of
 from checkpoint_sa.engine import waiting
@@ -170,13 +170,11 @@ def _changed_writes(connection: Connection, thread_id: str) -> list[tuple[str, s
 def _whole_writes(connection: Connection, key: tuple[str, str, str]) -> int:
     """Make the writes of one checkpoint whole."""
     stored = reading.get(connection, *key, read_deltas=True)
-    changed = (
-        [write for write in stored.writes if isinstance(write.blob, DeltaWrite)] if stored else []
-    )
+    changed = [write for write in stored.writes if write.blob.is_delta] if stored else []
     names = ("key_thread_id", "key_checkpoint_ns", "key_checkpoint_id")
     for write in changed:
         row = {"key_task_id": write.task_id, "key_idx": write.idx, "type": write.type}
-        row |= dict(zip(names, key, strict=True)) | {"blob": cast("DeltaWrite", write.blob).read()}
+        row |= dict(zip(names, key, strict=True)) | {"blob": write.blob.read()}
         connection.execute(sql.REWRITE_WRITE, row)
     return len(changed)
 

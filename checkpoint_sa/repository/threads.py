@@ -9,14 +9,8 @@ from checkpoint_sa.sql import threads as sql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TypeAlias
 
     from sqlalchemy import Connection, Table
-
-    from checkpoint_sa.deltas.chain import DeltaValue
-
-    Values: TypeAlias = dict[tuple[str, str], tuple[str, bytes | DeltaValue]]
-    """(channel, version) -> the serializer's tag, and the value."""
 
 
 def thread_ids(
