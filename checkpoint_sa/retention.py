@@ -16,8 +16,6 @@ from checkpoint_sa import codec
 from checkpoint_sa.errors import InvalidInputError
 from checkpoint_sa.repository import deleting, threads
 from checkpoint_sa.repository.deleting import KEEP_LATEST, Deleted, Rule
-from checkpoint_sa.rows import Stored, loads_or_none
-from checkpoint_sa.sql import deleting as deleting_sql
 from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from sqlalchemy import Connection, Table
+
+    from checkpoint_sa.rows import Stored
 
     Moment: TypeAlias = timedelta | datetime
     """An age, or a time."""
@@ -249,7 +249,9 @@ def _deleting_where(  # noqa: PLR0913 - one for each option
     last: str | None = None
     while page := (yield partial(threads.thread_ids, size=_PAGE, after=last, runs=runs)):
         found: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        for stored in (yield partial(metadata_of, thread_ids=page, filter_json=filter_json)):
+        for stored in (
+            yield partial(deleting.metadata_of, thread_ids=page, filter_json=filter_json)
+        ):
             if matches(stored):
                 found[stored.key[0]].add(stored.key[1:])
         for thread_id in page:
@@ -266,25 +268,3 @@ def _deleting_where(  # noqa: PLR0913 - one for each option
                 report(deleted)
         last = page[-1]
     return total
-
-
-def metadata_of(
-    connection: Connection, thread_ids: Sequence[str], filter_json: str | None
-) -> list[Stored]:
-    """Read the metadata that may match of some threads' checkpoints."""
-    statement = deleting_sql.metadata_of(filtered=filter_json is not None)
-    wanted = {"thread_ids": thread_ids} | ({"filter_json": filter_json} if filter_json else {})
-    return [
-        Stored(
-            key=tuple(row[:3]),
-            parent_id=None,
-            checkpoint={},
-            metadata=loads_or_none(row.metadata) or {},
-            type=row.type,
-            exact=None if row.exact is None else bytes(row.exact),
-            blobs={},
-            writes=[],
-            sends=[],
-        )
-        for row in connection.execute(statement, wanted)
-    ]

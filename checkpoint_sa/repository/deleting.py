@@ -21,6 +21,7 @@ from checkpoint_sa.repository.dependencies import (
     references,
     with_dependencies,
 )
+from checkpoint_sa.repository.reading import metadata_alone
 from checkpoint_sa.rows import MAX_SINGLES, MAX_TUPLES, chunks
 from checkpoint_sa.sql import deleting as sql
 from checkpoint_sa.sql import dependencies as dependencies_sql
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from checkpoint_sa.deltas.chain import ChainKey
     from checkpoint_sa.repository.dependencies import Checkpoints
-    from checkpoint_sa.rows import AnyRow, BlobKey, CheckpointKey
+    from checkpoint_sa.rows import AnyRow, BlobKey, CheckpointKey, Stored
 
 
 class Deleted(NamedTuple):
@@ -584,3 +585,18 @@ def delete_runs(
         chains=chains,
     )
     return carry_out(connection, plan, measure=False)
+
+
+# Metadata
+
+
+def metadata_of(
+    connection: Connection, thread_ids: Sequence[str], filter_json: str | None
+) -> list[Stored]:
+    """Read the metadata that may match of some threads' checkpoints: one statement."""
+    statement = sql.metadata_of(filtered=filter_json is not None)
+    wanted = {"thread_ids": thread_ids} | ({"filter_json": filter_json} if filter_json else {})
+    return [
+        metadata_alone(tuple(row[:3]), row.metadata, row.type, row.exact)
+        for row in connection.execute(statement, wanted)
+    ]

@@ -26,6 +26,7 @@ from checkpoint_sa.rows import (
     Write,
     chunks,
     decode,
+    loads_or_none,
     versions_of,
 )
 from checkpoint_sa.sql import reading as sql
@@ -218,6 +219,14 @@ def complete_chains(connection: Connection, chains: Chains) -> bool:
     for chunk in chunks(chains.missing(), MAX_TUPLES):
         Assembly(chains).take(connection.execute(statement, {"blob_keys": chunk}).all())
     return not chains.missing()
+
+
+def metadata_alone(
+    key: CheckpointKey, metadata: str, type_: str | None, exact: bytes | None
+) -> Stored:
+    """Return a checkpoint of which nothing but the metadata was read."""
+    exact = None if exact is None else bytes(exact)
+    return Stored(key, None, {}, loads_or_none(metadata) or {}, type_, exact, {}, [], [])
 
 
 class Assembly:

@@ -7,8 +7,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa.engine import engines
-from checkpoint_sa.repository import threads
-from checkpoint_sa.rows import Stored, versions_of
+from checkpoint_sa.repository import reading, threads
+from checkpoint_sa.rows import versions_of
 from checkpoint_sa.sql import deleting as deleting_sql
 from checkpoint_sa.sql import statistics as sql
 from checkpoint_sa.sql import tables
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from checkpoint_sa.rows import AnyRow, CheckpointKey
+    from checkpoint_sa.rows import AnyRow, CheckpointKey, Stored
 
 
 class ThreadSummary(NamedTuple):
@@ -113,7 +113,7 @@ def page(connection: Connection, position: Position) -> list[Stored]:
         parameters["after"] = after
     if not position.filters:
         ids = threads.thread_ids(connection, size, after)
-        return [_metadata_of((thread_id, "", ""), {}, None, None) for thread_id in ids]
+        return [reading.metadata_alone((thread_id, "", ""), "{}", None, None) for thread_id in ids]
     if filter_json is not None:
         parameters["filter_json"] = filter_json
     statement = sql.candidates(
@@ -122,15 +122,9 @@ def page(connection: Connection, position: Position) -> list[Stored]:
         inside=last is not None,
     )
     return [
-        _metadata_of(tuple(row[:3]), json.loads(row.metadata), row.type, row.exact)
+        reading.metadata_alone(tuple(row[:3]), row.metadata, row.type, row.exact)
         for row in connection.execute(statement, parameters)
     ]
-
-
-def _metadata_of(
-    key: CheckpointKey, metadata: dict[str, Any], type_: str | None, exact: bytes | None
-) -> Stored:
-    return Stored(key, None, {}, metadata, type_, exact, {}, [], [])
 
 
 def summaries(connection: Connection, thread_ids: Sequence[str]) -> list[ThreadSummary]:
