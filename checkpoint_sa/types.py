@@ -146,7 +146,7 @@ class channel_versions(FunctionElement[Any]):  # noqa: N801
     """The `channel_versions` of a checkpoint as rows of `key` and `value`, both text.
 
     Lets a checkpoint be read with its values in one statement. An engine without a rule reads them
-    with a second one; `REACH` says which engines have a rule.
+    with a second one; `VALUE_LOOKUP` says which engines have a rule.
     """
 
     inherit_cache = True
@@ -296,27 +296,34 @@ for _dialect in POSTGRESQL_FAMILY:
     compiles(channel_versions, _dialect)(_postgresql_versions)
 
 
-class Reach(Enum):
-    """How far into a checkpoint's JSON one statement can look."""
+class ValueLookup(Enum):
+    """How a checkpoint's values are found by its `channel_versions`, which are JSON."""
 
-    NONE = "none"
+    SECOND_STATEMENT = "second_statement"
     """There is no rule for `channel_versions`: values are read with a second statement."""
     JOIN = "join"
     """Values are joined to `channel_versions`; the engine looks each one up in the index."""
     LATERAL = "lateral"
     """The same, spelled out as a look-up each: a planner with a choice might read the table."""
+    NONE = SECOND_STATEMENT
 
 
-REACH: dict[str, Reach] = {
-    **dict.fromkeys(POSTGRESQL_FAMILY, Reach.LATERAL),
-    "sqlite": Reach.JOIN,
+VALUE_LOOKUP: dict[str, ValueLookup] = {
+    **dict.fromkeys(POSTGRESQL_FAMILY, ValueLookup.LATERAL),
+    "sqlite": ValueLookup.JOIN,
 }
-"""By dialect; others have none."""
+"""By dialect; the others need a second statement."""
 
 
-def reach(dialect: Dialect) -> Reach:
-    """Return how far one statement can look."""
-    return REACH.get(dialect.name, Reach.NONE)
+def value_lookup(dialect: Dialect) -> ValueLookup:
+    """Return how a dialect finds a checkpoint's values."""
+    return VALUE_LOOKUP.get(dialect.name, ValueLookup.SECOND_STATEMENT)
+
+
+# The old names; the release after the next one drops them, and `ValueLookup.NONE`.
+Reach = ValueLookup
+REACH = VALUE_LOOKUP
+reach = value_lookup
 
 
 def no_key() -> ColumnElement[str]:

@@ -18,7 +18,7 @@ from stores import KINDS, Store, id_of, thread
 
 from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite, sql
 from checkpoint_sa.sql import deleting, dependencies, reading, statistics, tables, threads, writing
-from checkpoint_sa.types import Reach
+from checkpoint_sa.types import ValueLookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -453,9 +453,9 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
         page = statistics.candidates(filtered=filtered, after=after, inside=inside)
         yield f"candidates({filtered=}, {after=}, {inside=})", page
     names = ("thread", "namespace", "checkpoint", "before", "filtered", "after")
-    for reach, flags in itertools.product(Reach, itertools.product((False, True), repeat=6)):
+    for lookup, flags in itertools.product(ValueLookup, itertools.product((False, True), repeat=6)):
         criteria = dict(zip(names, flags, strict=True))
-        yield f"page({reach=}, {criteria})", reading.page(reach=reach, **criteria)
+        yield f"page({lookup=}, {criteria})", reading.page(lookup=lookup, **criteria)
 
 
 def test_every_hot_statement_has_a_cache_key() -> None:

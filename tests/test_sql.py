@@ -16,10 +16,11 @@ from sqlalchemy import Insert
 from sqlalchemy import __version__ as sqlalchemy_version
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from checkpoint_sa import types
 from checkpoint_sa.sql import reading as reading_sql
 from checkpoint_sa.sql import tables
 from checkpoint_sa.sql import writing as writing_sql
-from checkpoint_sa.types import Reach, reach
+from checkpoint_sa.types import ValueLookup, value_lookup
 from checkpoint_sa.upsert import nests, selects
 
 if TYPE_CHECKING:
@@ -75,18 +76,18 @@ def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
     else:
         yield "put_writes: ordinary ones", writing_sql.PUT_WRITES
         yield "put_writes: special ones", writing_sql.REPLACE_WRITES
-    far = reach(dialect)
-    if far is Reach.NONE:
+    lookup = value_lookup(dialect)
+    if lookup is ValueLookup.SECOND_STATEMENT:
         yield "get_tuple: the latest", reading_sql.GET_LATEST_HEAD
         yield "get_tuple: one", reading_sql.GET_HEAD
         yield "get_tuple: its parts, two values", reading_sql.parts(2, chains=False)
         yield "get_tuple, incremental: its parts, two values", reading_sql.parts(2, chains=True)
     else:
-        yield "get_tuple: the latest", reading_sql.GET_LATEST[far, False]
-        yield "get_tuple: one", reading_sql.GET_ONE[far, False]
-        yield "get_tuple, incremental: the latest", reading_sql.GET_LATEST[far, True]
+        yield "get_tuple: the latest", reading_sql.GET_LATEST[lookup, False]
+        yield "get_tuple: one", reading_sql.GET_ONE[lookup, False]
+        yield "get_tuple, incremental: the latest", reading_sql.GET_LATEST[lookup, True]
     page = reading_sql.page(
-        reach=far,
+        lookup=lookup,
         thread=True,
         namespace=True,
         checkpoint=False,
@@ -95,7 +96,7 @@ def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
         after=True,
     )
     yield "list: a page of a namespace", page
-    if far is Reach.NONE:
+    if lookup is ValueLookup.SECOND_STATEMENT:
         yield "list: the parts of a page", reading_sql.GET_PARTS
 
 
@@ -123,3 +124,10 @@ def test_the_sql_is_the_one_in_the_file(name: str) -> None:
     if sqlalchemy_version.startswith("2.0"):  # it doesn't cast there
         expected = expected.replace(f"CAST({_EXTRACTED} AS INTEGER)", _EXTRACTED)
     assert found == expected
+
+
+def test_the_old_names_of_the_value_lookup_still_work() -> None:
+    assert types.Reach is ValueLookup
+    assert ValueLookup["NONE"] is ValueLookup.SECOND_STATEMENT
+    assert types.REACH is types.VALUE_LOOKUP
+    assert types.reach is value_lookup

@@ -91,14 +91,16 @@ def _read(
 ) -> Assembly | None:
     """Read a checkpoint and its parts, with one statement where it reaches them."""
     excluded = sql.excluding(cached) if read_deltas else {}
-    reach = types.reach(connection.dialect)
-    if reach is not types.Reach.NONE:
+    lookup = types.value_lookup(connection.dialect)
+    if lookup is not types.ValueLookup.SECOND_STATEMENT:
         statements = sql.GET_ONE if "checkpoint_id" in wanted else sql.GET_LATEST
         found = Assembly(Chains(cached))
-        found.take(connection.execute(statements[reach, read_deltas], {**wanted, **excluded}).all())
+        found.take(
+            connection.execute(statements[lookup, read_deltas], {**wanted, **excluded}).all()
+        )
         if not found.heads:
             return None
-        if found.has_parts(reach):
+        if found.has_parts(lookup):
             return found
     statement = sql.GET_HEAD if "checkpoint_id" in wanted else sql.GET_LATEST_HEAD
     for _ in range(_ATTEMPTS):
@@ -184,10 +186,10 @@ def page(
     Returns the checkpoints, and where the next page begins: give it back as `last`. None says that
     there is none.
     """
-    reach = types.reach(connection.dialect)
+    lookup = types.value_lookup(connection.dialect)
     thread_id, checkpoint_ns, checkpoint_id, before, filter_json = criteria
     statement = sql.page(
-        reach=reach,
+        lookup=lookup,
         thread=thread_id is not None,
         namespace=checkpoint_ns is not None,
         checkpoint=checkpoint_id is not None,
@@ -206,7 +208,7 @@ def page(
         found = Assembly(Chains())
         found.take(connection.execute(statement, {**parameters, "size": size}).all())
         after = found.last if len(found.heads) == size else None
-        if not found.has_parts(reach):
+        if not found.has_parts(lookup):
             found.fetch_parts(connection)
         if complete_chains(connection, found.chains):
             break
@@ -215,7 +217,7 @@ def page(
 
 def complete_chains(connection: Connection, chains: Chains) -> bool:
     """Read the rows of chains that are missing; return whether none is any more."""
-    statement = sql.GET_DELTAS[types.reach(connection.dialect)]
+    statement = sql.GET_DELTAS[types.value_lookup(connection.dialect)]
     for chunk in chunks(chains.missing(), MAX_TUPLES):
         Assembly(chains).take(connection.execute(statement, {"blob_keys": chunk}).all())
     return not chains.missing()
@@ -285,12 +287,12 @@ class Assembly:
         """The key of the last one in the order of the statement."""
         return max(self.heads, key=lambda key: self.heads[key].rank)
 
-    def has_parts(self, reach: types.Reach) -> bool:
+    def has_parts(self, lookup: types.ValueLookup) -> bool:
         """Whether the parts came along.
 
         Not where a version is a float: engines write it with another number of digits.
         """
-        return reach is not types.Reach.NONE and not any(
+        return lookup is not types.ValueLookup.SECOND_STATEMENT and not any(
             isinstance(version, float)
             for document in self.documents.values()
             for version in (document.get("channel_versions") or {}).values()

@@ -50,7 +50,7 @@ from checkpoint_sa.sql.tables import (
     zero,
 )
 from checkpoint_sa.types import (
-    Reach,
+    ValueLookup,
     channel_versions,
     json_text,
     metadata_contains,
@@ -167,13 +167,13 @@ def _first_deltas(value: FromClause) -> FromClause:
 
 
 def _with_parts(
-    found: Select[Any], reach: Reach, *, chains: bool = False
+    found: Select[Any], lookup: ValueLookup, *, chains: bool = False
 ) -> Select[Any] | CompoundSelect[Any]:
     """Return the statement that reads checkpoints and, as far as it reaches, their parts.
 
     With `chains`, those that their values stand in as well, but for cached values.
     """
-    if reach is Reach.NONE:
+    if lookup is ValueLookup.SECOND_STATEMENT:
         heads = found.subquery("found")
         return wide(heads, _checkpoint(heads))
     found_ = found.cte("found")
@@ -190,7 +190,7 @@ def _with_parts(
         .select_from(found_.join(versions, true()))
         .distinct()
     )
-    twice = chains and reach is Reach.JOIN
+    twice = chains and lookup is ValueLookup.JOIN
     used: FromClause = used_.cte("used") if twice else used_.subquery("used")
     # Short names: psycopg converts a statement of more than 4,096 characters at each execution.
     write, blob = writes.alias("w"), blobs.alias("b")
@@ -199,7 +199,7 @@ def _with_parts(
         blob.c.channel == used.c.channel,
         blob.c.version == used.c.version,
     )
-    if reach is Reach.LATERAL:
+    if lookup is ValueLookup.LATERAL:
         one = select(blob).where(is_used).limit(literal_column("1", Integer)).lateral("one")
         joined = used.join(one, true())
         values = [wide(one, blob_row(one)).select_from(joined)]
@@ -255,7 +255,11 @@ def _one(*columns: Any) -> Select[Any]:
 
 _first = literal_column("0", Integer).label("rank")
 
-_WAYS = [(reach, chains) for reach in (Reach.JOIN, Reach.LATERAL) for chains in (False, True)]
+_WAYS = [
+    (lookup, chains)
+    for lookup in (ValueLookup.JOIN, ValueLookup.LATERAL)
+    for chains in (False, True)
+]
 
 GET_LATEST = {way: _with_parts(_latest(*_COLUMNS, _first), way[0], chains=way[1]) for way in _WAYS}
 
@@ -320,7 +324,7 @@ def parts(count: int | None, *, chains: bool) -> CompoundSelect[Any]:
 @cache
 def page(  # noqa: PLR0913 - one for each criterion
     *,
-    reach: Reach,
+    lookup: ValueLookup,
     thread: bool,
     namespace: bool,
     checkpoint: bool,
@@ -369,7 +373,7 @@ def page(  # noqa: PLR0913 - one for each criterion
         found = select(*_COLUMNS, rank).select_from(newest.join(checkpoints, same))
     else:
         found = select(*newest.c, rank)
-    return _with_parts(found, reach)
+    return _with_parts(found, lookup)
 
 
 GET_PARTS = union_all(
@@ -386,7 +390,9 @@ _of_named = _first_deltas(_named)
 _joined_deltas = wide(deltas, _delta()).join(blobs, _up_to(blobs)).where(blob_in("blob_keys"))
 
 GET_DELTAS = {
-    Reach.NONE: _joined_deltas,
-    Reach.JOIN: _joined_deltas,
-    Reach.LATERAL: wide(_of_named, _delta(_of_named)).select_from(_named.join(_of_named, true())),
+    ValueLookup.SECOND_STATEMENT: _joined_deltas,
+    ValueLookup.JOIN: _joined_deltas,
+    ValueLookup.LATERAL: wide(_of_named, _delta(_of_named)).select_from(
+        _named.join(_of_named, true())
+    ),
 }

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.ext.compiler import compiles
 
-from checkpoint_sa.types import REACH, Reach, channel_versions
+from checkpoint_sa.types import VALUE_LOOKUP, ValueLookup, channel_versions
 from checkpoint_sa.upsert import Upsert
 
 if TYPE_CHECKING:
@@ -52,4 +52,4 @@ def versions(element: channel_versions, compiler: SQLCompiler, **kw: Any) -> str
     return f"json_each({document}, '$.channel_versions')"
 
 
-REACH["mydb"] = Reach.JOIN
+VALUE_LOOKUP["mydb"] = ValueLookup.JOIN
