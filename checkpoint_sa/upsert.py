@@ -89,26 +89,26 @@ SELECTING = {*NESTING, "sqlite"}
 MySQL takes the parameters of two rows for text of one character set, and bytes aren't.
 """
 
-_REWRITING = {"pymysql": 256 * 1024, "aiomysql": 256 * 1024}
+_BATCH_BYTES = {"pymysql": 256 * 1024, "aiomysql": 256 * 1024}
 """Drivers that send an executemany as one INSERT, and up to how many bytes of values.
 
 They end a statement at 1,024,000 bytes of text, in which a byte of a value is two at the most.
 """
 
 
-def nests(dialect: Dialect) -> bool:
+def supports_insert_ctes(dialect: Dialect) -> bool:
     """Whether rows of two tables can be stored by one statement."""
     return dialect.name in NESTING
 
 
-def selects(dialect: Dialect) -> bool:
+def supports_insert_select(dialect: Dialect) -> bool:
     """Whether several rows can be stored by one statement."""
     return dialect.name in SELECTING
 
 
-def rewrites(dialect: Dialect, size: int) -> bool:
+def driver_batches(dialect: Dialect, size: int) -> bool:
     """Whether the driver makes one statement of several rows with so many bytes."""
-    return size <= _REWRITING.get(dialect.driver, 0)
+    return size <= _BATCH_BYTES.get(dialect.driver, 0)
 
 
 for _dialect in ("postgresql", "cockroachdb", "sqlite"):

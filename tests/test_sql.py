@@ -21,7 +21,7 @@ from checkpoint_sa.sql import reading as reading_sql
 from checkpoint_sa.sql import tables
 from checkpoint_sa.sql import writing as writing_sql
 from checkpoint_sa.types import ValueLookup, value_lookup
-from checkpoint_sa.upsert import nests, selects
+from checkpoint_sa.upsert import supports_insert_ctes, supports_insert_select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,19 +58,19 @@ _KEYS: dict[Any, list[str]] = {
 
 def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
     """Yield the statements of put, put_writes, get_tuple and a page of list."""
-    if nests(dialect):
+    if supports_insert_ctes(dialect):
         yield "put: two values", writing_sql.put_at_once(2, 0)
         yield "put, incremental: one value whole, one as a delta", writing_sql.put_at_once(1, 1)
     else:
         yield "put: values", writing_sql.PUT_BLOBS
         yield "put: checkpoint", writing_sql.PUT_CHECKPOINT
-        if selects(dialect):
+        if supports_insert_select(dialect):
             yield "put, incremental: the row of a chain", writing_sql.put_deltas(1)
         else:
             yield "put, incremental: lock the values that are appended to", writing_sql.LOCK_BASES
             yield "put, incremental: the rows of chains", writing_sql.PUT_DELTAS
         yield "put, incremental: values in chains", writing_sql.PUT_CHAINED
-    if selects(dialect):
+    if supports_insert_select(dialect):
         yield "put_writes: two ordinary ones", writing_sql.put_writes_at_once(2, special=False)
         yield "put_writes: two special ones", writing_sql.put_writes_at_once(2, special=True)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa.engine.limits import check_size
-from checkpoint_sa.upsert import rewrites
+from checkpoint_sa.upsert import driver_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ class Statement(NamedTuple):
     def is_one(self, dialect: Dialect) -> bool:
         """Whether the server gets one statement: a driver may send one for each row."""
         rows = self.rows
-        return len(rows) == 1 or rewrites(dialect, sum(len(row["blob"]) for row in rows))
+        return len(rows) == 1 or driver_batches(dialect, sum(len(row["blob"]) for row in rows))
 
 
 def execute(connection: Connection, statements: Sequence[Statement]) -> None:

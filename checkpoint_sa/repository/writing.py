@@ -15,7 +15,7 @@ from checkpoint_sa.errors import ParentConflictError
 from checkpoint_sa.sql import reading as reading_sql
 from checkpoint_sa.sql import tables
 from checkpoint_sa.sql import writing as sql
-from checkpoint_sa.upsert import nests, selects
+from checkpoint_sa.upsert import supports_insert_ctes, supports_insert_select
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def put(dialect: Dialect, rows: CheckpointRows) -> list[Statement]:
     deleted or has been appended to, or where a version in a chain is there already.
     """
     plain, deltas = rows.blobs, rows.deltas
-    if nests(dialect) and max(len(plain), len(deltas)) <= sql.AT_ONCE:
+    if supports_insert_ctes(dialect) and max(len(plain), len(deltas)) <= sql.AT_ONCE:
         parameters = (
             rows.checkpoint
             | sql.several(plain, sql.OF_ALL_BLOBS)
@@ -54,7 +54,7 @@ def put(dialect: Dialect, rows: CheckpointRows) -> list[Statement]:
 
 
 def _put_deltas(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Statement]:
-    if selects(dialect) and len(rows) <= sql.AT_ONCE:
+    if supports_insert_select(dialect) and len(rows) <= sql.AT_ONCE:
         parameters = sql.several(rows, sql.OF_ALL_BLOBS, "chained_")
         deltas = [Statement(sql.put_deltas(len(rows)), parameters)]
     else:
@@ -100,7 +100,7 @@ def put_writes(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Stateme
     statements = []
     for special in (False, True):
         same = [row for row in rows if (row["idx"] < 0) is special]
-        if 1 < len(same) <= sql.AT_ONCE and selects(dialect):
+        if 1 < len(same) <= sql.AT_ONCE and supports_insert_select(dialect):
             clause = sql.put_writes_at_once(len(same), special=special)
             statements.append(Statement(clause, sql.several(same, sql.OF_ALL_WRITES)))
         elif same:
