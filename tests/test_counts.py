@@ -429,14 +429,14 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
     for module, name, found in constants:
         if name.isupper() and not name.startswith("_"):
             yield from flat(f"{module}.{name}", found)
-    for number in range(1, writing.AT_ONCE + 1):
+    for number in range(1, writing.MAX_INSERTED + 1):
         for chained in (0, 1, number):
             made = writing.put_at_once(number, chained)
             yield f"put_at_once({number}, {chained})", made
         for special in (False, True):
             made = writing.put_writes_at_once(number, special=special)
             yield f"put_writes_at_once({number}, {special=})", made
-    for chains, count in itertools.product((False, True), (None, 1, 2, 4, 8, reading.FEW)):
+    for chains, count in itertools.product((False, True), (None, 1, 2, 4, 8, reading.MAX_UNROLLED)):
         yield f"parts({count}, {chains=})", reading.parts(count, chains=chains)
     for namespace in (False, True):
         for times in (False, True):

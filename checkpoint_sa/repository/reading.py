@@ -161,7 +161,7 @@ def _parts(
     chains: bool,
 ) -> Sequence[AnyRow]:
     """Read the parts of a checkpoint with these (channel, version)."""
-    if len(versions) > sql.FEW:
+    if len(versions) > sql.MAX_UNROLLED:
         return connection.execute(
             sql.parts(None, chains=chains), {**wanted, "versions": versions}
         ).all()

@@ -40,11 +40,11 @@ def put(dialect: Dialect, rows: CheckpointRows) -> list[Statement]:
     deleted or has been appended to, or where a version in a chain is there already.
     """
     plain, deltas = rows.blobs, rows.deltas
-    if supports_insert_ctes(dialect) and max(len(plain), len(deltas)) <= sql.AT_ONCE:
+    if supports_insert_ctes(dialect) and max(len(plain), len(deltas)) <= sql.MAX_INSERTED:
         parameters = (
             rows.checkpoint
-            | sql.several(plain, sql.OF_ALL_BLOBS)
-            | sql.several(deltas, sql.OF_ALL_BLOBS, "chained_")
+            | sql.bind_rows(plain, sql.SHARED_BLOB_COLUMNS)
+            | sql.bind_rows(deltas, sql.SHARED_BLOB_COLUMNS, "chained_")
         )
         return [Statement(sql.put_at_once(len(plain), len(deltas)), parameters)]
     statements = _put_deltas(dialect, deltas) if deltas else []
@@ -54,8 +54,8 @@ def put(dialect: Dialect, rows: CheckpointRows) -> list[Statement]:
 
 
 def _put_deltas(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Statement]:
-    if supports_insert_select(dialect) and len(rows) <= sql.AT_ONCE:
-        parameters = sql.several(rows, sql.OF_ALL_BLOBS, "chained_")
+    if supports_insert_select(dialect) and len(rows) <= sql.MAX_INSERTED:
+        parameters = sql.bind_rows(rows, sql.SHARED_BLOB_COLUMNS, "chained_")
         deltas = [Statement(sql.put_deltas(len(rows)), parameters)]
     else:
         deltas = [*lock_bases(rows), Statement(sql.PUT_DELTAS, columns_of(tables.deltas, rows))]
@@ -100,9 +100,9 @@ def put_writes(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Stateme
     statements = []
     for special in (False, True):
         same = [row for row in rows if (row["idx"] < 0) is special]
-        if 1 < len(same) <= sql.AT_ONCE and supports_insert_select(dialect):
+        if 1 < len(same) <= sql.MAX_INSERTED and supports_insert_select(dialect):
             clause = sql.put_writes_at_once(len(same), special=special)
-            statements.append(Statement(clause, sql.several(same, sql.OF_ALL_WRITES)))
+            statements.append(Statement(clause, sql.bind_rows(same, sql.SHARED_WRITE_COLUMNS)))
         elif same:
             statements.append(Statement(sql.REPLACE_WRITES if special else sql.PUT_WRITES, same))
     return statements
@@ -116,7 +116,7 @@ def expect_latest(checkpoint: Mapping[str, Any]) -> list[Statement]:
     """
     namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
     return [
-        Statement(sql.TAKE_TURN, {**namespace, **_TURN, "blob": uuid4().bytes}),
+        Statement(sql.LOCK_NAMESPACE, {**namespace, **_TURN, "blob": uuid4().bytes}),
         Statement(reading_sql.GET_LATEST_ID, namespace, partial(_check_parent, checkpoint)),
     ]
 

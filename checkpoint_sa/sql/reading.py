@@ -280,7 +280,7 @@ GET_LATEST_HEAD = _latest(*HEAD_COLUMNS)
 
 GET_HEAD = _one(*HEAD_COLUMNS)
 
-FEW = 16
+MAX_UNROLLED = 16
 """Up to so many values are looked up without an expanding IN, which is written at each call."""
 
 

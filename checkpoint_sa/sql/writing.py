@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 PUT_BLOBS = Upsert(blobs)
 
-TAKE_TURN = Upsert(blobs, update=("blob",))
+LOCK_NAMESPACE = Upsert(blobs, update=("blob",))
 
 PUT_CHECKPOINT = Upsert(
     checkpoints, update=("type", "checkpoint", "metadata", "run_id", "exact")
@@ -69,12 +69,12 @@ PUT_WRITES = Upsert(writes)
 
 REPLACE_WRITES = Upsert(writes, update=("channel", "type", "blob", "task_path"))
 
-AT_ONCE = 16
+MAX_INSERTED = 16
 """Rows that one statement stores; there is a statement for each number of rows."""
 
-OF_ALL_BLOBS = frozenset({"thread_id", "checkpoint_ns"})
+SHARED_BLOB_COLUMNS = frozenset({"thread_id", "checkpoint_ns"})
 
-OF_ALL_WRITES = OF_ALL_BLOBS | {"checkpoint_id", "task_id", "task_path"}
+SHARED_WRITE_COLUMNS = SHARED_BLOB_COLUMNS | {"checkpoint_id", "task_id", "task_path"}
 """What the rows that one statement stores have in common: sent once."""
 
 
@@ -82,7 +82,7 @@ def _name(column: str, i: int, common: frozenset[str], prefix: str) -> str:
     return f"all_{column}" if column in common else f"{prefix}{column}_{i}"
 
 
-def several(
+def bind_rows(
     rows: Sequence[Mapping[str, Any]], common: frozenset[str], prefix: str = ""
 ) -> dict[str, Any]:
     """Return the parameters of several rows for an `at_once` statement."""
@@ -111,7 +111,7 @@ _PLAIN = [column for column in blobs.c if column.name not in ("chain", "position
 
 
 def _plain_at_once(count: int) -> CTE:
-    rows = _rows(_PLAIN, count, OF_ALL_BLOBS)
+    rows = _rows(_PLAIN, count, SHARED_BLOB_COLUMNS)
     return Upsert(blobs).from_select([c.name for c in _PLAIN], rows).cte("stored_blobs")
 
 
@@ -120,7 +120,7 @@ def put_writes_at_once(count: int, *, special: bool) -> Insert:
     """Return the statement that stores `count` writes of one task and of one kind."""
     names = [c.name for c in writes.c]
     update = REPLACE_WRITES.update if special else ()
-    rows = _rows([*writes.c], count, OF_ALL_WRITES)
+    rows = _rows([*writes.c], count, SHARED_WRITE_COLUMNS)
     return Upsert(writes, update=update).from_select(names, rows)
 
 
@@ -157,7 +157,7 @@ def put_deltas(count: int) -> Insert:
     """
     changes = []
     for i in range(count):
-        row = {c.name: _value(c, i, OF_ALL_BLOBS, "chained_") for c in deltas.c}
+        row = {c.name: _value(c, i, SHARED_BLOB_COLUMNS, "chained_") for c in deltas.c}
         position = (
             _locked.with_only_columns(_base.c.position + literal_column("1", Integer))
             .where(
@@ -188,7 +188,7 @@ def put_at_once(plain: int, chained: int) -> Insert:
     statement: Insert = PUT_CHECKPOINT
     if chained:
         named = PUT_CHAINED.from_select(
-            [c.name for c in blobs.c], _rows([*blobs.c], chained, OF_ALL_BLOBS, "chained_")
+            [c.name for c in blobs.c], _rows([*blobs.c], chained, SHARED_BLOB_COLUMNS, "chained_")
         )
         statement = statement.add_cte(
             put_deltas(chained).cte("stored_deltas"), named.cte("stored_chained")
