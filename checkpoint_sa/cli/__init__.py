@@ -40,20 +40,20 @@ A URL on the command line shows in the list of processes; CHECKPOINT_SA_URL does
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors go to standard error, without a password."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    given = parser(arguments[0] if arguments else None).parse_args(arguments)
+    args = parser(arguments[0] if arguments else None).parse_args(arguments)
     try:
-        given.run(given)
+        args.run(args)
         sys.stdout.flush()
     except ConfigurationError as error:
-        return _fail(error, given, USAGE)
+        return _fail(error, args, USAGE)
     except CheckpointError as error:
-        return _fail(error, given, DATA)
+        return _fail(error, args, DATA)
     except (ArgumentError, ImportError) as error:
-        return _fail(error, given, USAGE)
+        return _fail(error, args, USAGE)
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (SQLAlchemyError, OSError) as error:
-        return _fail(error, given, DATABASE)
+        return _fail(error, args, DATABASE)
     return DONE
 
 
@@ -77,14 +77,14 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     return whole
 
 
-def _fail(error: Exception, given: argparse.Namespace, code: int) -> int:
-    sys.stderr.write(f"checkpoint-sa: {_without_password(str(error), given)}\n")
+def _fail(error: Exception, args: argparse.Namespace, code: int) -> int:
+    sys.stderr.write(f"checkpoint-sa: {_without_password(str(error), args)}\n")
     return code
 
 
-def _without_password(text: str, given: argparse.Namespace) -> str:
+def _without_password(text: str, args: argparse.Namespace) -> str:
     """Hide the passwords of the given URLs in a driver's message, which may quote its arguments."""
-    for given_url in (getattr(given, name, None) for name in ("url", "source", "target")):
+    for given_url in (getattr(args, name, None) for name in ("url", "source", "target")):
         try:
             url = engines.url_of(given_url) if given_url else None
         except ConfigurationError:

@@ -100,74 +100,74 @@ def _age(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def _prune(given: argparse.Namespace) -> None:
-    options = {"keep": given.keep, "older_than": given.older_than, "idle_for": given.idle_for}
+def _prune(args: argparse.Namespace) -> None:
+    options = {"keep": args.keep, "older_than": args.older_than, "idle_for": args.idle_for}
     if all(value is None for value in options.values()):
         raise ConfigurationError(
             "What may go? Pass --keep-latest, --keep N, --older-than AGE or --idle-for AGE."
         )
-    if bool(given.thread) is given.all:
+    if bool(args.thread) is args.all:
         raise ConfigurationError("Which threads? Pass their ids, or --all.")
-    threads = given.thread or None
+    threads = args.thread or None
 
     def prune(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
         act = saver.prunable if dry_run else saver.prune
         act(threads, report=report, **options)
 
-    _run(given, prune, total=len(given.thread) or None)
+    _run(args, prune, total=len(args.thread) or None)
 
 
-def _delete(given: argparse.Namespace) -> None:
-    if [bool(given.thread), given.run_id is not None, bool(given.where)].count(True) != 1:
+def _delete(args: argparse.Namespace) -> None:
+    if [bool(args.thread), args.run_id is not None, bool(args.where)].count(True) != 1:
         raise ConfigurationError(
             "What is to be deleted? Pass the ids of threads, or --run ID, or --where NAME=VALUE."
         )
-    metadata = dict(given.where) or {"run_id": given.run_id}
-    if len(metadata) < len(given.where):
+    metadata = dict(args.where) or {"run_id": args.run_id}
+    if len(metadata) < len(args.where):
         raise ConfigurationError("--where says a name twice, and a checkpoint has it once.")
 
     def delete(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
-        if given.thread:
+        if args.thread:
             act = saver.prunable if dry_run else saver.prune
-            act(given.thread, strategy="delete", report=report)
+            act(args.thread, strategy="delete", report=report)
         else:
             saver.serde = Inspector()  # metadata may have values that JSON can't represent
-            whole = given.run_id is None
+            whole = args.run_id is None
             saver.delete_where(metadata, whole_threads=whole, dry_run=dry_run, report=report)
 
-    _run(given, delete, total=len(given.thread) or None)
+    _run(args, delete, total=len(args.thread) or None)
 
 
-def _vacuum(given: argparse.Namespace) -> None:
+def _vacuum(args: argparse.Namespace) -> None:
     def vacuum(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
-        saver.vacuum_orphans(given.older_than, dry_run=dry_run, report=report)
+        saver.vacuum_orphans(args.older_than, dry_run=dry_run, report=report)
 
-    _run(given, vacuum, total=None)
+    _run(args, vacuum, total=None)
 
 
-def _run(given: argparse.Namespace, action: Callable[..., None], total: int | None) -> None:
+def _run(args: argparse.Namespace, action: Callable[..., None], total: int | None) -> None:
     """Count the rows to delete, ask unless `--yes` is given, delete, and print the counts."""
-    asks = not given.dry_run and not given.yes
+    asks = not args.dry_run and not args.yes
     if asks and not sys.stdin.isatty():
         raise ConfigurationError(
             "Nobody is there to be asked. Add --yes to delete, or --dry-run to see what would go."
         )
 
     def run(saver: SQLAlchemySaver) -> None:
-        if given.dry_run or asks:
+        if args.dry_run or asks:
             found = _counted(partial(action, saver, dry_run=True), "Looking", total)
-            if given.dry_run:
-                _say(given, found, "would be deleted")
+            if args.dry_run:
+                _say(args, found, "would be deleted")
                 return
             if found == Deleted():
-                _say(given, found, "deleted")
+                _say(args, found, "deleted")
                 return
             if not _agrees(f"Delete {_text(found)}?"):
                 terminal.note("Nothing was deleted.")
                 return
-        _say(given, _counted(partial(action, saver, dry_run=False), "Deleting", total), "deleted")
+        _say(args, _counted(partial(action, saver, dry_run=False), "Deleting", total), "deleted")
 
-    database.run(given, run)
+    database.run(args, run)
 
 
 def _counted(action: Callable[..., None], what: str, total: int | None) -> Deleted:
@@ -189,9 +189,9 @@ def _agrees(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def _say(given: argparse.Namespace, deleted: Deleted, done: str) -> None:
-    if given.json:
-        terminal.say(json.dumps({**deleted._asdict(), "dry_run": given.dry_run}))
+def _say(args: argparse.Namespace, deleted: Deleted, done: str) -> None:
+    if args.json:
+        terminal.say(json.dumps({**deleted._asdict(), "dry_run": args.dry_run}))
     else:
         terminal.say(f"{_text(deleted)} {done}")
 

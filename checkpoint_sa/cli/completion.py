@@ -22,11 +22,11 @@ def add(commands: Commands) -> None:
     completion.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
 
-def _completion(given: argparse.Namespace) -> None:
+def _completion(args: argparse.Namespace) -> None:
     try:
         import shtab  # noqa: PLC0415
     except ImportError:
         raise ConfigurationError(
             "completion needs shtab: pip install 'langgraph-checkpoint-sa[cli]'."
         ) from None
-    terminal.say(shtab.complete(cli.parser(), shell=given.shell).rstrip())
+    terminal.say(shtab.complete(cli.parser(), shell=args.shell).rstrip())

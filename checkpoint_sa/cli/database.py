@@ -60,32 +60,32 @@ def _criterion(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def url(given: argparse.Namespace) -> str:
+def url(args: argparse.Namespace) -> str:
     """Return the URL of a command's database.
 
     Raises:
         ConfigurationError: No URL was given.
     """
-    return need("url", given.url)
+    return need("url", args.url)
 
 
-def need(option: str, given: str | None) -> str:
+def need(option: str, value: str | None) -> str:
     """Return the URL of an option, or of its environment variable.
 
     Raises:
         ConfigurationError: Neither was given.
     """
-    if not given:
+    if not value:
         raise ConfigurationError(
             f"No database. Set CHECKPOINT_SA_{option.upper()}, or pass --{option}"
             " postgresql://user@host/database."
         )
-    return given
+    return value
 
 
-def run(given: argparse.Namespace, function: Callable[[SQLAlchemySaver], T]) -> T:
+def run(args: argparse.Namespace, function: Callable[[SQLAlchemySaver], T]) -> T:
     """Call a function with a saver on a command's database, with a sync or an async driver."""
-    return run_on(url(given), given.schema, function)
+    return run_on(url(args), args.schema, function)
 
 
 def run_on(

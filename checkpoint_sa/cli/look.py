@@ -108,13 +108,13 @@ _THREADS = (
 )
 
 
-def _threads(given: argparse.Namespace) -> None:
+def _threads(args: argparse.Namespace) -> None:
     def look(saver: SQLAlchemySaver) -> None:
         saver.serde = Inspector()  # metadata may have values that JSON can't represent
-        found = saver.threads(where=dict(given.where or ()), after=given.after, limit=given.limit)
-        terminal.rows(given, _THREADS, (summary._asdict() for summary in found))
+        found = saver.threads(where=dict(args.where or ()), after=args.after, limit=args.limit)
+        terminal.rows(args, _THREADS, (summary._asdict() for summary in found))
 
-    database.run(given, look)
+    database.run(args, look)
 
 
 # history
@@ -139,29 +139,29 @@ _NAMESPACE = Column("checkpoint_ns", "namespace")
 _TREE = Column("tree", "", style="cyan", wraps=False)
 
 
-def _history(given: argparse.Namespace) -> None:
+def _history(args: argparse.Namespace) -> None:
     def look(saver: SQLAlchemySaver) -> list[Step]:
-        return saver.database.read("thread", statistics.thread, codec.thread_id(given.thread))
+        return saver.database.read("thread", statistics.thread, codec.thread_id(args.thread))
 
-    steps = database.run(given, look)
+    steps = database.run(args, look)
     if not steps:
-        raise _missing(given.thread)
+        raise _missing(args.thread)
     found = [
         {"tree": tree, **step._asdict()}
         for namespace in dict.fromkeys(step.checkpoint_ns for step in steps)
-        if given.all or not namespace
+        if args.all or not namespace
         for step, tree in drawn([step for step in steps if step.checkpoint_ns == namespace])
     ]
-    columns = [*_STEPS, _NAMESPACE] if given.all else [*_STEPS]
+    columns = [*_STEPS, _NAMESPACE] if args.all else [*_STEPS]
     columns[0] = columns[0]._replace(brief=_beginning([step.checkpoint_id for step in steps]))
     if not terminal.is_pretty():
         columns.append(_PARENT)
     elif any(row["tree"] for row in found):
         columns.insert(0, _TREE)
-    if given.json:
+    if args.json:
         for row in found:
             del row["tree"]
-    terminal.rows(given, columns, found)
+    terminal.rows(args, columns, found)
 
 
 _BEGINNING = 13
@@ -236,8 +236,8 @@ _PARTS = (
 )
 
 
-def _show(given: argparse.Namespace) -> None:
-    (found,) = database.run(given, lambda saver: _found(saver, given, given.checkpoint))
+def _show(args: argparse.Namespace) -> None:
+    (found,) = database.run(args, lambda saver: _found(saver, args, args.checkpoint))
     checkpoint = found.checkpoint
     parent = found.parent_config["configurable"] if found.parent_config else {}
     writes = [
@@ -252,7 +252,7 @@ def _show(given: argparse.Namespace) -> None:
         "values": checkpoint["channel_values"],
         "writes": writes,
     }
-    if given.json:
+    if args.json:
         terminal.say(terminal.as_json(plain(whole)))
         return
     head = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_id", "ts")
@@ -266,20 +266,20 @@ def _show(given: argparse.Namespace) -> None:
         {"part": "write", "name": write["channel"], "task": write["task"], "value": write["value"]}
         for write in writes
     ]
-    indent = 2 if given.full and terminal.is_pretty() else None
+    indent = 2 if args.full and terminal.is_pretty() else None
     for row in rows:
-        row["value"] = _folded(terminal.as_json(plain(row["value"]), indent=indent), given)
-    terminal.rows(given, _PARTS, rows)
+        row["value"] = _folded(terminal.as_json(plain(row["value"]), indent=indent), args)
+    terminal.rows(args, _PARTS, rows)
 
 
-def _folded(text: str, given: argparse.Namespace) -> str:
-    if given.full or len(text) <= _FOLDED:
+def _folded(text: str, args: argparse.Namespace) -> str:
+    if args.full or len(text) <= _FOLDED:
         return text
     return f"{text[:_FOLDED]}… ({len(text)} characters; --full shows all)"
 
 
 def _found(
-    saver: SQLAlchemySaver, given: argparse.Namespace, *checkpoint_ids: str | None
+    saver: SQLAlchemySaver, args: argparse.Namespace, *checkpoint_ids: str | None
 ) -> list[CheckpointTuple]:
     """Read checkpoints of a thread, their values as plain data.
 
@@ -289,34 +289,34 @@ def _found(
     saver.serde = Inspector()
     found = []
     for checkpoint_id in checkpoint_ids:
-        address = {"thread_id": given.thread, "checkpoint_ns": given.namespace}
+        address = {"thread_id": args.thread, "checkpoint_ns": args.namespace}
         one = saver.get_tuple({"configurable": {**address, "checkpoint_id": checkpoint_id}})
         if one is None and checkpoint_id is not None:
-            whole = _whole_id(saver, given, checkpoint_id)
+            whole = _whole_id(saver, args, checkpoint_id)
             one = saver.get_tuple({"configurable": {**address, "checkpoint_id": whole}})
         if one is None:
-            raise _missing(given.thread, given.namespace, checkpoint_id)
+            raise _missing(args.thread, args.namespace, checkpoint_id)
         found.append(one)
     return found
 
 
-def _whole_id(saver: SQLAlchemySaver, given: argparse.Namespace, beginning: str) -> str:
+def _whole_id(saver: SQLAlchemySaver, args: argparse.Namespace, beginning: str) -> str:
     """Return the id of the checkpoint whose id begins so.
 
     Raises:
         CheckpointError: No id begins so, or several do.
     """
-    steps = saver.database.read("thread", statistics.thread, codec.thread_id(given.thread))
+    steps = saver.database.read("thread", statistics.thread, codec.thread_id(args.thread))
     ids = [
         step.checkpoint_id
         for step in steps
-        if step.checkpoint_ns == given.namespace and step.checkpoint_id.startswith(beginning)
+        if step.checkpoint_ns == args.namespace and step.checkpoint_id.startswith(beginning)
     ]
     if not ids:
-        raise _missing(given.thread, given.namespace, beginning)
+        raise _missing(args.thread, args.namespace, beginning)
     if len(ids) > 1:
         raise CheckpointError(
-            f"{len(ids)} checkpoints of thread {given.thread!r} begin with {beginning!r}; say more"
+            f"{len(ids)} checkpoints of thread {args.thread!r} begin with {beginning!r}; say more"
             f" of the id: {', '.join(ids[:3])}, ..."
         )
     return ids[0]
@@ -335,12 +335,12 @@ def _missing(thread: str, namespace: str = "", checkpoint_id: str | None = None)
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
-def _diff(given: argparse.Namespace) -> None:
-    old, new = database.run(given, lambda saver: _found(saver, given, given.old, given.new))
+def _diff(args: argparse.Namespace) -> None:
+    old, new = database.run(args, lambda saver: _found(saver, args, args.old, args.new))
     for channel, change, lines in changes(
         old.checkpoint["channel_values"], new.checkpoint["channel_values"]
     ):
-        if given.json:
+        if args.json:
             terminal.say(terminal.as_json({"channel": channel, "change": change, "diff": lines}))
             continue
         styled = ((line, _STYLES.get(line[:1], "")) for line in lines)
@@ -374,8 +374,8 @@ _SIZES = (
 )
 
 
-def _stats(given: argparse.Namespace) -> None:
-    if given.plot:
+def _stats(args: argparse.Namespace) -> None:
+    if args.plot:
         _pyplot()  # fails before all rows are read
 
     def look(saver: SQLAlchemySaver) -> list[dict[str, Any]]:
@@ -387,10 +387,10 @@ def _stats(given: argparse.Namespace) -> None:
             *_by_thread(saver),
         ]
 
-    found = database.run(given, look)
-    terminal.rows(given, _SIZES, found)
-    if given.plot:
-        _plot([row for row in found if row["kind"] == "day"], given.plot)
+    found = database.run(args, look)
+    terminal.rows(args, _SIZES, found)
+    if args.plot:
+        _plot([row for row in found if row["kind"] == "day"], args.plot)
 
 
 def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:

@@ -65,41 +65,41 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     terminal.add_json(command)
 
 
-def _copy(given: argparse.Namespace) -> None:
-    database.need("from", given.source)
-    database.need("to", given.target)
+def _copy(args: argparse.Namespace) -> None:
+    database.need("from", args.source)
+    database.need("to", args.target)
 
     def run(source: SQLAlchemySaver, target: SQLAlchemySaver) -> CopySummary:
-        with _progress(given) as options:
+        with _progress(args) as options:
             return copying.copy(source, target, **options)
 
     done = database.run_on_two(
-        (given.source, given.source_schema), (given.target, given.target_schema), run
+        (args.source, args.source_schema), (args.target, args.target_schema), run
     )
-    terminal.rows(given, _SUMMARY, [done._asdict()])
+    terminal.rows(args, _SUMMARY, [done._asdict()])
 
 
-def _import(given: argparse.Namespace) -> None:
-    database.need("from", given.source)
-    database.need("to", given.target)
+def _import(args: argparse.Namespace) -> None:
+    database.need("from", args.source)
+    database.need("to", args.target)
 
     def run(target: SQLAlchemySaver) -> CopySummary:
-        with _progress(given) as options:
+        with _progress(args) as options:
             return importing.import_threads(
-                given.source, target, schema=given.source_schema, **options
+                args.source, target, schema=args.source_schema, **options
             )
 
-    in_loop = engines.is_async(given.source)
-    done = database.run_on(given.target, given.target_schema, run, in_loop=in_loop)
-    terminal.rows(given, _SUMMARY, [done._asdict()])
+    in_loop = engines.is_async(args.source)
+    done = database.run_on(args.target, args.target_schema, run, in_loop=in_loop)
+    terminal.rows(args, _SUMMARY, [done._asdict()])
 
 
 @contextmanager
-def _progress(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _progress(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Show a progress bar; return the arguments that `copy` and `import_from` share."""
-    with terminal.progress("threads", len(given.thread) or None) as advance:
+    with terminal.progress("threads", len(args.thread) or None) as advance:
         yield {
-            "threads": given.thread or None,
-            "dry_run": given.dry_run,
+            "threads": args.thread or None,
+            "dry_run": args.dry_run,
             "progress": lambda _: advance(1),
         }

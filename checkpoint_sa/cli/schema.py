@@ -89,46 +89,46 @@ def _add_lock_timeout(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _upgrade(given: argparse.Namespace) -> None:
-    url = database.url(given)
-    migrate.upgrade(url, given.revision, schema=given.schema, lock_timeout=given.lock_timeout)
-    _say_revision(url, given)
+def _upgrade(args: argparse.Namespace) -> None:
+    url = database.url(args)
+    migrate.upgrade(url, args.revision, schema=args.schema, lock_timeout=args.lock_timeout)
+    _say_revision(url, args)
 
 
-def _downgrade(given: argparse.Namespace) -> None:
-    url = database.url(given)
-    if given.revision == "base" and not given.drop_all_checkpoints:
+def _downgrade(args: argparse.Namespace) -> None:
+    url = database.url(args)
+    if args.revision == "base" and not args.drop_all_checkpoints:
         raise ConfigurationError(
             "base drops the tables with every checkpoint in them. If that is what you want, add"
             " --drop-all-checkpoints."
         )
-    migrate.downgrade(url, given.revision, schema=given.schema, lock_timeout=given.lock_timeout)
-    _say_revision(url, given)
+    migrate.downgrade(url, args.revision, schema=args.schema, lock_timeout=args.lock_timeout)
+    _say_revision(url, args)
 
 
-def _current(given: argparse.Namespace) -> None:
-    _say_revision(database.url(given), given)
+def _current(args: argparse.Namespace) -> None:
+    _say_revision(database.url(args), args)
 
 
-def _say_revision(url: str, given: argparse.Namespace) -> None:
-    terminal.say(migrate.current(url, schema=given.schema) or "none")
+def _say_revision(url: str, args: argparse.Namespace) -> None:
+    terminal.say(migrate.current(url, schema=args.schema) or "none")
 
 
-def _verify(given: argparse.Namespace) -> None:
-    terminal.say(migrate.verify(database.url(given), schema=given.schema))
+def _verify(args: argparse.Namespace) -> None:
+    terminal.say(migrate.verify(database.url(args), schema=args.schema))
 
 
-def _sql(given: argparse.Namespace) -> None:
-    bind = given.dialect or database.url(given)
-    script = migrate.sql(bind, given.revision, schema=given.schema, downgrade=given.downgrade)
+def _sql(args: argparse.Namespace) -> None:
+    bind = args.dialect or database.url(args)
+    script = migrate.sql(bind, args.revision, schema=args.schema, downgrade=args.downgrade)
     terminal.say(script.rstrip())
 
 
-def _rewrite(given: argparse.Namespace) -> None:
+def _rewrite(args: argparse.Namespace) -> None:
     def rewrite(saver: SQLAlchemySaver) -> int:
-        return saver.rewrite(given.thread or None, incremental=given.incremental)
+        return saver.rewrite(args.thread or None, incremental=args.incremental)
 
-    terminal.say(f"{database.run(given, rewrite)} values rewritten")
+    terminal.say(f"{database.run(args, rewrite)} values rewritten")
 
 
 def _ini(_: argparse.Namespace) -> None:

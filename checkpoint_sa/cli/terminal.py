@@ -80,18 +80,18 @@ def visible(text: str) -> str:
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
     """Return JSON that is safe to print at a terminal."""
-    return _lines(json.dumps(value, default=_said, ensure_ascii=False, indent=indent))
+    return _lines(json.dumps(value, default=_json_default, ensure_ascii=False, indent=indent))
 
 
-def _said(value: Any) -> str:
+def _json_default(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def rows(
-    given: argparse.Namespace, columns: Sequence[Column], found: Iterable[Mapping[str, Any]]
+    args: argparse.Namespace, columns: Sequence[Column], found: Iterable[Mapping[str, Any]]
 ) -> None:
     """Print rows as they come; a table is printed after the last row."""
-    if given.json:
+    if args.json:
         for row in found:
             say(as_json(row))
     elif is_pretty():
