@@ -326,8 +326,10 @@ def _refuse_unknown(connection: Connection, schema: str | None) -> None:
     with _as_found(connection):
         if schema is None or schema in inspect(connection).get_schema_names():
             return
-    how = "ATTACH a file" if connection.dialect.name == "sqlite" else "CREATE SCHEMA"
-    raise SchemaError(f"There is no schema {schema!r} in this database. Make it first: {how}.")
+    raise SchemaError(
+        f"There is no schema {schema!r} in this database. Make it first:"
+        f" {engines.how_to_make_a_schema(connection)}."
+    )
 
 
 def _tell_of_rollback(connection: Connection, action: str) -> None:

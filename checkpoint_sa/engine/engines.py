@@ -12,7 +12,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Engine, Text, bindparam, create_engine, event, func, select, text
+from sqlalchemy import (
+    BINARY,
+    Engine,
+    Text,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy import cast as cast_to
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, SingletonThreadPool
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.sql.elements import ColumnElement
 
 
 Colour = Literal["sync", "async"]
@@ -302,6 +315,24 @@ def read_only(url: URL) -> URL:
         return url
     name = f"file:{quote(str(url.database))}"
     return url.set(database=name, query={**url.query, "mode": "ro", "uri": "true"})
+
+
+def how_to_make_a_schema(connection: Connection) -> str:
+    """Return the SQL command that makes a schema, for messages."""
+    return "ATTACH a file" if connection.dialect.name == "sqlite" else "CREATE SCHEMA"
+
+
+def spellings(connection: Connection, column: ColumnElement[str], value: str) -> list[str]:
+    """Return the texts in a column that the engine compares as equal to one of them.
+
+    On the MySQL family, whose collations may ignore case, accents and trailing blanks, they are
+    read; elsewhere it is the one.
+    """
+    if connection.dialect.name not in MYSQL_FAMILY:
+        return [value]
+    exact = cast_to(func.convert(column.op("USING")(literal_column("utf8mb4"))), BINARY)
+    found = connection.scalars(select(exact).distinct().where(column == value))
+    return sorted(bytes(each).decode() for each in found)
 
 
 def sizes_on_disk(

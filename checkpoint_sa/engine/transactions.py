@@ -76,6 +76,17 @@ def transaction_engine(engine: Engine) -> Engine:
 
 
 @contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Open a connection whose statements all see the same rows."""
+    with transactional(engine).connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        else:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+@contextmanager
 def write_transaction(connection: Connection) -> Iterator[None]:
     """Run a transaction of ours that is going to write."""
     transaction = connection.begin()

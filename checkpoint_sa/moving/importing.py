@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import Checkpoint
-    from sqlalchemy import Connection, RowMapping, Table
+    from sqlalchemy import RowMapping, Table
     from sqlalchemy.engine import URL
 
     from checkpoint_sa.database import Database
@@ -151,7 +151,7 @@ def import_threads(  # noqa: PLR0913
     with _engine(source) as engine:
 
         def imported(thread_id: str) -> CopySummary | None:
-            with _snapshot(engine) as connection:
+            with transactions.snapshot(engine) as connection:
                 return _import(
                     sources.Peer(connection, schema), target.database, thread_id, dry_run=dry_run
                 )
@@ -175,21 +175,10 @@ def _engine(source: AsyncEngine | Engine | URL | str) -> Iterator[Engine]:
             made.dispose()
 
 
-@contextmanager
-def _snapshot(engine: Engine) -> Iterator[Connection]:
-    """Open a connection whose statements all see the same rows."""
-    with transactions.transactional(engine).connect() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN")
-        else:
-            connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection
-
-
 def _threads(engine: Engine, schema: str | None) -> Iterator[str]:
     after = None
     while True:
-        with _snapshot(engine) as connection:
+        with transactions.snapshot(engine) as connection:
             page, after = sources.Peer(connection, schema).threads(after)
         yield from page
         if after is None:

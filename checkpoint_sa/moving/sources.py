@@ -8,21 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    BINARY,
     LargeBinary,
     Text,
     bindparam,
-    cast,
     column,
-    func,
     inspect,
     literal,
-    literal_column,
     select,
     table,
 )
 
 from checkpoint_sa import migrate
+from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import SchemaError
 from checkpoint_sa.types import MYSQL_FAMILY, json_text
 
@@ -50,6 +47,12 @@ _WRITES = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "cha
 POSTGRES = "langgraph-checkpoint-postgres"
 MYSQL = "langgraph-checkpoint-mysql"
 SQLITE = "langgraph-checkpoint-sqlite"
+_BY_DIALECT = {
+    "sqlite": SQLITE,
+    "postgresql": POSTGRES,
+    **dict.fromkeys(MYSQL_FAMILY, MYSQL),
+}
+"""The saver that uses a dialect."""
 
 
 class Peer:
@@ -83,15 +86,8 @@ class Peer:
         found = self._connection.scalars(page if after is None else page.where(thread > after))
         ids = list(found)
         last = ids[-1] if len(ids) == _THREADS else None
-        if self._connection.dialect.name in MYSQL_FAMILY:
-            ids = [spelt for each in ids for spelt in self._spellings(thread, each)]
-        return ids, last
-
-    def _spellings(self, thread: ColumnElement[str], thread_id: str) -> list[str]:
-        """Return the ids that the engine compares as equal: its collation may ignore case."""
-        exact = cast(func.convert(thread.op("USING")(literal_column("utf8mb4"))), BINARY)
-        spelt = self._connection.scalars(select(exact).distinct().where(thread == thread_id))
-        return sorted(bytes(each).decode() for each in spelt)
+        spelt = (engines.spellings(self._connection, thread, each) for each in ids)
+        return [each for found in spelt for each in found], last
 
     def checkpoints(self, thread_id: str) -> Iterator[RowMapping]:
         """Yield a thread's checkpoints by namespace and id, documents as text or bytes."""
@@ -169,21 +165,17 @@ class Peer:
                 f"The source has no table `checkpoints`{place}, so it isn't a database of one of"
                 " LangGraph's savers. Is this the right database, and the right schema?"
             )
-        dialect = self._connection.dialect.name
+        dialect = engines.dialect_of(self._connection)
+        name = _BY_DIALECT.get(dialect)
         holds_bytes = isinstance(self._columns["checkpoints"].get("checkpoint"), LargeBinary)
-        if dialect == "sqlite" and holds_bytes:
-            name = SQLITE
-            needed = {"checkpoints": _CHECKPOINTS, "writes": (*_WRITES, "value")}
-        elif dialect == "postgresql" and not holds_bytes:
-            name = POSTGRES
-        elif dialect in MYSQL_FAMILY and not holds_bytes:
-            name = MYSQL
-        else:
+        if name is None or holds_bytes is not (name == SQLITE):
             raise SchemaError(
                 f"The source has a table `checkpoints`{place} of another application: its column"
                 f" `checkpoint` isn't that of one of LangGraph's savers on {dialect}."
             )
-        if name != SQLITE:
+        if name == SQLITE:
+            needed = {"checkpoints": _CHECKPOINTS, "writes": (*_WRITES, "value")}
+        else:
             needed = {
                 "checkpoints": _CHECKPOINTS,
                 "checkpoint_blobs": _BLOBS,
