@@ -6,8 +6,8 @@ with SQLAlchemySaver.from_conn_string("postgresql://app@localhost/app") as saver
     saver.setup()
     graph = builder.compile(checkpointer=saver)
 
-Names are imported at their first use. A probe starts `checkpoint-sa verify` every few seconds and
-needs no saver; LangGraph takes longest to import.
+Names but the errors are imported at their first use. A probe starts `checkpoint-sa verify` every
+few seconds and needs no saver; LangGraph takes longest to import.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from checkpoint_sa.errors import (
+    CheckpointError,
+    ConfigurationError,
+    CorruptDataError,
+    InvalidInputError,
+    MissingDriverError,
+    ParentConflictError,
+    SchemaError,
+    ThreadExistsError,
+    TransferError,
+    ValueTooLargeError,
+)
+
 if TYPE_CHECKING:
     from checkpoint_sa.aio import AsyncShallowSQLAlchemySaver, AsyncSQLAlchemySaver
     from checkpoint_sa.encryption import AESGCMSerializer
-    from checkpoint_sa.errors import (
-        CheckpointError,
-        ConfigurationError,
-        CorruptDataError,
-        InvalidInputError,
-        MissingDriverError,
-        ParentConflictError,
-        SchemaError,
-        ThreadExistsError,
-        TransferError,
-        ValueTooLargeError,
-    )
     from checkpoint_sa.models import (
         Checkpoint,
         CheckpointBlob,
@@ -76,18 +77,6 @@ __all__ = [
 _MODULES = {
     "aio": ("AsyncSQLAlchemySaver", "AsyncShallowSQLAlchemySaver"),
     "encryption": ("AESGCMSerializer",),
-    "errors": (
-        "CheckpointError",
-        "ConfigurationError",
-        "CorruptDataError",
-        "InvalidInputError",
-        "MissingDriverError",
-        "ParentConflictError",
-        "SchemaError",
-        "ThreadExistsError",
-        "TransferError",
-        "ValueTooLargeError",
-    ),
     "moving.importing": ("aimport_from", "import_from"),
     "models": (
         "Checkpoint",
@@ -101,10 +90,10 @@ _MODULES = {
     "saver": ("SQLAlchemySaver", "ShallowSQLAlchemySaver"),
     "moving.copying": ("CopySummary", "acopy", "copy"),
 }
-"""Module -> the public names that it defines."""
+"""Module -> the public names that are imported from it at their first use."""
 
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = {"encryption", "errors", "inspection", "migrate", "models", "types", "upsert"}
+_SUBMODULES = {"encryption", "inspection", "migrate", "models", "types", "upsert"}
 """`checkpoint_sa.migrate` works after `import checkpoint_sa`."""
 
 
