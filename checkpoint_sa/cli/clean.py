@@ -151,7 +151,8 @@ def _run(given: argparse.Namespace, action: Callable[..., None], total: int | No
     asks = not given.dry_run and not given.yes
     if asks and not sys.stdin.isatty():
         raise ConfigurationError(
-            "There is no terminal to ask at. Add --yes to delete, or --dry-run to count the rows."
+            "Standard input isn't a terminal, so the command can't ask. Add --yes to delete, or"
+            " --dry-run to count the rows."
         )
 
     def run(saver: SQLAlchemySaver) -> None:

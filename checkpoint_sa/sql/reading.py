@@ -277,7 +277,7 @@ GET_LATEST_HEAD = _latest(*HEAD_COLUMNS)
 GET_HEAD = _one(*HEAD_COLUMNS)
 
 FEW = 16
-"""So many values are looked up without an expanding IN, which is written at each call."""
+"""The most values that are looked up without an expanding IN, which is written at each call."""
 
 
 @cache
