@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TITLE = "Chat"
 ABOUT = (
     "A whole chat: 20 turns of a graph whose model (a fake one that answers at once) calls a tool "
-    "in each turn, by each durability of LangGraph. Everything that LangGraph itself does is in it."
+    "in each turn, by each durability of LangGraph. The times include LangGraph's own work."
 )
 ENGINES = tuple(KINDS)
 TURNS = 20

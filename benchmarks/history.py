@@ -22,8 +22,8 @@ TITLE = "History"
 ABOUT = (
     "Threads of so many checkpoints of about 200 bytes of messages: `put` and `get_tuple` at their "
     "end, a `list` of all of it, its peak of memory (by tracemalloc, each item let go "
-    "at once), `get_delta_channel_history` over as many ancestors, and what only ours has or does "
-    "in the database: `copy_thread`, `prune` to the latest, `delete_thread`."
+    "at once), `get_delta_channel_history` over as many ancestors, and the operations that only "
+    "ours has or does in the database: `copy_thread`, `prune` to the latest, `delete_thread`."
 )
 ENGINES = tuple(name for name, kind in KINDS.items() if kind.server != "mysql")
 LENGTHS = (10, 1_000, 10_000)

@@ -36,7 +36,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
     the engine stays yours. With a connection, the caller owns the transaction: the saver takes part
     in it, in savepoints, and never commits; operations of several tasks take turns.
 
-    It belongs to the event loop that uses it first. The sync methods work from other threads.
+    A saver belongs to the event loop that uses it first. Its sync methods work from other threads.
 
     Args:
         bind: An `AsyncEngine` or an `AsyncConnection`.
@@ -44,18 +44,19 @@ class AsyncSQLAlchemySaver(BaseSaver):
         schema: Schema of the tables; by default the connection's own.
         incremental: Store each new version of a channel as a delta against the version before, so
             that storage grows linearly with the conversation. LangGraph's own savers can't read
-            such values; all of this package can. See docs/incremental.md.
-        retry_seconds: For how long an operation is tried again, after its first failure, when the
-            connection is lost, the server restarts, or another transaction is in the way; 0 is
-            never. A connection's transaction is never tried again: it is the caller's.
-        check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one, so that
-            of two writers that go on from one checkpoint only one is heard.
+            such values; all savers of this package can. See docs/incremental.md.
+        retry_seconds: Seconds during which an operation is retried after its first failure, if the
+            connection is lost, the server restarts, or another transaction is in the way. 0
+            disables retries. On a connection nothing is retried: the caller owns the transaction.
+        check_parent: Whether `put` refuses a checkpoint unless its parent is the latest checkpoint.
+            If two writers continue the same checkpoint, only the first succeeds.
 
     Raises:
-        ConfigurationError: The engine or connection can't work; the message says which can.
+        ConfigurationError: The saver can't use this engine or connection; the message says which
+            kind it can use.
     """
 
-    def __init__(  # noqa: PLR0913 - one for each setting
+    def __init__(  # noqa: PLR0913 - an argument for each setting
         self,
         bind: AsyncEngine | AsyncConnection,
         *,
@@ -89,7 +90,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
 
     @classmethod
     @asynccontextmanager
-    async def from_conn_string(  # noqa: PLR0913 - one for each setting
+    async def from_conn_string(  # noqa: PLR0913 - an argument for each setting
         cls,
         conn_string: str | URL,
         *,
@@ -103,13 +104,13 @@ class AsyncSQLAlchemySaver(BaseSaver):
         """Open a saver on a database URL; its engine is disposed of at the end.
 
         Args:
-            conn_string: Any SQLAlchemy URL, or one without a driver: `postgresql://`,
+            conn_string: Any SQLAlchemy URL. The driver may be left out: `postgresql://`,
                 `postgres://`, `mysql://`, `mariadb://`, `sqlite://`.
             serde: Serializer of state values.
             schema: Schema of the tables.
             incremental: Store each new version of a channel as a delta.
-            retry_seconds: For how long an operation is tried again.
-            check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one.
+            retry_seconds: Seconds during which an operation is retried.
+            check_parent: Whether `put` refuses a checkpoint unless its parent is the latest.
             **engine_options: Options of `create_async_engine`, such as `pool_size`.
 
         Raises:
@@ -126,7 +127,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
                 retry_seconds=retry_seconds,
                 check_parent=check_parent,
             )
-            # As people expect an engine to be.
+            # Users expect an engine with transactions.
             saver.bind = AsyncEngine(transactions.transactional(engine.sync_engine))
             yield saver
         finally:
@@ -135,14 +136,14 @@ class AsyncSQLAlchemySaver(BaseSaver):
     async def setup(self) -> None:
         """Create the tables, or bring them to this release's revision, as `alembic upgrade head`.
 
-        Cheap when there is nothing to do; safe from several processes at once. On a connection, it
-        is part of the caller's transaction.
+        The call is cheap if the tables are up to date, and safe from several processes at once. On
+        a connection, it is part of the caller's transaction.
 
         Raises:
             SchemaError: The tables are a later release's or another package's, or another session
                 has been migrating for minutes.
-            ConfigurationError: The connection has a transaction, and the engine can't change tables
-                in one (MySQL, MariaDB).
+            ConfigurationError: The connection is in a transaction, which the server would commit at
+                the first change of a table (MySQL, MariaDB).
         """
         await self._acall(self._setup)
 
@@ -150,7 +151,7 @@ class AsyncSQLAlchemySaver(BaseSaver):
         self.database.enter_loop()
         with self.database.lock:
             if isinstance(self.bind, AsyncConnection) and not self.bind.in_transaction():
-                await_only(self.bind.begin())  # the caller's to commit
+                await_only(self.bind.begin())  # the caller commits it
             await_only(migrate.aupgrade(self.bind, schema=self.schema))
 
     async def _acall(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -189,10 +190,10 @@ class AsyncSQLAlchemySaver(BaseSaver):
 class AsyncShallowSQLAlchemySaver(AsyncSQLAlchemySaver):
     """A saver that keeps only the latest checkpoint of each namespace.
 
-    On the same tables. There is no history to travel in, so storage doesn't grow with the number of
-    steps; each call of a subgraph is a namespace of its own and stays until `prune`. A run that was
-    cancelled and finishes late doesn't replace a newer checkpoint. `get_tuple` returns the latest
-    checkpoint for the config of a replaced one.
+    It uses the same tables. There is no history for time travel, so storage doesn't grow with the
+    number of steps. Each call of a subgraph has a namespace of its own, which stays until `prune`.
+    A cancelled run that finishes late doesn't replace a newer checkpoint. For the config of a
+    replaced checkpoint, `get_tuple` returns the latest checkpoint.
     """
 
     keeps_latest_only = True

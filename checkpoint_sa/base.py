@@ -1,7 +1,8 @@
-"""The savers' operations, each written once; `saver` and `aio` say how a call of one runs.
+"""The operations of all savers, each written once; `saver` and `aio` decide how a call runs.
 
-An operation is a plain synchronous method. `SQLAlchemySaver` calls it, or has a thread do so;
-`AsyncSQLAlchemySaver` runs it in a greenlet of SQLAlchemy's, in which the driver can await.
+An operation is a plain synchronous method. `SQLAlchemySaver` calls it directly, or in a thread for
+an async caller. `AsyncSQLAlchemySaver` runs it in a greenlet of SQLAlchemy's, where the driver can
+await.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Steps: TypeAlias = "Generator[Callable[[Connection], Any], Any, T]"
-"""The parts of an operation, each a transaction of its own; their results are sent back."""
+"""The parts of an operation, each a transaction of its own; the generator gets their results."""
 
 _THREAD_BYTES = 256 * 1024
-"""Values from this size on are serialized beside the event loop; a thread costs about 100 us."""
+"""Values of this size or more are serialized in a thread, which costs about 100 us."""
 
 
 class BaseSaver(BaseCheckpointSaver[str]):
@@ -83,13 +84,13 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     Attributes:
         database: The engine or connection, and how an operation runs on it.
-        check_parent: Whether `put` refuses a checkpoint whose parent isn't the latest one.
-        cache: The values against which the next ones are encoded; None if values are stored whole.
+        check_parent: Whether `put` refuses a checkpoint unless its parent is the latest checkpoint.
+        cache: The bases of the next deltas; None if values are stored whole.
     """
 
     keeps_latest_only = False
 
-    def __init__(  # noqa: PLR0913 - one for each setting
+    def __init__(  # noqa: PLR0913 - an argument for each setting
         self,
         bind: Engine | Connection,
         *,
@@ -119,7 +120,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     @property
     def retry_seconds(self) -> float:
-        """For how long an operation is tried again after its first failure."""
+        """Seconds during which an operation is retried after its first failure."""
         return self.database.retry_seconds
 
     @retry_seconds.setter
@@ -133,7 +134,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     @property
     def metrics(self) -> Metrics:
-        """Counts since the saver was made, its clones included, and the state of its pool."""
+        """Counts since the saver was made, those of its clones included, and its pool's state."""
         return self.database.metrics
 
     def get_next_version(self, current: str | float | None, channel: None = None) -> str:  # noqa: ARG002
@@ -141,7 +142,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         return codec.next_version(current)
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
-        """Return a clone whose serializer may make more classes, for LangGraph's strict mode."""
+        """Return a clone with more classes allowed to its serializer (LangGraph's strict mode)."""
         if not isinstance(self.serde, AESGCMSerializer):
             return cast("Self", super().with_allowlist(extra_allowlist))
         clone = copy.copy(self)
@@ -151,14 +152,14 @@ class BaseSaver(BaseCheckpointSaver[str]):
     # Reading
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """Read one checkpoint with its values and pending writes.
+        """Read a checkpoint with its values and pending writes.
 
         Args:
-            config: Names a thread, and a checkpoint or, without `checkpoint_id`, the latest of
-                the namespace (`checkpoint_ns`, '' by default).
+            config: Names the thread, the namespace (`checkpoint_ns`, '' by default) and the
+                checkpoint. Without `checkpoint_id` it is the latest of the namespace.
 
         Returns:
-            The checkpoint, or None if there is none.
+            The checkpoint, or None if it doesn't exist.
 
         Raises:
             InvalidInputError: The config has no `thread_id`, or an id that can't be stored.
@@ -174,8 +175,8 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         thread_id, checkpoint_ns, checkpoint_id = codec.address(config)
         if self.keeps_latest_only:
-            # An application may keep the config of an open question, and resume the graph with it
-            # twice: the checkpoint was replaced, and the latest one continues it.
+            # An application may keep the config of an interrupt, and resume the graph with it
+            # twice. The checkpoint was replaced then; the latest checkpoint continues it.
             checkpoint_id = None
         stored = self._stored("get_tuple", thread_id, checkpoint_ns, checkpoint_id)
         if stored is None:
@@ -192,16 +193,16 @@ class BaseSaver(BaseCheckpointSaver[str]):
     ) -> Iterator[CheckpointTuple]:
         """Iterate over checkpoints, newest first.
 
-        They are read in pages; no connection is held in between. A checkpoint that is stored or
-        deleted meanwhile may or may not be seen; each one that is seen is whole.
+        Checkpoints are read in pages; no connection is held between two pages. A checkpoint that is
+        stored or deleted meanwhile may or may not be listed; each listed checkpoint is complete.
 
         Args:
-            config: Limits to its `thread_id`, `checkpoint_ns` and `checkpoint_id`, those that it
-                has; None lists all threads.
+            config: Only checkpoints with its `thread_id`, `checkpoint_ns` and `checkpoint_id`, as
+                far as it has them; None lists all threads.
             filter: Metadata that a checkpoint must have. A dict matches as a subset, other values
                 by JSON equality: 1 is not true, 1 equals 1.0, null is not a missing key.
             before: Only checkpoints with a smaller id than its `checkpoint_id`.
-            limit: How many at the most.
+            limit: The largest number of checkpoints.
 
         Raises:
             InvalidInputError: An id can't be stored, or `filter` isn't a dict.
@@ -210,7 +211,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
 
     def _iterate(self, paging: Paging) -> Iterator[CheckpointTuple]:
         while paging.unfinished:
-            # One at a time: a page of them alive at once keeps Python's collector busy.
+            # One at a time: a whole page of objects keeps Python's garbage collector busy.
             for stored in self._call(self._list, paging):
                 yield codec.load_checkpoint(self.serde, stored)
 
@@ -230,7 +231,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
                 size += size_of(stored)
                 if size < _THREAD_BYTES:
                     yield codec.load_checkpoint(self.serde, stored)
-                else:  # many small ones must not hold up the event loop either
+                else:  # many small checkpoints must not block the event loop either
                     yield await asyncio.to_thread(codec.load_checkpoint, self.serde, stored)
                     size = 0
 
@@ -244,11 +245,11 @@ class BaseSaver(BaseCheckpointSaver[str]):
         """Read the history of DeltaChannels: the nearest stored value, and the writes since.
 
         Args:
-            config: Names the checkpoint whose ancestors are walked.
+            config: Names the checkpoint; the walk begins at its parent.
             channels: Names of the channels.
 
         Returns:
-            An entry for each channel: `writes`, oldest first, and `seed` where there is one.
+            An entry for each channel: `writes`, oldest first, and `seed` if a value is stored.
         """
         return self._call(self._get_delta_channel_history, config, channels)
 
@@ -284,12 +285,12 @@ class BaseSaver(BaseCheckpointSaver[str]):
     ) -> Iterator[ThreadSummary]:
         """Iterate over summaries of the threads, in the database's order of their ids.
 
-        They are read in pages; no connection is held in between, and no value is read.
+        Threads are read in pages; no connection is held between two pages, and no value is read.
 
         Args:
-            where: Metadata that one of its checkpoints must have, as `filter` of `list`.
-            after: Only threads behind this one, which needn't be there.
-            limit: How many at the most.
+            where: Metadata that a checkpoint of the thread must have, as `filter` of `list`.
+            after: Only threads after this id; a thread with the id needn't exist.
+            limit: The largest number of threads.
 
         Raises:
             InvalidInputError: An id can't be stored, or `where` isn't a dict.
@@ -329,20 +330,21 @@ class BaseSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """Store a checkpoint, as a whole or not at all.
 
-        Storing an id again updates the checkpoint and its metadata; parent and values stay.
+        Storing an id again updates the checkpoint and its metadata; its parent and values stay.
 
         Args:
             config: Names the thread, the namespace and, as `checkpoint_id`, the parent.
             checkpoint: The checkpoint.
             metadata: Stored beside it, joined with the metadata of the config.
-            new_versions: Versions of the channels that changed: their values are stored.
+            new_versions: Versions of the changed channels; their values are stored.
 
         Returns:
             The config that names the stored checkpoint.
 
         Raises:
             InvalidInputError: An id or a version can't be stored.
-            ParentConflictError: With `check_parent`, another writer has gone on meanwhile.
+            ParentConflictError: With `check_parent`, another writer has stored a checkpoint after
+                the parent.
             ValueTooLargeError: A value is larger than the server takes.
         """
         return self._call(self._put, config, checkpoint, metadata, new_versions)
@@ -380,7 +382,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         return rows.config
 
     def _put_deltas(self, encoder: PutEncoder) -> None:
-        """Store a checkpoint, with values as deltas against those of its parent."""
+        """Store a checkpoint, with values as deltas against the values of its parent."""
         parent = self._stored("put", *encoder.uncached) if encoder.uncached else None
         rows = self._offload(lambda: encoder.size, encoder.encode, parent)
         try:
@@ -398,7 +400,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         self.database.execute("put", [*self._checks(rows), *statements], then=then)
 
     def _store_missing(self, connection: Connection, rows: CheckpointRows) -> None:
-        """Store a checkpoint of which some values may be there already."""
+        """Store a checkpoint; some of its values may be stored already."""
         missing = writing.without_stored(connection, rows)
         statements = [*self._checks(rows), *writing.put(connection.dialect, missing)]
         execute(connection, statements)
@@ -409,10 +411,10 @@ class BaseSaver(BaseCheckpointSaver[str]):
         return writing.expect_latest(rows.checkpoint) if self.check_parent else ()
 
     def _replace(self, rows: CheckpointRows, connection: Connection) -> None:
-        """Delete the checkpoints that a new one replaces in its namespace.
+        """Delete the checkpoints that a new checkpoint replaces in its namespace.
 
-        Where a newer one is there already, this one goes instead: a cancelled run that finishes
-        late replaces nothing.
+        If the namespace has a newer checkpoint already, the new one is deleted instead: a cancelled
+        run that finishes late replaces nothing.
         """
         row = rows.checkpoint
         deleting.prune_thread(
@@ -426,16 +428,16 @@ class BaseSaver(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Store a task's writes, to be found as `pending_writes`.
+        """Store a task's writes; a read of the checkpoint returns them as `pending_writes`.
 
-        LangGraph's special writes (`WRITES_IDX_MAP`) replace earlier ones; ordinary ones are kept
+        LangGraph's special writes (`WRITES_IDX_MAP`) replace earlier writes; ordinary writes stay
         as first written.
 
         Args:
             config: Names the checkpoint from which the task ran.
             writes: Pairs of channel and value.
             task_id: The task.
-            task_path: Where the task stands in the superstep.
+            task_path: The place of the task in the superstep.
 
         Raises:
             InvalidInputError: An id can't be stored.
@@ -475,7 +477,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _as_deltas(
         self, cache: BaseCache, rows: Sequence[dict[str, Any]]
     ) -> Sequence[dict[str, Any]]:
-        """Encode writes against the values of their checkpoint, where these are cached."""
+        """Encode writes against the values of their checkpoint, if these are cached."""
         key = (rows[0]["thread_id"], rows[0]["checkpoint_ns"], rows[0]["checkpoint_id"])
         bases = cache.get(*key) or {}
         return [encode_write(row, bases.get(row["channel"])) for row in rows]
@@ -495,10 +497,10 @@ class BaseSaver(BaseCheckpointSaver[str]):
         self.database.write("delete_thread", deleting.delete_threads, ids)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints whose `metadata.run_id` is given, their writes and values.
+        """Delete the checkpoints of some runs, by `metadata.run_id`, their writes and values.
 
-        Checkpoints that were made from a deleted one lose their parent. A DeltaChannel can't be
-        rebuilt past a deleted checkpoint.
+        The children of a deleted checkpoint lose their parent. A DeltaChannel can't be rebuilt past
+        a deleted checkpoint.
         """
         self._call(self._delete_for_runs, run_ids)
 
@@ -529,7 +531,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         empty: set[str] = set()
         self.database.write("copy_thread", copying.copy_thread, source, target, empty)
 
-    def prune(  # type: ignore[override]  # noqa: PLR0913 - one for each option; LangGraph's returns None
+    def prune(  # type: ignore[override]  # noqa: PLR0913 - an argument for each option; LangGraph's returns None
         self,
         thread_ids: Sequence[str] | None = None,
         *,
@@ -541,32 +543,32 @@ class BaseSaver(BaseCheckpointSaver[str]):
     ) -> Deleted:
         """Delete old checkpoints of some threads, each thread in a transaction of its own.
 
-        Without options it is LangGraph's `prune`: the threads are named, and `strategy` decides.
-        With one of `older_than`, `idle_for` and `keep`, a checkpoint stays where `keep` or
-        `older_than` says so, together with its values, its writes and the ancestors from which a
-        DeltaChannel is rebuilt. A kept checkpoint may have lost its parent. After an interruption,
-        call it again.
+        Without options this is LangGraph's `prune`: the threads are named, and `strategy` decides.
+        With any of `older_than`, `idle_for` and `keep`, a checkpoint stays if `keep` or
+        `older_than` keeps it, together with its values, its writes and the ancestors from which a
+        DeltaChannel is rebuilt. A kept checkpoint may lose its parent. After an interruption, call
+        `prune` again.
 
         Args:
-            thread_ids: The threads. None is all of them, and needs one of the options.
+            thread_ids: The threads. None means all threads, and needs an option.
             strategy: "keep_latest" keeps the latest checkpoint of each namespace, its values and
-                writes, and for a DeltaChannel the ancestors back to its last stored value.
-                Subgraph calls go with the root checkpoint that made them. "delete", or
+                writes, and for a DeltaChannel the ancestors back to its last stored value. A
+                subgraph call is deleted with the root checkpoint that made the call. "delete", or
                 "delete_all" as LangGraph's server calls it, keeps nothing.
-            older_than: An age, or a time: checkpoints from before go, the latest of each namespace
-                stays. A checkpoint's time is its `ts`, otherwise that of its id; a checkpoint
-                without either is never old.
-            idle_for: An age, or a time: threads without a checkpoint since go as a whole.
-            keep: How many of the latest checkpoints of each namespace stay at the least.
+            older_than: An age, or a time: older checkpoints are deleted, except the latest of each
+                namespace. The time of a checkpoint is its `ts`, or the time in its id; a checkpoint
+                without both is never old.
+            idle_for: An age, or a time: threads without a newer checkpoint are deleted as a whole.
+            keep: The number of latest checkpoints that stay in each namespace at least.
             report: Called after each thread with a `Deleted`.
 
         Returns:
-            The number of rows that were deleted. Sizes are read with an option or `report`;
-            without, `bytes` is 0.
+            The number of deleted rows. Sizes are read only with an option or `report`; otherwise
+            `bytes` is 0.
 
         Raises:
-            InvalidInputError: `strategy` is another one, `thread_ids` is a single string, no thread
-                and no option is given, or an option has a wrong value.
+            InvalidInputError: `strategy` is unknown, `thread_ids` is a single string, no thread and
+                no option is given, or an option has a wrong value.
         """
         steps = retention.prune(
             thread_ids,
@@ -578,7 +580,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         )
         return self._call(self._prune, steps)
 
-    async def aprune(  # type: ignore[override]  # noqa: PLR0913 - one for each option
+    async def aprune(  # type: ignore[override]  # noqa: PLR0913 - an argument for each option
         self,
         thread_ids: Sequence[str] | None = None,
         *,
@@ -602,7 +604,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _prune(self, steps: Steps[Deleted]) -> Deleted:
         return self._go(steps, partial(self.database.write, "prune"))
 
-    def prunable(  # noqa: PLR0913 - one for each option
+    def prunable(  # noqa: PLR0913 - an argument for each option
         self,
         thread_ids: Sequence[str] | None = None,
         *,
@@ -628,7 +630,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         )
         return self._call(self._prunable, steps)
 
-    async def aprunable(  # noqa: PLR0913 - one for each option
+    async def aprunable(  # noqa: PLR0913 - an argument for each option
         self,
         thread_ids: Sequence[str] | None = None,
         *,
@@ -663,14 +665,14 @@ class BaseSaver(BaseCheckpointSaver[str]):
     ) -> Deleted:
         """Delete the threads that have a checkpoint with this metadata, to erase a user.
 
-        All of such a thread goes, each in a transaction of its own: checkpoints of all namespaces,
-        with this metadata or without, their values and writes. Threads in which no checkpoint has
-        the metadata any more (it was pruned) aren't found.
+        Such a thread is deleted as a whole, in a transaction of its own: the checkpoints of all
+        namespaces, with or without this metadata, their values and writes. A thread isn't found if
+        its checkpoints with the metadata were pruned.
 
         Args:
             metadata: Entries that the checkpoint's metadata must have, as `filter` of `list`.
-            whole_threads: False deletes only the checkpoints that have the metadata, with their
-                writes and the values that only they used, as `delete_for_runs` does.
+            whole_threads: False deletes only the checkpoints with the metadata, their writes, and
+                the values that no other checkpoint uses, as `delete_for_runs` does.
             dry_run: Whether to count only.
             report: Called after each thread with a `Deleted`.
 
@@ -710,12 +712,13 @@ class BaseSaver(BaseCheckpointSaver[str]):
         dry_run: bool = False,
         report: Report | None = None,
     ) -> Deleted:
-        """Delete writes and values that no checkpoint has, as late writers leave them.
+        """Delete writes and values without a checkpoint, as late writers leave them.
 
-        Safe beside running applications, each thread in a transaction of its own. Writes go if
-        their checkpoint isn't there and its id is from before; LangGraph may store writes first, so
-        `older_than` should be longer than any run. An id that has no time keeps its writes. Values
-        that no checkpoint of their namespace names go if all of its checkpoints are from before.
+        This is safe beside running applications; each thread has a transaction of its own. Writes
+        are deleted if their checkpoint doesn't exist and the time in its id is old enough.
+        LangGraph may store writes before their checkpoint: `older_than` must outlast any run.
+        Writes stay if the id contains no time. Values are deleted if no checkpoint of their
+        namespace references them and all checkpoints of the namespace are old enough.
 
         Args:
             older_than: An age, a day by default, or a time.
@@ -747,21 +750,22 @@ class BaseSaver(BaseCheckpointSaver[str]):
         return self._go(steps, partial(run, "vacuum_orphans"))
 
     def rewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
-        """Store values as deltas, or as whole values again; a database may hold both.
+        """Rewrite values as deltas, or as whole values again; a database may hold both.
 
-        In transactions of about 4 MB, beside running applications. Values that are stored meanwhile
-        get the form that their saver gives them.
+        It works beside running applications, in transactions of about 4 MB. Values that are stored
+        meanwhile have the form of their saver.
 
         Args:
-            thread_ids: The threads; all of them by default.
-            incremental: As deltas. False makes values that every PostgresSaver reads.
+            thread_ids: The threads; all threads by default.
+            incremental: True stores deltas. False stores whole values, which every PostgresSaver
+                reads.
 
         Returns:
-            How many values were rewritten.
+            The number of rewritten values.
 
         Raises:
-            CorruptDataError: A value isn't the one that was stored; it and its successors stay as
-                they are.
+            CorruptDataError: A value can't be rebuilt as it was stored. This value and its
+                successors stay as they are.
         """
         return self._call(self._rewrite, thread_ids, incremental=incremental)
 
@@ -779,7 +783,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
     def _stored(
         self, name: str, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None
     ) -> Stored | None:
-        """Read a checkpoint, without the rows of values that are cached."""
+        """Read a checkpoint, without the rows of cached values."""
         cached = () if self.cache is None else self.cache.largest(thread_id, checkpoint_ns)
         return self.database.read(
             name,
@@ -792,7 +796,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         )
 
     def _loaded(self, stored: Stored) -> CheckpointTuple:
-        """Make LangGraph's tuple, and cache the values against which the next ones are encoded."""
+        """Make LangGraph's tuple, and cache its values as bases of the next deltas."""
         loaded = codec.load_checkpoint(self.serde, stored)
         if self.cache is not None:
             bases = self.cache.get(*stored.key)
@@ -808,13 +812,13 @@ class BaseSaver(BaseCheckpointSaver[str]):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run work for the CPU: beside the event loop of an async driver where it is large."""
+        """Run CPU work; large work of an async driver runs in a thread, beside the event loop."""
         if self.database.dialect.is_async and size() >= _THREAD_BYTES:
             return await_only(asyncio.to_thread(function, *args, **kwargs))
         return function(*args, **kwargs)
 
     def _go(self, steps: Steps[T], run: Callable[[Callable[[Connection], Any]], Any]) -> T:
-        """Do the steps of an operation that has many, each in a transaction of its own."""
+        """Run the steps of an operation, each in a transaction of its own."""
         done = None
         while True:
             try:

@@ -1,4 +1,4 @@
-"""A database, and how an operation runs on it: in turn, in a transaction, again after a fault.
+"""A database, and how an operation runs on it: queued, in a transaction, retried after a fault.
 
 The savers, copies, imports and the command line share it, sync and async alike: an async engine's
 operations run in a greenlet of SQLAlchemy's, as in `AsyncConnection.run_sync`.
@@ -31,17 +31,17 @@ T = TypeVar("T")
 class Database:
     """An engine or a connection, and how operations of several statements run on it.
 
-    With an engine, each operation takes a connection from its pool and is a transaction of its own,
-    and it is tried again after a fault that passes. With a connection, it is a savepoint in the
-    caller's transaction, and is never tried again.
+    With an engine, each operation takes a connection from its pool, is a transaction of its own,
+    and is retried after a transient fault. With a connection, each operation is a savepoint in the
+    caller's transaction, and is never retried.
 
     Args:
-        bind: An `Engine` or a `Connection`; of an async engine the `sync_engine`.
+        bind: An `Engine` or a `Connection`; for an async engine, its `sync_engine`.
         schema: Schema of the tables; by default the connection's own.
-        retry_seconds: For how long an operation is tried again, after its first failure.
+        retry_seconds: Seconds during which an operation is retried after its first failure.
 
     Raises:
-        ConfigurationError: The engine or connection can't work; the message says which can.
+        ConfigurationError: The engine or connection can't be used; the message says which kind can.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Database:
         self.lock: AbstractContextManager[object] = (
             queues.shared_connection_lock(bind) or nullcontext()
         )
-        """Held while a single connection, which many share, is used."""
+        """Held while an operation uses a single connection that many share."""
         self._queue = queues.sqlite_writer_lock(bind) or nullcontext()
         self._turns: AbstractContextManager[object] = nullcontext()
         self._owner = bind
@@ -95,7 +95,7 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run an operation that reads; `name` is that of the saver's method, for logs."""
+        """Run an operation that reads; `name` is the saver's method, for logs."""
         with self.lock:
             result: T = self._run(name, self._read_once, function, *args, **kwargs)
             return result
@@ -122,7 +122,7 @@ class Database:
     ) -> None:
         """Execute statements that write, as one transaction.
 
-        One statement commits itself where the driver does without BEGIN and COMMIT at no cost.
+        A single statement runs in AUTOCOMMIT mode, without BEGIN and COMMIT, where that is free.
 
         Args:
             name: The saver's method.
@@ -200,7 +200,7 @@ class Database:
         """Bind an async engine to the running event loop.
 
         Raises:
-            ConfigurationError: Another one has used it, and its pool.
+            ConfigurationError: Another event loop has used the engine and its pool.
         """
         loop = _running_loop()
         if self.loop is not None and self.loop is not loop and not self._is_free():
@@ -212,7 +212,7 @@ class Database:
         self.loop = loop
 
     def _is_free(self) -> bool:
-        """Whether each operation has a connection of its own, in whatever loop."""
+        """Whether each operation has a connection of its own, so that any loop may run it."""
         return isinstance(self._owner, Engine) and isinstance(self._owner.pool, NullPool)
 
 

@@ -27,18 +27,17 @@ _NONCE_BYTES = 12
 class AESGCMSerializer:
     """Serializes through another serializer, encrypts, and binds the result to its row.
 
-    A value that was changed, put into another row, another thread or under another type, or
-    encrypted with another key, is a `CorruptDataError` when it is read. So is one that isn't
-    encrypted, unless `allow_plain`.
+    A read raises `CorruptDataError` if a value was changed, moved to another row, thread or type,
+    or encrypted with another key; also if it isn't encrypted, unless `allow_plain`.
 
-    For one key, encrypt no more than 2**32 values: a nonce is 96 random bits.
+    Encrypt no more than 2**32 values with a key: a nonce is 96 random bits.
 
     Args:
         key: 16, 24 or 32 secret bytes; new values are encrypted with it.
-        old_keys: Keys that values were encrypted with before.
+        old_keys: Earlier keys, to read the values that were encrypted with them.
         serde: The serializer; LangGraph's `JsonPlusSerializer` by default.
-        allow_plain: Whether to read values stored before encryption, or by somebody who can
-            write to the database.
+        allow_plain: Whether to read plain values: stored before encryption, or by anybody with
+            write access to the database.
 
     Raises:
         ConfigurationError: A key has another length, or `cryptography` isn't installed.
@@ -80,7 +79,7 @@ class AESGCMSerializer:
         """Decrypt a value that `seal` made for this row.
 
         Raises:
-            ValueError: It isn't encrypted, or with a key that isn't here.
+            ValueError: It isn't encrypted, or its key is unknown.
             cryptography.exceptions.InvalidTag: It was changed, or is another row's.
         """
         plain_kind, plus, cipher = kind.rpartition("+")
@@ -104,7 +103,7 @@ class AESGCMSerializer:
         return self.serde.loads_typed(self.unseal(*data, ()))
 
     def with_msgpack_allowlist(self, extra: Collection[tuple[str, ...]]) -> AESGCMSerializer:
-        """Return a clone whose serializer may make more classes, for LangGraph's strict mode."""
+        """Return a clone with more classes allowed to its serializer (LangGraph's strict mode)."""
         if not isinstance(self.serde, JsonPlusSerializer):
             return self
         clone = object.__new__(AESGCMSerializer)

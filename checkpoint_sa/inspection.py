@@ -14,7 +14,7 @@ import ormsgpack
 from langgraph.checkpoint.serde import jsonplus
 
 TYPE = "__type__"
-"""The key of a type's name; `fields`, or the one `value`, stand beside it."""
+"""The key of a type's name; `fields`, or a single `value`, stands beside it."""
 
 _OBJECTS = {
     jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG,
@@ -41,7 +41,7 @@ class Inspector:
         raise NotImplementedError
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
-        """Return plain data; of another serializer's output, its tag and size."""
+        """Return plain data; for another serializer's output, its tag and size."""
         kind, content = data
         if kind == "null":
             return None

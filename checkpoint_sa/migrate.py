@@ -112,7 +112,7 @@ def upgrade(
 
     Raises:
         SchemaError: The tables are another package's; or they are a later release's, and this
-            release doesn't work with them; or a lock timed out. The message says what to do. The
+            release doesn't work with them; or a lock timed out. The message says how to go on. The
             failing revision changed nothing.
         ConfigurationError: The engine, connection or URL can't be used for a migration.
     """
@@ -147,8 +147,8 @@ def current(bind: Engine | Connection | URL | str, *, schema: str | None = None)
 def verify(bind: Engine | Connection | URL | str, *, schema: str | None = None) -> str:
     """Check that this release works with a database's tables; change nothing.
 
-    A release works with its own revision, and with a later one whose name says so; for a later one
-    the process logs a warning.
+    A release works with its own revision, and with a later revision if that revision's name says
+    so; then the process logs a warning.
 
     Returns:
         The database's revision.
@@ -394,10 +394,10 @@ def _verify(schema: str | None, connection: Connection) -> str:
 
 
 def is_later(connection: Connection, schema: str | None) -> bool:
-    """Whether a database has tables of a later release that this one works with.
+    """Whether a database has tables of a later release with which this release works.
 
     Raises:
-        SchemaError: It has tables of a later release that this one doesn't work with.
+        SchemaError: It has tables of a later release with which this release doesn't work.
     """
     found, _ = _found(connection, schema)
     if found is None or found <= HEAD:
@@ -420,8 +420,8 @@ def _accept_later(found: str, schema: str | None) -> None:
         return
     _accepted.add((found, schema))
     _log.warning(
-        "The checkpoint tables%s are at revision %s of a later release; this one makes %s and works"
-        " with them",
+        "The checkpoint tables%s are at revision %s of a later release; this release makes %s and"
+        " works with them",
         place,
         found,
         HEAD,

@@ -37,12 +37,12 @@ class Checkpoint(Base):
     Attributes:
         thread_id: LangGraph's `thread_id`, as text.
         checkpoint_ns: '' for the root graph, `node:task_id` for a subgraph, joined by `|`.
-        checkpoint_id: Sorts by time; the greatest one of a namespace is the latest.
-        parent_checkpoint_id: The checkpoint this one was made from, in the same namespace.
+        checkpoint_id: Sorts by time; the greatest id of a namespace is the latest.
+        parent_checkpoint_id: The checkpoint from which it was made, in the same namespace.
         type: The serializer's tag of `exact`; NULL without one.
-        checkpoint: The checkpoint as JSON. `channel_values` holds the small ones that JSON can say
+        checkpoint: The checkpoint as JSON. `channel_values` holds the small values that JSON holds
             exactly; the others are in `CheckpointBlob`, by `channel_versions`.
-        checkpoint_metadata: LangGraph's `CheckpointMetadata` as JSON, as far as JSON can say it
+        checkpoint_metadata: LangGraph's `CheckpointMetadata` as JSON, as far as JSON can hold it
             (column `metadata`).
         run_id: `metadata.run_id`; '' without one; NULL in rows that
             langgraph-checkpoint-postgres wrote.
@@ -64,15 +64,15 @@ class Checkpoint(Base):
 
 
 class CheckpointBlob(Base):
-    """The value that one version of a channel has; never changed once written.
+    """The value of a version of a channel; never changed once written.
 
     Attributes:
         version: As in the `channel_versions` of the checkpoints that use it, as text.
         type: The serializer's tag; `empty` where a channel has no value.
         blob: The serialized value.
-        chain: Where the value is in `CheckpointDelta`; `type` has a suffix then, and `blob` is a
-            fingerprint, as `deltas` describes. NULL where `blob` is the value.
-        position: Where in the chain.
+        chain: The chain of the value in `CheckpointDelta`; `type` has a suffix then, and `blob` is
+            a fingerprint, as `deltas` describes. NULL if `blob` is the value.
+        position: The position of the value in the chain.
     """
 
     __tablename__ = "checkpoint_blobs"
@@ -88,12 +88,12 @@ class CheckpointBlob(Base):
 
 
 class CheckpointDelta(Base):
-    """A value of a channel, or a delta that makes the next one; never changed once written.
+    """A base value of a channel, or a delta that makes the next value; never changed once written.
 
     Attributes:
-        chain: Names the value and the changes that followed it.
-        position: 0 for the value; the change at p makes the value at p out of that at p - 1.
-        data: The value's bytes, or the delta, as `deltas` describes.
+        chain: Names the base and the deltas that follow it.
+        position: 0 for the base; the delta at p makes the value at p out of the value at p - 1.
+        data: The base's bytes, or the delta, as `deltas` describes.
     """
 
     __tablename__ = "checkpoint_deltas"
@@ -107,14 +107,14 @@ class CheckpointDelta(Base):
 
 
 class CheckpointWrite(Base):
-    """One write of a task that ran from a checkpoint, kept until the next checkpoint has it.
+    """A pending write of a task that ran from a checkpoint.
 
     Attributes:
-        idx: Position among the task's writes; negative for LangGraph's special ones
+        idx: Position among the task's writes; negative for LangGraph's special writes
             (`WRITES_IDX_MAP`).
         type: The serializer's tag.
         blob: The serialized value.
-        task_path: Where the task stands in the superstep; sorts first in `pending_writes`.
+        task_path: The place of the task in the superstep; sorts first in `pending_writes`.
     """
 
     __tablename__ = "checkpoint_writes"

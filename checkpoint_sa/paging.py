@@ -1,4 +1,4 @@
-"""Where `list` and `threads` stand between two pages, and how large the next one may be."""
+"""The position of `list` and `threads` between two pages, and the size of the next page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PAGE_BYTES = 8 * 2**20
 
 
 class Paging:
-    """Where `list` stands, and how many checkpoints its next page may have."""
+    """The position of `list`, and the largest number of checkpoints in its next page."""
 
     def __init__(
         self, criteria: Criteria, filter: Mapping[str, Any] | None, limit: int | None
@@ -35,7 +35,7 @@ class Paging:
 
     @property
     def position(self) -> tuple[Criteria, int, CheckpointKey | None]:
-        """Return the arguments of `repository.page`."""
+        """Return the arguments of `repository.reading.page`."""
         size = self._size
         if self._limit is not None and not self._filter:
             size = min(size, self._limit)
@@ -47,10 +47,10 @@ class Paging:
         page: Sequence[Stored],
         last: CheckpointKey | None,
     ) -> list[Stored]:
-        """Move past a page and return what matches of it.
+        """Move past a page and return its matching checkpoints.
 
-        The size of the next page follows from the bytes of this one: many small checkpoints at a
-        time, or few large ones.
+        The size of the next page follows from the bytes of this page: many small checkpoints, or
+        few large checkpoints.
         """
         matching = [
             stored
@@ -67,7 +67,7 @@ class Paging:
 
 
 class ThreadPaging:
-    """Where `threads` stands."""
+    """The position of `threads`."""
 
     def __init__(
         self, where: Mapping[str, Any] | None, after: str | None, limit: int | None
@@ -81,7 +81,7 @@ class ThreadPaging:
 
     @property
     def position(self) -> statistics.Position:
-        """Return where the next page begins."""
+        """Return the start of the next page."""
         size = _LARGEST_PAGE
         if self._limit is not None and not self._where:
             size = min(size, self._limit)
@@ -90,7 +90,7 @@ class ThreadPaging:
         )
 
     def take(self, serde: SerializerProtocol, page: Sequence[Stored]) -> list[str]:
-        """Move past a page and return the threads that match of it."""
+        """Move past a page and return its matching threads."""
         size = self.position.size
         matching = {
             stored.key[0]: None
@@ -101,7 +101,7 @@ class ThreadPaging:
         if self._limit is not None:
             self._limit -= len(found)
         self.unfinished = len(page) == size and self._limit != 0
-        if page:  # of a thread that matches, nothing more is read
+        if page:  # the rest of a matching thread isn't read
             self._after = page[-1].key[0]
             self._last = None if self._after in matching else page[-1].key
         return found

@@ -1,7 +1,7 @@
 """The options of `prune`, `delete_where` and `vacuum_orphans`, as steps.
 
-A step deletes of one thread, in a transaction of its own: after an interruption, the same call goes
-on. The steps are `deleting`'s.
+A step deletes rows of one thread, in a transaction of its own. So the same call continues after an
+interruption. The steps are functions of `deleting`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     """Functions of a connection, each for a transaction of its own."""
 
 GRACE = timedelta(days=1)
-"""For how long a checkpoint may be on its way after its writes, by default."""
+"""The time after its writes in which a checkpoint may still arrive, by default."""
 
 _PAGE = 20
-"""Threads that are listed at a time, and whose metadata is looked through at a time."""
+"""The number of threads that are listed at a time, and searched for metadata."""
 
 _STRATEGIES: dict[str, Callable[..., Deleted]] = {
     "keep_latest": deleting.prune_thread,
@@ -52,10 +52,10 @@ def rule(
     older_than: Moment | None,
     idle_for: Moment | None,
 ) -> Rule | None:
-    """Return the rule for the options of `prune`; None where none is given.
+    """Return the rule for the options of `prune`; None without an option.
 
     Raises:
-        InvalidInputError: `keep` isn't a number from 1 on, or a time isn't one.
+        InvalidInputError: `keep` isn't a number from 1 on, or an age or time is invalid.
     """
     if keep is None and older_than is None and idle_for is None:
         return None
@@ -75,7 +75,7 @@ def cutoff(name: str, value: Moment) -> datetime:
     """Return the time that an age means now, or the time itself.
 
     Raises:
-        InvalidInputError: It is neither, or has no time zone.
+        InvalidInputError: It is neither an age nor a time, or has no time zone.
     """
     if isinstance(value, timedelta) and value >= timedelta(0):
         try:
@@ -90,7 +90,7 @@ def cutoff(name: str, value: Moment) -> datetime:
     )
 
 
-def prune(  # noqa: PLR0913 - one for each option
+def prune(  # noqa: PLR0913 - an argument for each option
     thread_ids: Sequence[str] | None,
     *,
     strategy: str,
@@ -103,8 +103,8 @@ def prune(  # noqa: PLR0913 - one for each option
     """Return the steps of `prune`, or with `dry_run` of `prunable`.
 
     Raises:
-        InvalidInputError: An option is wrong, options contradict each other, or no thread is named
-            where all of them must be meant.
+        InvalidInputError: An option is wrong, options contradict each other, or neither threads nor
+            an option is given.
     """
     if strategy not in _STRATEGIES:
         raise InvalidInputError(
@@ -116,13 +116,13 @@ def prune(  # noqa: PLR0913 - one for each option
     step = _STRATEGIES[strategy]
     if found is not None and step is deleting.delete_thread:
         raise InvalidInputError(
-            f"{strategy=} keeps nothing, so it goes with none of older_than, idle_for and"
-            " keep. For whole threads that nobody uses any more, pass idle_for alone."
+            f"{strategy=} keeps nothing, so it can't be combined with older_than, idle_for or"
+            " keep. To delete whole threads that aren't used any more, pass idle_for alone."
         )
     if found is None and ids is None:
         raise InvalidInputError(
             "prune() has neither threads nor an option. Pass thread_ids, or for all threads one of"
-            " older_than, idle_for and keep; keep=1 is what 'keep_latest' does."
+            " older_than, idle_for and keep; keep=1 does the same as 'keep_latest'."
         )
     if step is deleting.prune_thread:
         step = partial(step, rule=found or KEEP_LATEST)
@@ -147,7 +147,7 @@ def delete_where(
         found = "empty" if isinstance(metadata, Mapping) else f"a {type(metadata).__name__}"
         raise InvalidInputError(
             f"metadata is {found}; pass a dict with an entry, such as {{'user_id': 'ann'}}."
-            " An empty one would mean every thread."
+            " Empty metadata would match every thread."
         )
 
     def matches(stored: Stored) -> bool:
@@ -185,13 +185,13 @@ def for_each_thread(
     *,
     tables: Sequence[Table] = (tables.checkpoints,),
 ) -> Steps:
-    """Yield a step for each thread; take the result of each, and return the sum.
+    """Yield a step for each thread; receive the result of each, and return the sum.
 
     Args:
-        thread_ids: The threads; None is all.
+        thread_ids: The threads; None means all threads.
         step: A function of a connection and a thread.
         report: Called after each step with its result.
-        tables: Where all threads are meant, those with rows in one of these tables.
+        tables: For all threads: only threads with rows in any of these tables.
     """
     total = Deleted()
     last: str | None = None
@@ -210,9 +210,9 @@ def for_each_thread(
 
 
 def _counted_once(step: Callable[[Connection], Deleted]) -> Callable[[Connection], Deleted]:
-    """Return a step whose last attempt has the count of the one that deleted.
+    """Return a step that returns the counts of the attempt that deleted rows.
 
-    Where the answer to a commit is lost, the next attempt finds nothing that is left to delete.
+    If the answer to a commit is lost, the next attempt finds nothing left to delete.
     """
     counted = Deleted()
 
@@ -226,7 +226,7 @@ def _counted_once(step: Callable[[Connection], Deleted]) -> Callable[[Connection
     return attempt
 
 
-def _deleting_where(  # noqa: PLR0913 - one for each option
+def _deleting_where(  # noqa: PLR0913 - an argument for each option
     filter_json: str | None,
     matches: Callable[[Stored], bool],
     runs: tuple[Sequence[str], Sequence[str]] | None,
@@ -235,15 +235,15 @@ def _deleting_where(  # noqa: PLR0913 - one for each option
     whole_threads: bool,
     dry_run: bool,
 ) -> Steps:
-    """Yield the steps of `delete_where`; take the result of each, and return the sum.
+    """Yield the steps of `delete_where`; receive the result of each, and return the sum.
 
     Args:
-        filter_json: The metadata that is looked for, as far as JSON has it; None if it hasn't.
-        matches: Decides about what was found.
+        filter_json: The part of the metadata that the engine can compare; None without such a part.
+        matches: Decides whether a found checkpoint matches.
         runs: The run that the metadata names, as `GET_RUNS` looks for it.
-        report: Called for each thread of which something went.
-        whole_threads: Whether all of a thread goes.
-        dry_run: Whether nothing goes.
+        report: Called after each thread that has a matching checkpoint.
+        whole_threads: Whether threads are deleted as a whole.
+        dry_run: Whether to count only.
     """
     total = Deleted()
     last: str | None = None

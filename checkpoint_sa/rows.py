@@ -1,4 +1,4 @@
-"""Rows as one layer hands them to another: typed, serialized, and without a state value."""
+"""Rows as the layers exchange them: typed, serialized, and without a state value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BlobKey = tuple[str, str, str, str]
 
 
 class CheckpointRows(NamedTuple):
-    """The rows that one `put` stores."""
+    """The rows that a `put` stores."""
 
     checkpoint: dict[str, Any]
     blobs: list[dict[str, Any]]
@@ -82,8 +82,8 @@ Values: TypeAlias = dict[tuple[str, str], TypedValue]
 """(channel, version) -> the serializer's tag, and the value."""
 
 
-# Checkpoints and their parts are read as rows of one shape, so that one statement can have rows of
-# several kinds. Its columns claim no more than their type; `decode` gives them their names:
+# Checkpoints and their parts are read as rows of one shape, so that a statement can return rows of
+# several kinds. The columns are named after their type only; `decode` gives them their names:
 #
 #     kind      text_1      text_2      text_3      number      tag      data
 #
@@ -94,14 +94,14 @@ Values: TypeAlias = dict[tuple[str, str], TypedValue]
 #     HEAD      checkpoint  parent_id   metadata    rank        type     exact
 #     PRESENT
 #
-# This is the narrow row, for the parts of one checkpoint. The wide row, for several checkpoints,
+# This is the narrow row, for the parts of a checkpoint. The wide row, for several checkpoints,
 # begins with thread_id, checkpoint_ns and checkpoint_id; BLOB and DELTA have '' for the last.
 
 WRITE, SEND, BLOB, DELTA, HEAD, PRESENT = range(6)
 
 
 class Write(NamedTuple):
-    """One pending write, as stored."""
+    """A pending write, as stored."""
 
     task_path: str
     task_id: str
@@ -118,7 +118,7 @@ class Send(Write):
 
 
 class Blob(NamedTuple):
-    """A channel's value, or a reference to it where it stands in a chain."""
+    """A channel's value, or its fingerprint and place if it is in a chain."""
 
     channel: str
     version: str
@@ -129,7 +129,7 @@ class Blob(NamedTuple):
 
 
 class Delta(NamedTuple):
-    """One row of a chain."""
+    """A row of a chain."""
 
     channel: str
     chain: str
@@ -144,7 +144,7 @@ class Head(NamedTuple):
     parent_id: str | None
     metadata: str
     rank: int
-    """The place of this one among those that a statement reads."""
+    """The place of this checkpoint among those that a statement reads."""
     type: str | None
     """The serializer's tag of `exact`."""
     exact: bytes | None
@@ -178,12 +178,12 @@ def decode(  # noqa: PLR0913, PLR0917 - the columns
 
 
 def as_bytes(data: Any) -> bytes:
-    """Return a driver's bytes, whatever type it has for them."""
+    """Return a driver's binary value as bytes."""
     return data if type(data) is bytes else bytes(data or b"")
 
 
 class Stored(NamedTuple):
-    """One checkpoint with all that belongs to it, as stored."""
+    """A checkpoint with all its parts, as stored."""
 
     key: CheckpointKey
     parent_id: str | None
@@ -200,7 +200,7 @@ class Stored(NamedTuple):
 
 
 class Criteria(NamedTuple):
-    """What `list` looks for; None is any."""
+    """The criteria of `list`; None matches anything."""
 
     thread_id: str | None = None
     checkpoint_ns: str | None = None
@@ -210,7 +210,7 @@ class Criteria(NamedTuple):
 
 
 class History(NamedTuple):
-    """What one channel got since its last stored value, as stored; see `delta_history`."""
+    """The writes of a channel since its last stored value, as stored; see `delta_history`."""
 
     writes: list[Write]
     """Oldest first."""
@@ -237,5 +237,5 @@ def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def loads_or_none(text: str | None) -> Any:
-    """Return a part of a document; None where it is missing, which SQLite says as null."""
+    """Return a part of a document; None if it is missing, for which SQLite returns null."""
     return json.loads(text) if text and text != "{}" else None

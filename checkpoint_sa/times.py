@@ -1,4 +1,4 @@
-"""When a checkpoint was made, out of its document or its id."""
+"""The time of a checkpoint, from its document or its id."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _UUID6 = 6
 
 
 def is_older(row: AnyRow, than: datetime) -> bool:
-    """Whether a checkpoint was made before a time; False if neither `ts` nor its id has one."""
+    """Whether a checkpoint was made before a time; False if neither `ts` nor its id has a time."""
     time = time_of(row)
     return time is not None and time < than
 
 
 def time_of(row: AnyRow) -> datetime | None:
-    """Return the time of a checkpoint: its `ts`, or that of its id where it has no `ts`."""
+    """Return the time of a checkpoint: its `ts`, or the time in its id if it has no `ts`."""
     if row.ts is None or row.ts == "null":
         return time_of_id(row.checkpoint_id)
     return time_of_ts(json.loads(row.ts))
 
 
 def time_of_ts(stamp: Any) -> datetime | None:
-    """Return the time that a `ts` names, in UTC where it names no zone; None if it names none."""
+    """Return the time in a `ts`, read as UTC if it has no zone; None if it isn't a time."""
     try:
         time = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
         return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)

@@ -66,9 +66,9 @@ class _BinaryKey(TypeDecorator[str]):
 def key(length: int | None = None) -> TypeEngine[str]:
     """Return the type of text that equals itself only: case, accents and trailing blanks count.
 
-    PostgreSQL's TEXT and SQLite's TEXT compare bytes. The MySQL family compares by collation, whose
-    defaults fold case and accents and whose binary ones still pad with blanks, so keys are UTF-8 in
-    VARBINARY there; it also counts bytes, so that 2000 bytes of namespace fit into
+    PostgreSQL's TEXT and SQLite's TEXT compare bytes. The MySQL family compares by collation: the
+    defaults fold case and accents, and binary collations still pad with blanks. So keys are UTF-8
+    in VARBINARY there. VARBINARY also counts bytes, so that 2000 bytes of namespace fit into
     InnoDB's 3072 bytes of key.
     """
     text: TypeEngine[str] = Text() if length is None else String(length)
@@ -103,7 +103,7 @@ class to_json(FunctionElement[Any]):  # noqa: N801 - reads as the SQL function t
 
 
 class typed(FunctionElement[Any]):  # noqa: N801
-    """A parameter, with the type of its column where a SELECT alone wouldn't tell."""
+    """A parameter with the type of its column, if a SELECT wouldn't give it a type."""
 
     inherit_cache = True
 
@@ -115,8 +115,9 @@ class typed(FunctionElement[Any]):  # noqa: N801
 class one_of(FunctionElement[bool]):  # noqa: N801
     """Whether a column, or some columns as a tuple, are in a list that is a parameter.
 
-    `IN` with a parameter for each value, which takes longer to write, send and plan than to execute
-    (half of the time for 5,000 values); one array or JSON text where the engine can look into it.
+    By default it is `IN` with a parameter for each value, which takes longer to write, send and
+    plan than to execute. An engine that can look into an array or JSON text gets the list as a
+    single parameter (half of the time for 5,000 values).
     """
 
     inherit_cache = True
@@ -135,8 +136,8 @@ class json_text(FunctionElement[str]):  # noqa: N801
 class metadata_contains(FunctionElement[bool]):  # noqa: N801
     """Whether a metadata document may match a filter, both as JSON.
 
-    True too often, never too seldom: `codec.matches` decides. Without a
-    rule for an engine it says true for every row.
+    It may be true too often, never too seldom: `codec.matches` decides. Without a rule for an
+    engine it is true for every row.
     """
 
     inherit_cache = True
@@ -145,24 +146,24 @@ class metadata_contains(FunctionElement[bool]):  # noqa: N801
 class channel_versions(FunctionElement[Any]):  # noqa: N801
     """The `channel_versions` of a checkpoint as rows of `key` and `value`, both text.
 
-    Lets a checkpoint be read with its values in one statement. An engine without a rule reads them
-    with a second one; `VALUE_LOOKUP` says which engines have a rule.
+    With it, one statement reads a checkpoint and its values. An engine without a rule needs a
+    second statement; `VALUE_LOOKUP` lists the engines with a rule.
     """
 
     inherit_cache = True
 
 
 class peer_run_id(FunctionElement[str]):  # noqa: N801
-    """The run of a row that langgraph-checkpoint-postgres wrote; NULL where it has no rows."""
+    """The run of a row that langgraph-checkpoint-postgres wrote; NULL on other engines."""
 
     inherit_cache = True
     type = Text()
 
 
 class byte_length(FunctionElement[int]):  # noqa: N801
-    """How many bytes a text has in UTF-8, or how many bytes there are; no dialect agrees on a name.
+    """The size of a text in UTF-8, or of bytes; dialects have different names for it.
 
-    PostgreSQL tells it of a compressed value without unpacking it.
+    PostgreSQL knows it without unpacking a compressed value.
     """
 
     inherit_cache = True
@@ -304,7 +305,7 @@ class ValueLookup(Enum):
     JOIN = "join"
     """Values are joined to `channel_versions`; the engine looks each one up in the index."""
     LATERAL = "lateral"
-    """The same, spelled out as a look-up each: a planner with a choice might read the table."""
+    """The same, written as a look-up for each: a planner with a choice might read the table."""
     NONE = SECOND_STATEMENT
 
 

@@ -1,6 +1,6 @@
-"""An INSERT that leaves or updates the row that is already there, on every engine.
+"""An INSERT that keeps or updates an existing row, on every engine.
 
-One construct instead of the dialects' own: these must know the dialect when the statement is built,
+It replaces the constructs of the dialects: these must know the dialect when the statement is built,
 and SQLAlchemy 2.0 doesn't cache them (0.16 to 0.55 ms a call).
 """
 
@@ -24,7 +24,7 @@ class Upsert(Insert):
     """`INSERT`, and on a conflict of the primary key update some columns, or none.
 
     Args:
-        table: The table; a conflict is one of its primary key.
+        table: The table; a conflict is a conflict of its primary key.
         update: Columns that take the new row's value on a conflict. Empty keeps the old row.
     """
 
@@ -45,7 +45,7 @@ class Upsert(Insert):
 def _no_rule(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
     raise CompileError(
         f"checkpoint_sa has no upsert for the dialect {compiler.dialect.name!r}."
-        " Register one with sqlalchemy.ext.compiler.compiles(checkpoint_sa.upsert.Upsert,"
+        " Register a rule with sqlalchemy.ext.compiler.compiles(checkpoint_sa.upsert.Upsert,"
         f" {compiler.dialect.name!r})."
     )
 
@@ -61,7 +61,7 @@ def _on_conflict(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def _on_duplicate_key(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
-    # Not INSERT IGNORE: that one swallows truncation and NULLs as well.
+    # Not INSERT IGNORE: it swallows truncation and NULLs as well.
     insert = compiler.visit_insert(element, **kw)  # type: ignore[no-untyped-call]
     quote = compiler.preparer.quote
     if not element.update:
@@ -86,13 +86,13 @@ SQLAlchemy drops such a WITH without a word on the MySQL family; SQLite has no s
 SELECTING = {*NESTING, "sqlite"}
 """Dialects where INSERT takes a SELECT of parameters, a row each.
 
-MySQL takes the parameters of two rows for text of one character set, and bytes aren't.
+MySQL takes the parameters of two rows for text of one character set; bytes aren't such text.
 """
 
 _BATCH_BYTES = {"pymysql": 256 * 1024, "aiomysql": 256 * 1024}
-"""Drivers that send an executemany as one INSERT, and up to how many bytes of values.
+"""Drivers that send an executemany as one INSERT, and the most bytes of its values.
 
-They end a statement at 1,024,000 bytes of text, in which a byte of a value is two at the most.
+They end a statement at 1,024,000 bytes of text, in which a byte of a value takes at most two.
 """
 
 

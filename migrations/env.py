@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: a connection that Python gives it, else a URL.
+"""How Alembic reaches the database: through a connection that Python passes, or a URL.
 
 The URL comes from `-x url=`, the environment variable CHECKPOINT_SA_URL, or `sqlalchemy.url` in the
 ini; the schema from `-x schema=` or CHECKPOINT_SA_SCHEMA; how many seconds to wait for another
@@ -47,7 +47,7 @@ def _url() -> str:
     url = _given("url") or config.get_main_option("sqlalchemy.url")
     if not url:
         raise CommandError(
-            "No database. Pass one: alembic -x url=postgresql://user@host/database upgrade head,"
+            "No database. Pass a URL: alembic -x url=postgresql://user@host/database upgrade head,"
             " or set CHECKPOINT_SA_URL."
         )
     return url

@@ -89,12 +89,12 @@ def test_what_a_command_leaves(filled: Store, command: str, left: tuple[int, int
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("prune --all --yes", "What may go?"),
-        ("prune --keep 2 --yes", "Which threads?"),
-        ("prune t --all --keep 2 --yes", "Which threads?"),
-        ("delete --yes", "What is to be deleted?"),
-        ("delete t --run r1 --yes", "What is to be deleted?"),
-        ("delete --where a=1 --where a=2 --yes", "says a name twice"),
+        ("prune --all --yes", "No rule for the checkpoints to delete"),
+        ("prune --keep 2 --yes", "Pass either the ids of threads, or --all"),
+        ("prune t --all --keep 2 --yes", "Pass either the ids of threads, or --all"),
+        ("delete --yes", "Pass one of these"),
+        ("delete t --run r1 --yes", "Pass one of these"),
+        ("delete --where a=1 --where a=2 --yes", "has a name twice"),
         ("prune t --keep-latest", "Add --yes"),
         ("delete t", "Add --yes"),
         ("vacuum-orphans", "Add --yes"),

@@ -158,7 +158,7 @@ def test_a_process_that_was_stopped_too_long_changes_nothing_any_more(
         check(cluster, name, upgrade_at_once(others))
         stopped.send_signal(signal.SIGCONT)
         _, err = stopped.communicate("\n")
-    assert "didn't show for more than 30 seconds" in err
+    assert "gave no sign of life for more than 30 seconds" in err
     check(cluster, name, [(0, [APPLYING, migrate.HEAD], "")])
 
 

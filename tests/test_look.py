@@ -686,5 +686,5 @@ def test_the_beginning_of_an_id_names_a_checkpoint(
     assert "1a-first" in capsys.readouterr().out
     assert main(["diff", "t", "1a-f", "2", "--url", url]) == DONE
     assert main(["show", "t", "1a", "--url", url]) == DATA
-    assert "say more of the id: 1a-" in capsys.readouterr().err
+    assert "pass more of the id: 1a-" in capsys.readouterr().err
     assert main(["show", "t", "3", "--url", url]) == DATA

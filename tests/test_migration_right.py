@@ -122,7 +122,7 @@ def test_who_has_lost_the_row_sends_no_statement_any_more(as_cluster: Store) -> 
                 thief.execute(text(f"UPDATE {clusters.LOCK_TABLE} SET holder = 'thief'"))
                 thief.commit()
             waiting.pause(connection, 1.5)
-            with pytest.raises(SchemaError, match="others may have gone on in its place"):
+            with pytest.raises(SchemaError, match="another process may have taken over"):
                 connection.execute(text("CREATE TABLE not_this (id INTEGER)"))
 
     on_connection(as_cluster, lose)

@@ -92,7 +92,7 @@ def test_a_release_works_with_a_later_schema_that_only_adds(
         saver.put_writes(saver.save(parent=config, values={"x": [2]}), [("x", 3)], "task")
     (record,) = caplog.records
     assert record.message == (
-        f"The checkpoint tables are at revision {ADDS} of a later release; this one makes"
+        f"The checkpoint tables are at revision {ADDS} of a later release; this release makes"
         f" {migrate.HEAD} and works with them"
     )
     assert saver.found(thread()).pending_writes == [("task", "x", 3)]

@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
         "--idle-for",
         type=_age,
         metavar="AGE",
-        help="delete whole threads that have no checkpoint since",
+        help="delete whole threads without a younger checkpoint",
     )
 
     delete = terminal.command(
@@ -68,7 +68,7 @@ def add(commands: Commands) -> None:
         commands,
         "vacuum-orphans",
         _vacuum,
-        "delete writes and values that no checkpoint has, as late writers leave them",
+        "delete writes and values without a checkpoint, as late writers leave them",
     )
     _add_common(vacuum)
     vacuum.add_argument(
@@ -76,14 +76,14 @@ def add(commands: Commands) -> None:
         type=_age,
         default=GRACE,
         metavar="AGE",
-        help="delete only what is older; longer than any run takes (default: 1d)",
+        help="delete only older rows; must be longer than any run takes (default: 1d)",
     )
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     database.add_arguments(command)
-    command.add_argument("--dry-run", action="store_true", help="say what would go, delete nothing")
-    command.add_argument("--yes", action="store_true", help="don't ask; needed where nobody can be")
+    command.add_argument("--dry-run", action="store_true", help="count the rows, delete nothing")
+    command.add_argument("--yes", action="store_true", help="don't ask; needed without a terminal")
     terminal.add_json(command)
 
 
@@ -104,10 +104,11 @@ def _prune(args: argparse.Namespace) -> None:
     options = {"keep": args.keep, "older_than": args.older_than, "idle_for": args.idle_for}
     if all(value is None for value in options.values()):
         raise ConfigurationError(
-            "What may go? Pass --keep-latest, --keep N, --older-than AGE or --idle-for AGE."
+            "No rule for the checkpoints to delete. Pass --keep-latest, --keep N, --older-than AGE"
+            " or --idle-for AGE."
         )
     if bool(args.thread) is args.all:
-        raise ConfigurationError("Which threads? Pass their ids, or --all.")
+        raise ConfigurationError("Pass either the ids of threads, or --all.")
     threads = args.thread or None
 
     def prune(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
@@ -120,11 +121,11 @@ def _prune(args: argparse.Namespace) -> None:
 def _delete(args: argparse.Namespace) -> None:
     if [bool(args.thread), args.run_id is not None, bool(args.where)].count(True) != 1:
         raise ConfigurationError(
-            "What is to be deleted? Pass the ids of threads, or --run ID, or --where NAME=VALUE."
+            "Pass one of these: the ids of threads, --run ID, or --where NAME=VALUE."
         )
     metadata = dict(args.where) or {"run_id": args.run_id}
     if len(metadata) < len(args.where):
-        raise ConfigurationError("--where says a name twice, and a checkpoint has it once.")
+        raise ConfigurationError("--where has a name twice, but metadata has it once.")
 
     def delete(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
         if args.thread:
@@ -150,7 +151,8 @@ def _run(args: argparse.Namespace, action: Callable[..., None], total: int | Non
     asks = not args.dry_run and not args.yes
     if asks and not sys.stdin.isatty():
         raise ConfigurationError(
-            "Nobody is there to be asked. Add --yes to delete, or --dry-run to see what would go."
+            "Standard input isn't a terminal, so the command can't ask. Add --yes to delete, or"
+            " --dry-run to count the rows."
         )
 
     def run(saver: SQLAlchemySaver) -> None:

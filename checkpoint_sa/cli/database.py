@@ -34,7 +34,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--schema",
         default=os.environ.get("CHECKPOINT_SA_SCHEMA") or None,
-        help="the schema of the tables; default: CHECKPOINT_SA_SCHEMA, else the database's own",
+        help="the schema of the tables; default: CHECKPOINT_SA_SCHEMA, or the database's own",
     )
 
 
@@ -46,7 +46,7 @@ def add_where(command: argparse.ArgumentParser, text: str) -> None:
         default=[],
         type=_criterion,
         metavar="NAME=VALUE",
-        help=f"{text}; what is JSON counts as such: step=1 is a number; several must all be there",
+        help=f"{text}; a JSON value is read as JSON: step=1 is a number; several must all match",
     )
 
 

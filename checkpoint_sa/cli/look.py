@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
     database.add_arguments(threads)
     database.add_where(threads, "only threads that have a checkpoint with this metadata")
     threads.add_argument("--after", metavar="THREAD", help="only threads behind this one")
-    threads.add_argument("--limit", type=int, metavar="N", help="how many at the most")
+    threads.add_argument("--limit", type=int, metavar="N", help="the largest number of threads")
     terminal.add_json(threads)
 
     history = terminal.command(
@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
     )
     database.add_arguments(history)
     history.add_argument("thread", help="the id of a thread")
-    history.add_argument("--all", action="store_true", help="those of subgraphs as well")
+    history.add_argument("--all", action="store_true", help="also the checkpoints of subgraphs")
     terminal.add_json(history)
 
     show = terminal.command(
@@ -59,16 +59,16 @@ def add(commands: Commands) -> None:
         help="the id of a checkpoint, or its beginning; default: the latest",
     )
     _add_namespace(show)
-    show.add_argument("--full", action="store_true", help="long values as a whole")
+    show.add_argument("--full", action="store_true", help="print long values as a whole")
     terminal.add_json(show)
 
     diff = terminal.command(
-        commands, "diff", _diff, "print what changed between two checkpoints of a thread"
+        commands, "diff", _diff, "print the changes between two checkpoints of a thread"
     )
     database.add_arguments(diff)
     diff.add_argument("thread", help="the id of a thread")
     diff.add_argument("old", help="the id of a checkpoint, or its beginning")
-    diff.add_argument("new", help="the id of another one")
+    diff.add_argument("new", help="the id of another checkpoint, or its beginning")
     _add_namespace(diff)
     terminal.add_json(diff)
 
@@ -87,7 +87,7 @@ def _add_namespace(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--namespace",
         default="",
-        help="of a subgraph, as `history --all` has it; default: the root",
+        help="the namespace of a subgraph, as `history --all` prints it; default: the root",
     )
 
 
@@ -301,10 +301,10 @@ def _found(
 
 
 def _whole_id(saver: SQLAlchemySaver, args: argparse.Namespace, beginning: str) -> str:
-    """Return the id of the checkpoint whose id begins so.
+    """Return the checkpoint id that has this beginning.
 
     Raises:
-        CheckpointError: No id begins so, or several do.
+        CheckpointError: No id has this beginning, or several ids have it.
     """
     steps = saver.database.read("thread", statistics.thread, codec.thread_id(args.thread))
     ids = [
@@ -316,8 +316,8 @@ def _whole_id(saver: SQLAlchemySaver, args: argparse.Namespace, beginning: str) 
         raise _missing(args.thread, args.namespace, beginning)
     if len(ids) > 1:
         raise CheckpointError(
-            f"{len(ids)} checkpoints of thread {args.thread!r} begin with {beginning!r}; say more"
-            f" of the id: {', '.join(ids[:3])}, ..."
+            f"{len(ids)} checkpoints of thread {args.thread!r} begin with {beginning!r}; pass"
+            f" more of the id: {', '.join(ids[:3])}, ..."
         )
     return ids[0]
 
@@ -327,8 +327,8 @@ def _missing(thread: str, namespace: str = "", checkpoint_id: str | None = None)
     where = f" in namespace {namespace!r}" if namespace else ""
     command = "threads" if checkpoint_id is None else "history --all"
     return CheckpointError(
-        f"Thread {thread!r} has no {checkpoint}{where}. `checkpoint-sa {command}` lists what there"
-        " is."
+        f"Thread {thread!r} has no {checkpoint}{where}. `checkpoint-sa {command}` lists all that"
+        " exist."
     )
 
 
@@ -440,7 +440,7 @@ def _plot(days: Iterable[Mapping[str, Any]], path: str) -> None:
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     axes.bar([day["name"] for day in known], [day["bytes"] / 1e6 for day in known])
-    axes.set(title="What was stored each day, and is still there", ylabel="MB")
+    axes.set(title="Stored each day, and not deleted since", ylabel="MB")
     axes.tick_params("x", rotation=45)
     figure.savefig(path, format="png", dpi=150)
     plt.close(figure)

@@ -52,13 +52,13 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
             dest=dest,
             metavar="URL",
             default=os.environ.get(variable),
-            help=f"the database that {text} them; default: the environment's {variable}",
+            help=f"the database that {text} the threads; default: the environment's {variable}",
         )
         command.add_argument(
             f"--{end}-schema",
             dest=f"{dest}_schema",
             metavar="SCHEMA",
-            help="the schema of its tables; default: the database's own",
+            help="the schema of that database's tables; default: its own",
         )
     command.add_argument("--dry-run", action="store_true", help="compare and count, store nothing")
     command.add_argument("thread", nargs="*", help="the ids of threads; default: all")

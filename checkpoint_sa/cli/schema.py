@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
     database.add_arguments(
         terminal.command(
-            commands, "current", _current, "print the revision that the database is at"
+            commands, "current", _current, "print the revision of the database's tables"
         )
     )
     database.add_arguments(
@@ -61,11 +61,11 @@ def add(commands: Commands) -> None:
     sql.add_argument("revision", nargs="?", default="head", help="head, or from:to")
 
     rewrite = terminal.command(
-        commands, "rewrite", _rewrite, "store values as what changed, or as whole values again"
+        commands, "rewrite", _rewrite, "rewrite values as deltas, or as whole values again"
     )
     database.add_arguments(rewrite)
     form = rewrite.add_mutually_exclusive_group(required=True)
-    form.add_argument("--incremental", action="store_true", help="as what changed")
+    form.add_argument("--incremental", action="store_true", help="as deltas")
     form.add_argument(
         "--plain",
         dest="incremental",
@@ -75,7 +75,7 @@ def add(commands: Commands) -> None:
     rewrite.add_argument("thread", nargs="*", help="the ids of threads; default: all")
 
     terminal.command(
-        commands, "ini", _ini, "print where the packaged alembic.ini lies, for alembic -c"
+        commands, "ini", _ini, "print the path of the packaged alembic.ini, for alembic -c"
     )
 
 
@@ -99,7 +99,7 @@ def _downgrade(args: argparse.Namespace) -> None:
     url = database.url(args)
     if args.revision == "base" and not args.drop_all_checkpoints:
         raise ConfigurationError(
-            "base drops the tables with every checkpoint in them. If that is what you want, add"
+            "base drops the tables with every checkpoint in them. To confirm that, add"
             " --drop-all-checkpoints."
         )
     migrate.downgrade(url, args.revision, schema=args.schema, lock_timeout=args.lock_timeout)

@@ -63,11 +63,10 @@ def dump_checkpoint(
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
 ) -> CheckpointRows:
-    """Make the rows of one checkpoint.
+    """Make the rows of a checkpoint.
 
-    Small strings, numbers, booleans and None go into the checkpoint's JSON as with LangGraph's
-    Postgres saver, which has them there at every checkpoint; other values become blobs when their
-    version is new.
+    Small strings, numbers, booleans and None are stored in the JSON of every checkpoint, as in
+    LangGraph's Postgres saver. Other values become blobs when their version is new.
 
     Raises:
         InvalidInputError: An id or a version can't be stored.
@@ -83,14 +82,14 @@ def checkpoint_rows(
     metadata: Mapping[str, Any],
     new_versions: ChannelVersions,
 ) -> CheckpointRows:
-    """Make the rows of one checkpoint as `dump_checkpoint` does, its metadata as it is.
+    """Make the rows of a checkpoint as `dump_checkpoint` does, with its metadata unchanged.
 
     Args:
         serde: The serializer.
         place: Thread, namespace, and the id of the parent.
         checkpoint: The checkpoint.
         metadata: All of its metadata.
-        new_versions: The channels whose values are stored, with their versions.
+        new_versions: The channels with a value to store, and their versions.
 
     Raises:
         InvalidInputError: An id or a version can't be stored.
@@ -110,7 +109,7 @@ def checkpoint_rows(
             continue
         if isinstance(value, _DeltaSnapshot) or (isinstance(value, Packed) and value.is_snapshot):
             inline[channel] = True  # LangGraph's marker; the blob is the value
-        # A small value may so far stand in the JSON of older checkpoints only.
+        # Older checkpoints may have a small value only in their JSON, so it gets a blob as well.
         if version is not None and (channel in new_versions or small):
             row = blob_of(thread, namespace, channel, str(version))
             blobs.append(blob_row(thread, namespace, channel, version, dump(serde, value, row)))
@@ -266,7 +265,7 @@ def dump_writes(
             path, task, idx, validate_id("channel", channel, models.CHANNEL_BYTES), "", NOTHING
         )
         kind, blob = dump(serde, value, write_of(thread, namespace, row))
-        rows[idx] = {  # of several special writes of one kind, the last one counts
+        rows[idx] = {  # of several special writes of a kind, the last counts
             "thread_id": thread,
             "checkpoint_ns": namespace,
             "checkpoint_id": checkpoint_id,
@@ -285,7 +284,7 @@ def load_history(
     config: RunnableConfig,
     histories: Mapping[str, History],
 ) -> dict[str, DeltaChannelHistory]:
-    """Make LangGraph's per-channel histories of stored ones."""
+    """Make LangGraph's histories, by channel, out of stored histories."""
     thread, namespace, _ = address(config)
     return {
         channel: _history(serde, thread, namespace, channel, found)

@@ -17,11 +17,11 @@ encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def exact_json(value: Any) -> bytes | None:
-    """Return a value as JSON that LangGraph's serializer reads back exactly; None without one."""
+    """Return a value as JSON that LangGraph's serializer reads back exactly, or None."""
     if not is_python_json(value):
         return None
     raw = encode_json(value).encode()
-    return None if b'"lc":' in raw else raw  # it makes an object of such a dict
+    return None if b'"lc":' in raw else raw  # the serializer makes an object of it
 
 
 def is_python_json(value: Any) -> bool:
@@ -46,13 +46,13 @@ def _is_int64(value: int) -> bool:
     return -(2**63) <= value < 2**63
 
 
-def is_exact_json(value: Any, depth: int = JSON_DEPTH) -> bool:  # noqa: PLR0911 - one for each type
+def is_exact_json(value: Any, depth: int = JSON_DEPTH) -> bool:  # noqa: PLR0911 - a return for each type
     """Whether every engine's JSON gives back exactly this value.
 
-    Not NUL and lone surrogates (PostgreSQL and MySQL refuse them), not integers beyond 64 bits
-    (MySQL makes them floats), not NaN, infinities, -0.0 or floats that are written with an exponent
-    (PostgreSQL makes 1e22 an integer). A tuple counts as the list that LangGraph's serializer
-    makes of it.
+    It doesn't for NUL and lone surrogates (PostgreSQL and MySQL refuse them), integers beyond 64
+    bits (MySQL makes them floats), NaN, infinities, -0.0, and floats that are written with an
+    exponent (PostgreSQL makes 1e22 an integer). A tuple counts as a list, because LangGraph's
+    serializer makes a list of it.
     """
     kind = type(value)
     if kind is str:
@@ -77,7 +77,7 @@ def is_exact_json(value: Any, depth: int = JSON_DEPTH) -> bool:  # noqa: PLR0911
 
 
 _JSON_NAME = 65_535 // 4
-"""MySQL refuses longer names in an object; it counts bytes, four a character at most."""
+"""MySQL refuses longer names in an object; it counts bytes, at most four for a character."""
 
 
 def is_json_name(name: Any) -> bool:

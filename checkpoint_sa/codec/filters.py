@@ -48,8 +48,8 @@ def criteria(
 def _prefilter(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a filter that every engine's JSON compares alike.
 
-    It may let too many rows through, never too few: strings, booleans, None and small integers
-    under plain keys; `matches` decides.
+    It has strings, booleans, None and small integers under plain keys. It may let too many rows
+    through, never too few; `matches` decides.
     """
     return {
         name: value
@@ -67,10 +67,10 @@ def _prefilter(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def matches(metadata: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
-    """Whether metadata has everything a filter names.
+    """Whether metadata matches a filter.
 
-    A dict matches as a subset, nested ones too, other values by JSON's equality: 1 is not true, 1
-    equals 1.0, null is null and not a missing key.
+    A dict matches as a subset, nested dicts too. Other values match by JSON's equality: 1 is not
+    true, 1 equals 1.0, null is null and not a missing key.
     """
     return all(
         name in metadata and _matches(metadata[name], value)

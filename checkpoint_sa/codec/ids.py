@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
 KEY_BYTES = 2600
-"""The most bytes of the parts of a primary key together: PostgreSQL's btree ends at 2704."""
+"""The largest primary key, all its parts together: PostgreSQL's btree takes 2704 bytes."""
 
 
 def validate_id(name: str, value: Any, limit: int) -> str:
@@ -44,7 +44,7 @@ def validate_id(name: str, value: Any, limit: int) -> str:
         )
     if size > limit:
         raise InvalidInputError(
-            f"{name} has {size} bytes, {limit} fit: {_shown(text)}. Use a shorter one."
+            f"{name} has {size} bytes, {limit} fit: {_shown(text)}. Shorten it."
         )
     return text
 
@@ -54,10 +54,10 @@ def _shown(text: str) -> str:
 
 
 def check_key_size(**parts: str) -> None:
-    """Check that the ids of one row fit into a primary key together.
+    """Check that the ids of a row fit into a primary key together.
 
     Raises:
-        InvalidInputError: They don't.
+        InvalidInputError: They don't fit.
     """
     if sum(map(len, parts.values())) <= KEY_BYTES // 4:  # a character has four bytes at most
         return
@@ -98,9 +98,9 @@ class RunIds(NamedTuple):
     """Ids of runs, each once."""
 
     indexed: list[str]
-    """As `run_id` has them."""
+    """As the column `run_id` has them."""
     plain: list[str]
-    """As metadata has them, as far as every engine's text can hold them."""
+    """As metadata has them; ids that some engine's text can't hold are left out."""
 
 
 def run_ids(values: Sequence[Any]) -> RunIds:
@@ -119,7 +119,7 @@ def check_list(name: str, values: Sequence[Any]) -> Sequence[Any]:
     """Return a list of ids.
 
     Raises:
-        InvalidInputError: It is a single one.
+        InvalidInputError: It is a single id.
     """
     if isinstance(values, str | bytes):
         raise InvalidInputError(
@@ -130,10 +130,10 @@ def check_list(name: str, values: Sequence[Any]) -> Sequence[Any]:
 
 
 def run_id(value: Any) -> str:
-    """Return a run's key in its index: its id, or a digest where the id doesn't fit."""
+    """Return a run's key in its index: its id, or a digest if the id doesn't fit."""
     text = str(value)
     raw = text.encode("utf-8", "surrogatepass")
-    # Not '': that is the column's word for no run.
+    # Not '': in the column it means no run.
     if 0 < len(raw) <= models.RUN_ID_BYTES and text.isprintable():
         return text
     return f"sha256:{hashlib.sha256(raw).hexdigest()}"
@@ -150,7 +150,7 @@ def address(
     configurable = config.get("configurable") or {}
     if configurable.get("thread_id") is None:
         raise InvalidInputError(
-            "The config has no thread_id. Pass one: {'configurable': {'thread_id': 'some-id'}}."
+            "The config has no thread_id. Pass it: {'configurable': {'thread_id': 'some-id'}}."
         )
     thread = thread_id(configurable["thread_id"])
     namespace = validate_id(
@@ -168,7 +168,7 @@ def address(
 
 
 def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
-    """Return the config that names one checkpoint."""
+    """Return the config that names a checkpoint."""
     return {
         "configurable": {
             "thread_id": thread,
@@ -181,7 +181,7 @@ def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig
 def next_version(current: str | float | None) -> str:
     """Return a version greater than `current`, in the form of LangGraph's Postgres saver.
 
-    The random part keeps two forks of one checkpoint from giving one version to two values.
+    The random part keeps two forks of a checkpoint from giving the same version to two values.
     """
     if current is None:
         number = 0

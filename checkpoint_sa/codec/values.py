@@ -56,8 +56,8 @@ def dump(serde: SerializerProtocol, value: Any, row: Row) -> tuple[str, bytes]:
     """Serialize a value of a row as (type, bytes).
 
     LangGraph's serializer turns a lone surrogate into `?` and refuses integers beyond 64 bits.
-    Text, integers, lists and dicts of that kind are written as JSON under its own `json` tag, which
-    it reads. A serializer that extends it gets every value.
+    Text, integers, lists and dicts with such parts are written as JSON under the tag `json`, which
+    LangGraph's serializer reads. Any other serializer gets every value.
     """
     if isinstance(serde, AESGCMSerializer):
         return serde.seal(*dump(serde.serde, value, row), row)
@@ -74,7 +74,7 @@ def dump(serde: SerializerProtocol, value: Any, row: Row) -> tuple[str, bytes]:
         if (exact := exact_json(value)) is None:
             raise
         return EXACT_JSON, exact
-    # Whether the `?` was a surrogate is asked only where there is one.
+    # Only output with a `?` is searched for surrogates.
     if b"?" in dumped[1] and _has_surrogate(value) and (exact := exact_json(value)):
         return EXACT_JSON, exact
     return dumped
@@ -100,7 +100,7 @@ def load(serde: SerializerProtocol, kind: str | None, blob: bytes, row: Row) -> 
 
 
 def encrypts(serde: SerializerProtocol) -> bool:
-    """Whether two values have nothing in common once they are serialized."""
+    """Whether a serializer encrypts: similar values have nothing in common in its output."""
     return (
         isinstance(serde, AESGCMSerializer)
         or type(serde).dumps_typed is EncryptedSerializer.dumps_typed
@@ -113,7 +113,7 @@ _Parts = dict[str, dict[str, Any]]
 def dump_exact(
     serde: SerializerProtocol, parts: _Parts, row: Row
 ) -> tuple[str | None, bytes | None]:
-    """Serialize the entries that JSON documents can't hold: by Python's own JSON where that can."""
+    """Serialize the entries that JSON documents can't hold; as Python's own JSON if possible."""
     if not any(parts.values()):
         return None, None
     plain: _Parts = {}
@@ -166,7 +166,7 @@ def blob_of(thread: str, namespace: str, channel: str, version: str) -> Row:
 
 def write_of(thread: str, namespace: str, write: Write) -> Row:
     """Return the row to which a write is bound."""
-    # Without the checkpoint: LangGraph makes a task's id out of the checkpoint's, among others.
+    # Without the checkpoint id: LangGraph derives the task id from it.
     row = (thread, namespace, write.task_id, f"{write.idx}", write.channel)
     return "checkpoint_writes", *row
 
@@ -184,13 +184,14 @@ class _PlainJson:
 _PLAIN_JSON = _PlainJson()
 
 _READERS_OF_JSON = (JsonPlusSerializer.loads_typed, EncryptedSerializer.loads_typed)
-"""Readers of our JSON as JSON; another serializer may give the tag a meaning of its own."""
+"""The readers that read our JSON as JSON; in another serializer the tag may mean something else."""
 
 
 def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
-    """Return serialized data as bytes of its own; of a bytearray, LangGraph returns the value.
+    """Return a copy of serialized data, as bytes.
 
-    A node may change that in place on its way to the database, or in a saver's cache.
+    LangGraph's serializer returns a bytearray as it is. A node may change it in place on its way to
+    the database, or in a saver's cache.
     """
     return bytes(data)
 
@@ -204,7 +205,7 @@ def refuse_plain(
     """Refuse values that stand unencrypted in a checkpoint's JSON, under an encrypting serializer.
 
     Raises:
-        CorruptDataError: There are some.
+        CorruptDataError: There are such values.
     """
     if not isinstance(serde, AESGCMSerializer) or serde.allow_plain:
         return
@@ -247,8 +248,8 @@ def describe_row(key: Sequence[str], part: Mapping[str, object]) -> str:
 def estimate_size(value: Any, depth: int = 3) -> int:
     """Estimate a value's size in bytes from a sample, in a few microseconds.
 
-    It decides whether to serialize in a thread: a hop costs about 100 us, without it the event loop
-    stands still for about 1 ms a megabyte.
+    The size decides whether to serialize in a thread. A thread costs about 100 us; without it, the
+    event loop is blocked for about 1 ms for each megabyte.
     """
     if isinstance(value, str | bytes | bytearray):
         return len(value)

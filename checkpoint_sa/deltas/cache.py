@@ -1,4 +1,4 @@
-"""The values of the latest checkpoints that a saver has read or stored, to encode the next ones."""
+"""The cache of a saver: values of the latest checkpoints, as bases of the next deltas."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ MAX_EXCLUDED = 4
 
 
 class BaseCache:
-    """The values of the latest checkpoint of each namespace; the least recently used go first.
+    """The values of the latest checkpoint of each namespace; the least recently used are dropped.
 
-    A version names one value for good, so a cached value is never wrong. It may be outdated: the
-    database is asked for its row when a delta is appended to it.
+    A version always names the same value, so a cached value is never wrong. It may be outdated, if
+    its row was deleted or rewritten: the statement that appends a delta checks the row of its base.
     """
 
     def __init__(self, limit: int = CACHE_BYTES, *, keeps_removed: bool = True) -> None:
         self._limit = limit
         self.keeps_removed = keeps_removed
-        """Whether values that no checkpoint has any more stay in the database."""
+        """Whether the database keeps a value that the latest checkpoint doesn't have any more."""
         self.bytes = 0
         self.entries: OrderedDict[tuple[str, str], Entry] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> dict[str, Base] | None:
-        """Return channel -> value of a checkpoint; None if it isn't the cached one."""
+        """Return channel -> base of a checkpoint; None if the checkpoint isn't cached."""
         with self._lock:
             entry = self.entries.get((thread_id, checkpoint_ns))
             if entry is None or entry.checkpoint_id != checkpoint_id:
@@ -42,7 +42,7 @@ class BaseCache:
             return entry.bases
 
     def largest(self, thread_id: str, checkpoint_ns: str) -> list[Base]:
-        """Return the values that a read of the namespace best excludes."""
+        """Return the bases for a read to exclude: the largest first, removed values last."""
         with self._lock:
             entry = self.entries.get((thread_id, checkpoint_ns))
             bases = entry.bases.values() if entry else ()
@@ -51,7 +51,7 @@ class BaseCache:
     def put(
         self, thread_id: str, checkpoint_ns: str, checkpoint_id: str, bases: dict[str, Base]
     ) -> None:
-        """Cache a checkpoint's values in place of those of another one of its namespace."""
+        """Cache a checkpoint's values; they replace the cached values of its namespace."""
         size = 1024 + sum(1024 + len(base.value) for base in bases.values())
         with self._lock:
             self._discard((thread_id, checkpoint_ns))

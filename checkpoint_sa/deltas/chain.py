@@ -1,4 +1,4 @@
-"""Chains that were read, and the values that are rebuilt from them."""
+"""Chains that were read, and the values to rebuild from them."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ class Place(NamedTuple):
 
 
 class Base(NamedTuple):
-    """A value in a chain against which a next one can be encoded."""
+    """A value in a chain, to encode the next value against."""
 
     version: str
     fingerprint: bytes
     chain: str
     position: int
     chain_bytes: int
-    """The bytes of the chain's rows up to this one."""
+    """The bytes of the chain's rows up to this position."""
     value: bytes
     body: _Hash
     """See `body_digest`."""
     is_removed: bool = False
-    """Whether the channel has no value any more; a later one may still resemble this."""
+    """Whether the channel has no value any more; a later value may still resemble this value."""
 
     @property
     def place(self) -> Place:
@@ -77,7 +77,7 @@ class DeltaValue:
         """Return the value.
 
         Raises:
-            CorruptDataError: A row is missing, or the value isn't the one that was stored.
+            CorruptDataError: A row is missing, or the value lacks the stored fingerprint.
         """
         return self.base().value
 
@@ -112,18 +112,18 @@ class DeltaWrite:
         """Return the write.
 
         Raises:
-            CorruptDataError: The value or the delta isn't the one that was stored.
+            CorruptDataError: The base or the delta isn't as it was stored.
         """
         try:
             value = bytearray(self._base.read())
         except CorruptDataError as error:
             raise self._corrupt(str(error)) from None
-        with suppress(InconsistentError):  # the fingerprint tells
+        with suppress(InconsistentError):  # the fingerprint differs then
             apply(value, self._delta)
         if fingerprint(value) != self._fingerprint:
             raise self._corrupt(
-                "it is stored as the difference to its channel's value in the checkpoint, and that"
-                " value, or the difference, isn't the one that was stored"
+                "it is stored as a delta against its channel's value in the checkpoint, and that"
+                " value or the delta has changed"
             )
         return bytes(value)
 
@@ -156,7 +156,7 @@ class Chain:
         """Return a value; the first call rebuilds all values of the chain, in one pass.
 
         Raises:
-            CorruptDataError: A row is missing, or the value isn't the one that was stored.
+            CorruptDataError: A row is missing, or the value lacks the stored fingerprint.
         """
         if not self._bases and self._error is None:
             try:
@@ -201,10 +201,11 @@ class Chain:
 
 
 class Chains:
-    """The chains that some rows are part of.
+    """The chains of some rows, by key.
 
     Args:
-        cached: Values that aren't read again where a row of `checkpoint_blobs` names their place.
+        cached: Cached values. If a row of `checkpoint_blobs` has the place of a cached value, the
+            value isn't rebuilt.
     """
 
     def __init__(self, cached: Iterable[Base] = ()) -> None:
@@ -232,7 +233,7 @@ class Chains:
         self._chain(key).rows[position] = data
 
     def missing(self) -> list[tuple[str, str, str, str]]:
-        """Return the blob keys of the last values of the chains that lack rows."""
+        """Return the blob key of the last value of each chain that lacks rows."""
         return [
             (*chain.key[:3], chain.places[max(chain.places)].version)
             for chain in self._chains.values()

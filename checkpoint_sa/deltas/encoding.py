@@ -23,13 +23,13 @@ MIN_BYTES = 2048
 """Smaller values are stored whole: a row of a chain has some 200 bytes of keys."""
 
 MAX_ROWS = 256
-"""The most rows of a chain: to read one takes about 4 us, besides its bytes."""
+"""The largest number of rows in a chain: to read a row takes about 4 us, besides its bytes."""
 
 TYPE_BYTES = 255 - len(VALUE_SUFFIX)
 
 
 class OutdatedError(Exception):
-    """The value to which a delta was to be appended isn't there any more."""
+    """The base of a delta isn't stored any more."""
 
 
 def is_large_enough(row: Mapping[str, Any]) -> bool:
@@ -42,10 +42,10 @@ def encode_value(row: Mapping[str, Any], base: Base | None) -> tuple[dict[str, A
 
     Args:
         row: The row, as for `checkpoint_blobs`.
-        base: A value of the same channel, most likely a similar one.
+        base: A value of the same channel, most likely similar.
 
     Returns:
-        The row that `writing.put` stores, and the value as the base of the next one.
+        The row that `writing.put` stores, and the value as the base of the next delta.
     """
     value = row["blob"]
     delta = None if base is None else _delta(base, value)
@@ -79,7 +79,7 @@ def encode_value(row: Mapping[str, Any], base: Base | None) -> tuple[dict[str, A
 
 
 def _delta(base: Base, value: bytes) -> bytes | None:
-    """Return a delta that is worth storing, otherwise None."""
+    """Return the delta if it is worth storing, otherwise None."""
     if base.position + 1 >= MAX_ROWS:
         return None
     delta = difference(base.value, value)
@@ -88,7 +88,7 @@ def _delta(base: Base, value: bytes) -> bytes | None:
 
 
 def encode_write(row: dict[str, Any], base: Base | None) -> dict[str, Any]:
-    """Encode the row of a write as a delta against its channel's value, if that is smaller."""
+    """Encode the row of a write as a delta against its channel's value, if that halves its size."""
     if base is None or base.is_removed or not is_large_enough(row):
         return row
     delta = difference(base.value, row["blob"])
@@ -98,11 +98,11 @@ def encode_write(row: dict[str, Any], base: Base | None) -> dict[str, Any]:
 
 
 class PutEncoder:
-    """The rows of one `put`, with values as deltas against those of the checkpoint's parent.
+    """The rows of a `put`, with values as deltas against the values of the parent checkpoint.
 
-    The parent's values are looked up in the cache, or else in the database, so that a small cache
-    costs no storage. The put fails where one of them was deleted or has been appended to, and where
-    a value is stored already; `encode_whole` then stores the missing values whole.
+    The parent's values come from the cache; if they aren't cached, from the database, so that a
+    small cache costs no storage. The put fails if a base was deleted, if another delta was appended
+    to it, or if a value is stored already. Then `encode_whole` makes the rows without bases.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class PutEncoder:
 
     @property
     def uncached(self) -> tuple[str, str, str] | None:
-        """The key of the parent, if it must be read before; otherwise None."""
+        """The key of the parent, if it must be read first; otherwise None."""
         if self._bases is None and any(map(is_large_enough, self._rows.blobs)):
             return *self._key[:2], self._parent
         return None
@@ -134,8 +134,8 @@ class PutEncoder:
     def encode(self, parent: Stored | None) -> CheckpointRows:
         """Return the rows, given the parent if it was uncached.
 
-        A task's writes may arrive before the checkpoint is stored: the values that it shares with
-        its parent are cached at once.
+        The values that the checkpoint shares with its parent are cached at once, because a task's
+        writes may arrive before the checkpoint is stored.
         """
         if parent is not None:
             self._bases = bases_of(parent)
@@ -155,10 +155,10 @@ class PutEncoder:
         self._cache.put(*self._key, self._made)
 
     def _encode(self, bases: Mapping[str, Base]) -> tuple[CheckpointRows, dict[str, Base]]:
-        """Return the rows, and channel -> value of the checkpoint.
+        """Return the rows, and channel -> base of the checkpoint.
 
-        A channel that loses its value, as that of the input does at each turn, may get a similar
-        one later: its last value stays cached as a removed one.
+        A channel may lose its value and get a similar value later, as the input's channel does at
+        each turn. So its last value stays cached, marked as removed.
         """
         made: dict[str, Base] = {}
         whole: list[dict[str, Any]] = []
@@ -180,7 +180,7 @@ class PutEncoder:
 
 
 def bases_of(stored: Stored) -> dict[str, Base]:
-    """Return channel -> value of the values in chains, without those that are corrupt."""
+    """Return channel -> base of the values in chains, without corrupt values."""
     bases = {}
     for channel, value in _in_chains(stored):
         with suppress(CorruptDataError):
@@ -189,7 +189,7 @@ def bases_of(stored: Stored) -> dict[str, Base]:
 
 
 def is_outdated(bases: Mapping[str, Base], stored: Stored) -> bool:
-    """Whether a checkpoint has values, or places of values, that aren't the cached ones."""
+    """Whether the cache lacks a value of a checkpoint, or has it at another place."""
     return any(
         channel not in bases or bases[channel].place != value.place
         for channel, value in _in_chains(stored)

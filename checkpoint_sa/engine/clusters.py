@@ -1,15 +1,15 @@
-"""The right to migrate a cluster whose nodes all take writes: Galera, Group Replication.
+"""The right to migrate a cluster where all nodes take writes: Galera, Group Replication.
 
-`GET_LOCK` is local to a node. What such a cluster certifies is the change of a row: of two that
-change one row on two nodes, the first to commit wins, and the other's transaction is rolled back.
-So the right is a row, in a table that is made when it is first needed, by CREATE TABLE IF NOT
-EXISTS: the same on all nodes, in whichever order they come.
+`GET_LOCK` is local to a node. Such a cluster certifies changes of rows: if two transactions change
+the same row on two nodes, the first commit wins and the other transaction is rolled back. So the
+right is a row. Its table is made at the first need, by CREATE TABLE IF NOT EXISTS, which has the
+same result on all nodes in any order.
 
 Unlike a lock, a row stays when its holder dies. So the holder changes it every two seconds, on a
-connection of its own, and a waiter that has looked for 30 seconds and seen no change takes it over.
-No clock is compared with another one, and the time that a waiter's statements take doesn't count:
-Galera holds them up, like the holder's, while it changes a table. A holder that was stopped for
-long, and has perhaps lost the right, sends no statement before it has changed its row again.
+connection of its own, and a waiter that has seen no change in 30 seconds of looking takes it over.
+No two clocks are compared. The time of a waiter's statements doesn't count: Galera delays them,
+like the holder's statements, while it changes a table. A holder that was stopped for long may have
+lost the right, so it sends no statement before it has changed its row again.
 """
 
 from __future__ import annotations
@@ -73,16 +73,17 @@ _SETTINGS = text(
 
 
 class Current(NamedTuple):
-    """The setting of a session with which it reads all that other nodes have committed before."""
+    """The setting with which a session reads all earlier commits of the other nodes."""
 
     name: str
     value: str
 
 
 def current_reads(connection: Connection) -> Current | None:
-    """Return how to read what is current, on a cluster whose nodes all take writes.
+    """Return the setting for current reads, on a cluster where all nodes take writes.
 
-    None on a single server, and where one node takes writes: its own locks are good then.
+    None on a single server, and on a cluster where a single node takes writes: the locks of that
+    node are enough.
     """
     found: dict[str, str] = {row[0]: row[1] for row in connection.execute(_SETTINGS)}
     if found.get("wsrep_on") == "ON" and found.get("wsrep_provider", "none") != "none":
@@ -98,10 +99,10 @@ def current_reads(connection: Connection) -> Current | None:
 def right_to_migrate(connection: Connection, reads: Current, seconds: float) -> Iterator[None]:
     """Hold a cluster's only right to migrate our tables.
 
-    What the holder before has done is there on this node.
+    This node has all changes of the previous holder.
 
     Raises:
-        SchemaError: Another session held the right for so long, or this one has lost it.
+        SchemaError: Another session held the right for `seconds`, or this session has lost it.
     """
     holder = uuid4().hex
     with _reading(connection, reads):
@@ -114,7 +115,7 @@ def right_to_migrate(connection: Connection, reads: Current, seconds: float) -> 
     finally:
         event.remove(connection, "before_cursor_execute", beat.make_sure)
         beat.stop()
-        # Where it can't be given back, it is taken over.
+        # If the row can't be deleted, a waiter takes it over.
         with suppress(DBAPIError):
             connection.rollback()
             for _ in range(_TRIES):
@@ -159,7 +160,7 @@ def _take(connection: Connection, holder: str, seconds: float) -> None:
             as_seen = (_lock.c.holder == found.holder) & (_lock.c.beat == found.beat)
             changed = _change(connection, update(_lock).where(as_seen).values(**mine))
         if changed:
-            continue  # look again: this reads all that the holder before has done
+            continue  # look again: this reads all changes of the previous holder
         if time.monotonic() > deadline:
             holds = f"{found.session} (a row of {LOCK_TABLE} says so)" if found else ""
             raise lock_timeout(seconds, holds)
@@ -180,12 +181,12 @@ def _make_table(connection: Connection) -> None:
 
 
 def _look(connection: Connection) -> Row[Any] | None:
-    """Return the row that says who may migrate."""
+    """Return the row of the holder."""
     while True:
         try:
             return connection.execute(select(_lock).where(_lock.c.id == _ID)).first()
         except DBAPIError as error:
-            # Galera gives up after 30 s in which another session changes a table.
+            # Galera gives up if another session changes a table for 30 s.
             if classify_error(error) is not Fault.CONFLICT:
                 raise
         finally:
@@ -193,7 +194,7 @@ def _look(connection: Connection) -> Row[Any] | None:
 
 
 def _change(connection: Connection, statement: Executable) -> int | None:
-    """Commit a change; return how many rows it changed, None where another one was first."""
+    """Commit a change; return the number of changed rows, None if another session was first."""
     try:
         changed = connection.execute(statement).rowcount
         connection.commit()
@@ -244,7 +245,7 @@ class _Beat:
             task.cancel()
 
     def make_sure(self, connection: Connection, *_: Any) -> None:
-        """Wait for a sign of life that isn't old, before a statement.
+        """Wait for a recent sign of life before a statement.
 
         Raises:
             SchemaError: Another process has taken over.
@@ -257,20 +258,20 @@ class _Beat:
         else:
             return
         raise SchemaError(
-            f"This process didn't show for more than {SILENT_SECONDS:g} seconds that it was"
-            " migrating, and others may have gone on in its place. What it has done stays. Run the"
-            " upgrade again: it does what is left."
+            f"This process gave no sign of life for more than {SILENT_SECONDS:g} seconds during its"
+            " migration, and another process may have taken over. Its changes stay. Run the upgrade"
+            " again: it completes them."
         )
 
     def _run(self) -> None:
-        pool = self._engine.pool.recreate()  # the caller's may have no other connection to give
+        pool = self._engine.pool.recreate()  # the caller's pool may be exhausted
         raw: PoolProxiedConnection | None = None
         try:
             while not self._is_lost and not self._rest():
                 try:
                     raw = raw or pool.connect()
                     self._is_lost = not self._show(raw)
-                except Exception:  # noqa: BLE001 - whatever it is, the next try or the holder tells
+                except Exception:  # noqa: BLE001 - the next attempt or the holder reports it
                     if raw is not None:
                         raw.invalidate()
                     raw = None
@@ -292,7 +293,7 @@ class _Beat:
         return bool(changed == 1)
 
     def _rest(self) -> bool:
-        """Rest until the next sign is due; return whether there is to be none."""
+        """Rest until the next sign of life is due; return whether the holder has stopped."""
         end = time.monotonic() + _BEAT_SECONDS
         while not self._stops and time.monotonic() < end:
             pause(self._engine, _STEP)

@@ -1,7 +1,7 @@
 """URLs, and the engines that we make or are given.
 
 Engines that we make hide statement parameters, so that no state shows up in an exception or a log.
-Engines that users make are taken as they are.
+Engines that users make stay as they are.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _DEFAULTS = {
     "mysql": _Drivers("pymysql", "aiomysql"),
     "mariadb": _Drivers("pymysql", "aiomysql"),
 }
-"""The drivers of a URL that names none."""
+"""The drivers for a URL without a driver."""
 
 _ALIASES = {"postgres": "postgresql"}
-"""What people write, LangGraph's own guides among them."""
+"""Names that people write; LangGraph's own guides do."""
 
 _MODULES = {
     "psycopg": "psycopg",
@@ -66,7 +66,7 @@ _MODULES = {
     "pymysql": "pymysql",
     "aiomysql": "aiomysql",
 }
-"""The drivers that have an extra, and what they are imported as."""
+"""The drivers that have an extra, and their modules."""
 
 _ASYNCPG_OWN = frozenset({"prepared_statement_cache_size", "prepared_statement_name_func"})
 """Parameters of SQLAlchemy's asyncpg dialect; the others of a URL are libpq's."""
@@ -87,13 +87,13 @@ _ASYNCPG_LACKS = frozenset(
 _BUSY_MILLISECONDS = 30_000
 
 _POOL_SIZE = 10
-"""Connections of an engine that we make; operations that find none free wait in line."""
+"""Connections of an engine that we make; without a free connection, operations wait in line."""
 
 _OURS_ARE_AUTOCOMMIT = ("sqlite", "postgresql", *MYSQL_FAMILY)
 
 
 def parse_url(url: str | URL, colour: Colour) -> URL:
-    """Return a URL with a driver of the right colour; one without a driver gets our default.
+    """Return a URL with a driver of the right colour; a URL without a driver gets our default.
 
     Raises:
         ConfigurationError: It isn't a URL, or names a driver of the other colour.
@@ -183,9 +183,9 @@ def make_async_engine(url: str | URL, **options: Any) -> AsyncEngine:
 
 
 def _libpq_for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
-    """Move libpq's parameters (`sslmode`, `application_name`, ...) to where asyncpg takes them.
+    """Move libpq's parameters (`sslmode`, `application_name`, ...) into a DSN for asyncpg.
 
-    asyncpg understands them in its own form of URL; host, user and password stay where they are.
+    asyncpg understands them there. Host, user and password stay in the URL.
     """
     own = {name: value for name, value in url.query.items() if name in _ASYNCPG_OWN}
     libpq = {
@@ -205,16 +205,16 @@ def _options(url: URL, pool: type[QueuePool], options: dict[str, Any]) -> dict[s
     backend = url.get_backend_name()
     defaults: dict[str, Any] = {"hide_parameters": True}
     if "poolclass" not in options:
-        # No overflow: its connections are closed as they come back, and opened again and again.
+        # No overflow: the pool closes such connections at their return, and opens them again.
         defaults |= {"pool_size": _POOL_SIZE, "max_overflow": 0}
     connect_args: dict[str, Any] = {}
     if backend in _OURS_ARE_AUTOCOMMIT:
-        # An operation of one statement is one round trip, then; others begin a transaction.
+        # An operation of one statement is one round trip then; others begin a transaction.
         defaults |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     if backend == "sqlite":
         connect_args["timeout"] = _BUSY_MILLISECONDS / 1000
         if is_memory(url):
-            # One database is one connection: each operation has it to itself.
+            # The database is a single connection: operations use it in turn.
             defaults |= {"poolclass": pool, "pool_size": 1, "max_overflow": 0, "pool_timeout": None}
             connect_args["check_same_thread"] = False
     connect_args |= options.pop("connect_args", {})
@@ -222,7 +222,7 @@ def _options(url: URL, pool: type[QueuePool], options: dict[str, Any]) -> dict[s
 
 
 def is_memory(url: URL) -> bool:
-    """Whether a URL names an SQLite database that lives in one connection."""
+    """Whether a URL names an SQLite database that lives in a single connection."""
     database = url.database or ":memory:"
     return url.get_backend_name() == "sqlite" and (
         database == ":memory:" or url.query.get("mode") == "memory" or ":memory:" in database
@@ -251,7 +251,7 @@ def at_connect(engine: Engine, statement: str) -> None:
 
 
 def check_engine(engine: Engine) -> None:
-    """Refuse an engine that would lose checkpoints, and mend one that would keep SQLite locked.
+    """Refuse an engine that would lose checkpoints; keep an engine from leaving SQLite locked.
 
     Raises:
         ConfigurationError: An SQLite database in memory with a connection for each Python thread.
@@ -268,10 +268,10 @@ def check_engine(engine: Engine) -> None:
 
 
 def _roll_back(connection: Any, _: object, __: object) -> None:
-    """Let go of SQLite's lock before a connection that was cancelled is closed.
+    """Release SQLite's lock before a cancelled connection is closed.
 
-    Closed in the middle of a statement, it would keep its transaction until the garbage collector
-    finds the cursor.
+    A connection that is closed in the middle of a statement would keep its transaction until the
+    garbage collector finds the cursor.
     """
     with suppress(Exception, asyncio.CancelledError):  # the cancellation itself goes on
         connection.rollback()
@@ -290,7 +290,7 @@ def translation(owner: Engine | Connection, schema: str) -> dict[str | None, str
 
 
 def dialect_of(bind: Engine | Connection | AsyncEngine | AsyncConnection | URL | str) -> str:
-    """Return the dialect of a database, of a URL whose driver needn't be installed, or by name.
+    """Return the name of a dialect, from a database, a URL or a name; no driver is needed.
 
     Raises:
         ConfigurationError: There is no such dialect, or it isn't a URL.
@@ -340,7 +340,7 @@ def sizes_on_disk(
 ) -> dict[str, int]:
     """Return the bytes that tables take with their indexes, as far as the engine tells.
 
-    Of an SQLite file only the whole, as `total`.
+    For SQLite only the size of the file, as `total`.
     """
     dialect = connection.dialect
     if dialect.name == "sqlite":

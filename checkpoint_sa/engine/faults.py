@@ -1,4 +1,4 @@
-"""Faults that pass: the errors after which the same operation may work when it is tried again."""
+"""Transient faults: the errors after which a retry of the same operation may work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 
 class Fault(Enum):
-    """What has gone wrong where the same operation may work when it is tried again."""
+    """The kinds of transient faults: a retry of the same operation may work."""
 
     LOST = "the connection was lost"
-    CONFLICT = "the database ended the transaction for another one's sake"
+    CONFLICT = "the database ended the transaction in favour of another"
     UNREACHABLE = "the server can't be reached"
     STANDBY = "the server takes no writes: it is a standby, or read-only"
 
@@ -22,7 +22,7 @@ _FAULTS: dict[object, Fault] = {
     # SQLSTATEs: serialization failure, deadlock, lock_timeout
     **dict.fromkeys(("40001", "40P01", "55P03"), Fault.CONFLICT),
     # MySQL's numbers: record changed since the snapshot, lock wait timeout, deadlock; and at COMMIT
-    # on a cluster, where another node was first: an error there, rolled back by a plugin
+    # on a cluster, if another node was first: an error there, rolled back by a plugin
     **dict.fromkeys((1020, 1205, 1213, 1180, 3101), Fault.CONFLICT),
     # backend terminated, server crashed, idle timeouts; connection exceptions
     **dict.fromkeys(("57P01", "57P02", "57P05", "25P03"), Fault.LOST),
@@ -40,11 +40,11 @@ _FAULTS: dict[object, Fault] = {
 }
 
 ELSEWHERE = (Fault.UNREACHABLE, Fault.STANDBY)
-"""The same operation may work on another server, which the same address leads to."""
+"""Faults of a server; the same address may lead to another server."""
 
 
 def error_code(error: Exception) -> object:
-    """Return a SQLSTATE, or MySQL's number, else the name of the error's class."""
+    """Return a SQLSTATE, or MySQL's number, or the name of the error's class."""
     original: Any = getattr(error, "orig", None) or error
     state = getattr(original, "sqlstate", None)
     number = original.args[0] if original.args else None
@@ -52,11 +52,11 @@ def error_code(error: Exception) -> object:
 
 
 def classify_error(error: Exception) -> Fault | None:
-    """Return what may have passed when an operation is tried again; None for any other error."""
+    """Return the kind of a transient fault; None for any other error."""
     if known := _FAULTS.get(error_code(error)):
         return known
     if not isinstance(error, DBAPIError):
-        # asyncpg's own, and the operating system's through it, when it connects
+        # asyncpg raises these when it connects, and the operating system does through it
         return Fault.UNREACHABLE if isinstance(error, OSError | asyncio.TimeoutError) else None
     if error.connection_invalidated:
         return Fault.LOST

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 _LARGE = 4 * 2**20
-"""Below this, no default of any server or driver is in the way."""
+"""Smaller values fit the defaults of every server and driver."""
 
 _ASYNCMY_BYTES = 2**24 - 1024
 """asyncmy 0.2 gives back None for a row of 16 MiB, and hangs afterwards."""
 
 _STATEMENT_BYTES = 8192
-"""What an INSERT has besides its values."""
+"""The bytes of an INSERT besides its values."""
 
 
 def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
     """Refuse a value that the server would answer by closing the connection.
 
     Raises:
-        ValueTooLargeError: It doesn't fit into max_allowed_packet (MySQL, MariaDB).
+        ValueTooLargeError: The value doesn't fit into max_allowed_packet (MySQL, MariaDB).
     """
     if connection.dialect.name not in MYSQL_FAMILY:
         return
@@ -50,7 +50,7 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
             )
         if limit is None:
             limit = connection.scalar(text("SELECT @@max_allowed_packet"))
-        # These drivers send text, where a byte takes one or two characters: ask them.
+        # These drivers send a byte as one or two characters of text: ask them for the size.
         driver: Any = connection.connection.driver_connection
         sent = sum(len(driver.escape(part)) for part in parts) + _STATEMENT_BYTES
         if sent > (limit or sent):

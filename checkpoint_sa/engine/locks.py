@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 LOCK_SECONDS = 300.0
-"""How long a migration waits for another one, and for the locks of tables, by default."""
+"""Seconds that a migration waits for another migration, and for the locks of tables, by default."""
 
 _LOCK_NAME = "checkpoint_sa.migrations."
 
@@ -35,11 +35,11 @@ _PAUSE = 0.2
 def migration_lock(connection: Connection, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold a database's only right to migrate our tables.
 
-    The connection has no transaction when it starts. On SQLite all that follows is one transaction,
-    committed at the end.
+    The connection has no transaction when it starts. On SQLite the whole context is one
+    transaction, committed at the end.
 
     Raises:
-        SchemaError: Another session held the lock for so long; the message says which one.
+        SchemaError: Another session held the lock for `seconds`; the message names the session.
     """
     family = connection.dialect.name
     if family == "sqlite":
@@ -52,8 +52,8 @@ def migration_lock(connection: Connection, *, seconds: float = LOCK_SECONDS) -> 
         connection.commit()
         return
     if family == "postgresql":
-        # Asked for again and again: a session that waits inside pg_advisory_lock() has a snapshot,
-        # for whose end the holder's CREATE INDEX CONCURRENTLY would wait in turn.
+        # Polled: a session that waits inside pg_advisory_lock() has a snapshot, and the holder's
+        # CREATE INDEX CONCURRENTLY would wait for the end of that snapshot.
         _poll(connection, func.pg_try_advisory_lock(_LOCK_NUMBER), seconds, end=True)
         release = select(func.pg_advisory_unlock(_LOCK_NUMBER))
     elif family in MYSQL_FAMILY:
@@ -61,7 +61,7 @@ def migration_lock(connection: Connection, *, seconds: float = LOCK_SECONDS) -> 
             with clusters.right_to_migrate(connection, reads, seconds):
                 yield
             return
-        # Names are the server's, not a database's.
+        # All databases of a server share the names of its locks.
         name = func.concat(_LOCK_NAME, func.left(func.sha2(func.database(), 256), 32))
         if connection.scalar(select(func.get_lock(name, seconds))) != 1:
             raise lock_timeout(seconds, _mysql_holder(connection, name))
@@ -83,7 +83,7 @@ def join_migration(connection: Connection, *, seconds: float = LOCK_SECONDS) -> 
 
     Raises:
         ConfigurationError: The engine ends a transaction at the first change of a table.
-        SchemaError: Another session held the lock for so long; the message says which one.
+        SchemaError: Another session held the lock for `seconds`; the message names the session.
     """
     family = connection.dialect.name
     if family == "sqlite":

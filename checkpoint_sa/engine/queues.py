@@ -1,16 +1,16 @@
 """The order in which operations wait: for a pool, a shared connection, SQLite's only writer.
 
-SQLAlchemy's pool gives a connection that comes back to whoever asks next, and that is most often
-the task which has just given it back: of 64 tasks on 16 connections, one was served once in ten
-seconds, others 400 times. Operations that find the pool exhausted wait here in a queue instead.
+SQLAlchemy's pool gives a returned connection to the next task that asks, most often the task that
+has just returned it. Of 64 tasks on 16 connections, one was served once in ten seconds, others 400
+times. So operations that find the pool exhausted wait here in a queue.
 
 A waiter holds its place for one attempt at an operation; a retry queues again. No permits are
 counted, so none can leak: the head of the queue goes when another operation ends, or when the pool
 has room.
 
-The pool's overflow is for the time in which no connection comes back. A connection of the overflow
-is closed when it does, and to open another one takes longer than to wait for a turn: 32 tasks on a
-pool of 5 with an overflow of 10 did 97 cycles a second, without overflow 239.
+The pool's overflow is used only while no connection comes back. A connection of the overflow is
+closed at its return, and to open a new connection takes longer than to wait for a turn: 32 tasks on
+a pool of 5 with an overflow of 10 did 97 cycles a second, without overflow 239.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _LOOK_SECONDS = 0.05
-"""How often a waiter looks for a connection that another user of the pool has given back.
+"""The interval at which a waiter looks for a connection that other code has returned to the pool.
 
-Also the time without the end of an operation after which the overflow is used.
+If no operation ends in this time, the overflow is used.
 """
 
 _queues: WeakKeyDictionary[Engine, AbstractContextManager[None]] = WeakKeyDictionary()
@@ -50,13 +50,13 @@ class _PoolQueue(Generic[Waiter]):
     """The operations that wait for a connection of an engine."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = weakref.proxy(engine)  # whose entry here ends with it
+        self._engine = weakref.proxy(engine)  # its entry in `_queues` ends with it
         self._waiting: deque[Waiter] = deque()
         self._counts = threading.Lock()
         self._begun = self._ended = 0
-        """Turns; as many connections as have not ended will come back."""
+        """Turns; each turn that has not ended will return a connection."""
         self._given = 0
-        """Turns that were given to waiters which have not woken up yet."""
+        """Turns of waiters that have not woken up yet."""
 
     def _begin(self, *, was_given: bool = False) -> None:
         with self._counts:
@@ -77,7 +77,7 @@ class _PoolQueue(Generic[Waiter]):
                 self._wake(waiter)
 
     def _abandon(self, waiter: Waiter) -> None:
-        """Leave the queue for good; a turn that has come goes to the next one."""
+        """Leave the queue for good; a turn that has come goes to the next waiter."""
         if not self._leave(waiter):
             with self._counts:
                 self._given -= 1
@@ -91,27 +91,27 @@ class _PoolQueue(Generic[Waiter]):
         return not self._waiting and self._has_room(-1)
 
     def _has_room(self, ended: int) -> bool:
-        """Whether a connection can be had now, and none is to be waited for.
+        """Whether the pool can give a connection without a wait.
 
         Args:
-            ended: How many turns had ended at the waiter's last look.
+            ended: The number of turns that had ended at the waiter's last look.
         """
         pool = self._engine.pool
         if not isinstance(pool, QueuePool) or pool.size() == 0:
-            return True  # others never let anybody wait
+            return True  # other pools never make a task wait
         stands_still = self._ended in (ended, self._begun)
         overflow = _overflow(pool) if stands_still else 0
         return overflow < 0 or pool.checkedout() + self._given < pool.size() + overflow
 
     def _can_go(self, waiter: Waiter, ended: int) -> bool:
-        """Leave the queue if the waiter is the first one in it, and the pool has room."""
-        with suppress(IndexError):  # of a thread that ends, and has taken it out
+        """Leave the queue if the waiter is at its head, and the pool has room."""
+        with suppress(IndexError):  # a thread that ends has taken the waiter out
             if self._waiting[0] is waiter and self._has_room(ended):
                 return self._leave(waiter)
         return False
 
     def _leave(self, waiter: Waiter) -> bool:
-        """Leave the queue; return whether its turn had not come yet."""
+        """Leave the queue; return whether the waiter was still in it."""
         try:
             self._waiting.remove(waiter)
         except ValueError:
@@ -125,7 +125,7 @@ class _PoolQueue(Generic[Waiter]):
 
     def _timed_out(self) -> PoolTimeoutError:
         pool = self._engine.pool
-        assert isinstance(pool, QueuePool)  # noqa: S101 - others always have room
+        assert isinstance(pool, QueuePool)  # noqa: S101 - other pools always have room
         return PoolTimeoutError(
             f"QueuePool limit of size {pool.size()} overflow {_overflow(pool)} reached, connection"
             f" timed out, timeout {pool.timeout():.2f}",
@@ -194,7 +194,7 @@ class _Tasks(_PoolQueue["asyncio.Future[None]"]):
 
 
 def pool_queue(engine: Engine) -> AbstractContextManager[None]:
-    """Return the context of an engine, which all savers on it share."""
+    """Return the queue of an engine, shared by all savers on it."""
     made: AbstractContextManager[None] | None = _queues.get(engine)
     if made is None:
         kind = _Tasks if engine.dialect.is_async else _Threads
@@ -203,7 +203,7 @@ def pool_queue(engine: Engine) -> AbstractContextManager[None]:
 
 
 def _overflow(pool: QueuePool) -> int:
-    return pool._max_overflow  # noqa: SLF001 - overflow() is how much of it is in use
+    return pool._max_overflow  # noqa: SLF001 - overflow() is the part in use
 
 
 _locks: WeakKeyDictionary[object, AbstractContextManager[object]] = WeakKeyDictionary()
@@ -223,7 +223,7 @@ class _TaskLock:
 
 
 def _lock_of(owner: Engine | Connection) -> AbstractContextManager[object]:
-    """Return the lock of an engine or connection, which all savers on it share."""
+    """Return the lock of an engine or connection, shared by all savers on it."""
     found = _locks.get(owner)
     if found is None:
         made = _TaskLock() if owner.dialect.is_async else threading.RLock()
@@ -232,9 +232,9 @@ def _lock_of(owner: Engine | Connection) -> AbstractContextManager[object]:
 
 
 def shared_connection_lock(owner: Engine | Connection) -> AbstractContextManager[object] | None:
-    """Return the lock of a single connection that many share; None where a pool gives out several.
+    """Return the lock of a single, shared connection; None if a pool has several connections.
 
-    It belongs to the engine or connection, so that several savers on it take turns as well.
+    The lock belongs to the engine or connection, so that several savers on it take turns as well.
     """
     if isinstance(owner, Engine) and not isinstance(owner.pool, StaticPool):
         return None
@@ -244,12 +244,12 @@ def shared_connection_lock(owner: Engine | Connection) -> AbstractContextManager
 def sqlite_writer_lock(owner: Engine | Connection) -> AbstractContextManager[object] | None:
     """Return the lock in which an SQLite engine's writers wait for each other; None elsewhere.
 
-    SQLite has one writer at a time, and lets others sleep for milliseconds before they ask again:
-    7.6 ms of a graph's turn, in which `put` and `put_writes` come from two threads at once.
+    SQLite has one writer at a time; the others sleep for milliseconds before they ask again. That
+    took 7.6 ms of a graph's turn, in which `put` and `put_writes` come from two threads at once.
     """
     if not isinstance(owner, Engine) or owner.dialect.name != "sqlite":
         return None
-    # A NullPool serves several event loops, a lock of asyncio's one.
+    # A NullPool serves several event loops, a lock of asyncio only one.
     if isinstance(owner.pool, StaticPool | NullPool):
         return None
     return _lock_of(owner)

@@ -1,6 +1,6 @@
-"""Operations of a saver: tried again after faults that pass, counted, timed, logged, traced.
+"""Operations of a saver: retried after transient faults, counted, timed, logged, traced.
 
-Logs name the operation and the kind of error, never what a driver says: it may quote a row.
+Logs name the operation and the kind of error, never a driver's message: it may quote a row.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 RETRY_SECONDS = 10.0
-"""How long a saver goes on trying by default, from the first failure on."""
+"""Seconds during which a saver retries by default, from the first failure on."""
 
 SLOW_SECONDS = 1.0
-"""An operation that takes longer is logged, with the waiting for the pool and for retries."""
+"""A longer operation is logged. The time includes the waits for the pool and for retries."""
 
 _retry_log = logging.getLogger("checkpoint_sa.retry")
 _slow_log = logging.getLogger("checkpoint_sa.slow")
@@ -42,21 +42,21 @@ _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 1.0
 
 _AT_FIRST = (Fault.UNREACHABLE, Fault.STANDBY)
-"""What isn't waited for before the saver has worked once."""
+"""Faults that aren't retried before the saver has worked once."""
 
 
 class Metrics(NamedTuple):
     """Counts of a saver's operations since it was made, its clones included; see `metrics`."""
 
     operations: int
-    """A page of `list` and a thread of `prune` count as one each."""
+    """Each page of `list` and each thread of `prune` counts."""
     retries: int
     failures: int
     """Operations that raised an error."""
     slow: int
     """Operations that took more than a second."""
     connections: int | None
-    """In use by anybody at the moment; None where the engine's pool doesn't count."""
+    """Connections in use at the moment, by any code; None if the engine's pool doesn't count."""
     pool: str
     """The pool, in SQLAlchemy's words."""
 
@@ -69,7 +69,7 @@ class Counts:
         self.lock = threading.Lock()
 
     def failed_first(self) -> None:
-        """Count an operation that failed as the first attempt of the one that follows."""
+        """Count a failed operation as the first attempt of the operation that follows."""
         with self.lock:
             self.operations -= 1
             self.failures -= 1
@@ -84,12 +84,12 @@ class Counts:
 
 
 class Operation:
-    """One operation, from its first attempt to its last: a context around all of them.
+    """An operation, from its first attempt to its last: a context around all attempts.
 
     Args:
         name: The saver's method.
-        counts: Where it is counted.
-        seconds: For how long it is tried again after its first failure.
+        counts: The counts to add to.
+        seconds: Seconds during which it is retried after its first failure.
     """
 
     __slots__ = ("_begin", "_counts", "_deadline", "_name", "_retries", "_seconds", "_span")
@@ -103,7 +103,7 @@ class Operation:
         self._span: AbstractContextManager[Span] | None = None
 
     def __enter__(self) -> Self:
-        # A span that nobody collects would cost a sixth of a read on SQLite.
+        # A span without a collector would cost a sixth of a read on SQLite.
         if _tracer is not None and not isinstance(
             trace.get_tracer_provider(), trace.ProxyTracerProvider
         ):
@@ -129,10 +129,10 @@ class Operation:
             self._span.__exit__(kind, error, traceback)
 
     def pause(self, error: Exception, *, has_worked: bool) -> float | None:
-        """Return how long to wait before the next attempt; None where the error is the caller's.
+        """Return the seconds to wait before the next attempt; None if there is to be none.
 
         Args:
-            error: What ended the attempt.
+            error: The error that ended the attempt.
             has_worked: Whether the saver has reached its database before. If not, a server that
                 can't be reached or takes no writes is more likely a wrong address.
         """
@@ -159,7 +159,7 @@ class Operation:
 
 
 def _explain(error: Exception, text: str) -> None:
-    """Add to an error's message; a bare OSError of a driver has a place for it from 3.11 on."""
+    """Add text to an error's message; a driver's bare OSError takes notes from Python 3.11 on."""
     if isinstance(error, StatementError):
         error.add_detail(text)
     elif hasattr(error, "add_note"):

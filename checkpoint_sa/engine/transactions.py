@@ -1,4 +1,4 @@
-"""Transactions: when an operation needs one, and how it begins and ends on each driver."""
+"""Transactions: when an operation needs them, and how they begin and end on each driver."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def autocommit_engine(engine: Engine) -> Engine:
     """Return the engine for operations of one statement: without transactions where that is free.
 
     With psycopg and asyncpg AUTOCOMMIT is a flag in the driver, and saves two of three round trips.
-    psycopg also forgets its prepared statements at each ROLLBACK. Elsewhere switching costs more
-    than it saves (seven round trips for three on the MySQL family). An engine that was given an
-    isolation level keeps it: SERIALIZABLE counts for all, and behind a pooler in transaction mode
-    asyncpg's statements need a transaction around them.
+    psycopg also forgets its prepared statements at each ROLLBACK. With other drivers, switching
+    costs more than it saves (seven round trips for three on the MySQL family). An engine with an
+    isolation level of its own keeps it: SERIALIZABLE counts for all operations, and behind a pooler
+    in transaction mode asyncpg's statements need a transaction around them.
     """
     driver = engine.dialect.driver
     if (
@@ -47,7 +47,7 @@ def autocommit_engine(engine: Engine) -> Engine:
 
 
 def has_begin_listener(engine: Engine) -> bool:
-    """Whether a listener of the user's has a say in how transactions begin: it may say BEGIN."""
+    """Whether a user's listener takes part in beginning transactions: it may send BEGIN."""
     return bool(engine.dispatch.begin)
 
 
@@ -67,7 +67,7 @@ def transactional(engine: Engine) -> Engine:
 
 
 def transaction_engine(engine: Engine) -> Engine:
-    """Return the engine for `writes`: as it is where `BEGIN` costs less than leaving AUTOCOMMIT."""
+    """Return the engine for writes; unchanged if `BEGIN` costs less than leaving AUTOCOMMIT."""
     if engine.dialect.name == "sqlite" or (
         engine.dialect.name in MYSQL_FAMILY and engine.dialect.skip_autocommit_rollback
     ):
@@ -96,20 +96,20 @@ def write_transaction(connection: Connection) -> Iterator[None]:
         transaction.commit()
     except BaseException:
         if is_autocommit(connection) and not connection.invalidated:
-            # A transaction that SQLAlchemy doesn't know of, so it wouldn't end it.
+            # SQLAlchemy doesn't know of this transaction, so it wouldn't end it.
             try:
                 connection.connection.rollback()
             except connection.dialect.loaded_dbapi.Error:
                 connection.invalidate()
         with suppress(DBAPIError):  # the connection is lost, and the transaction with it
-            transaction.rollback()  # close() alone leaves one whose commit was interrupted
+            transaction.rollback()  # close() doesn't end it after an interrupted commit
         raise
 
 
 def _isolation_level(owner: Engine | Connection) -> str | None:
-    """Return what an engine or a connection was given, None where it is the server's default."""
+    """Return the isolation level of an engine or a connection; None for the server's default."""
     level: str | None = owner.get_execution_options().get("isolation_level")
-    # SQLAlchemy has no public name for what create_engine(isolation_level=...) was given.
+    # SQLAlchemy has no public name for the level of create_engine(isolation_level=...).
     level = level or getattr(owner.dialect, "_on_connect_isolation_level", None)
     return level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
 
@@ -147,11 +147,11 @@ def using_schema(connection: Connection, *, schema: str | None) -> Iterator[None
 
 
 def begin_write(connection: Connection) -> None:
-    """Begin a transaction that is going to write, where the driver doesn't.
+    """Begin a transaction that is going to write, unless the driver begins it.
 
-    On SQLite with its write lock. By itself SQLite takes it at the first change, and a transaction
-    that has read before can't wait for another writer then: it fails with "database is locked" at
-    once.
+    On SQLite it takes the write lock. By itself SQLite takes the lock at the first change. A
+    transaction that has read before can't wait for another writer then: it fails at once with
+    "database is locked".
     """
     if connection.dialect.name == "sqlite":
         driver_connection: Any = connection.connection.driver_connection
@@ -170,16 +170,16 @@ def _driver_commits(connection: Connection) -> bool:
 
 @contextmanager
 def connected(engine: Engine) -> Iterator[Connection]:
-    """Connect for one operation; where the server is no use any more, so are its connections.
+    """Connect for an operation; if the server can't be used any more, drop its connections.
 
-    A pool would give them out again for as long as they are open, and never ask the address anew.
+    Otherwise the pool would give them out as long as they are open, and never ask the address anew.
     """
     with engine.connect() as connection:
         try:
             yield connection
         except DBAPIError as error:
             if classify_error(error) in ELSEWHERE and not connection.invalidated:
-                # As SQLAlchemy does when one is lost: others of the pool that are as old go too.
+                # As SQLAlchemy does for a lost connection: connections of the same age go too.
                 engine.pool._invalidate(connection.connection, error)  # noqa: SLF001
                 connection.invalidate(error)
             raise

@@ -30,14 +30,14 @@ def pause(owner: Engine | Connection, seconds: float) -> None:
 def offload(
     connection: Connection, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """Do what takes a while on the CPU: beside the event loop of an async driver."""
+    """Run long CPU work; with an async driver in a thread, beside the event loop."""
     if connection.dialect.is_async:
         return await_only(asyncio.to_thread(function, *args, **kwargs))
     return function(*args, **kwargs)
 
 
 def lock_timeout(seconds: float, holder: str) -> SchemaError:
-    """Return the error of who waited in vain for the right to migrate."""
+    """Return the error of a session that waited in vain for the right to migrate."""
     return SchemaError(
         f"Another session has held the right to migrate this database for {seconds:g} seconds:"
         f" {holder or 'it has just ended'}. Wait until it is done, or end it, and try again."

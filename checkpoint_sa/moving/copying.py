@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from checkpoint_sa.database import Database
     from checkpoint_sa.saver import SQLAlchemySaver
 
-    Rows: TypeAlias = tuple[Table, list[dict[str, Any]]]  # under the names of `raw.page`
+    Rows: TypeAlias = tuple[Table, list[dict[str, Any]]]  # named as in `stored.page`
 
 _THREADS = 100
 _MODULUS = 2**128
@@ -139,8 +139,8 @@ def copy_threads(
                 progress(thread_id)
         elif threads is not None:  # otherwise the thread was deleted meanwhile
             raise TransferError(
-                f"The source has no thread {thread_id!r}. Leave it out, or name none for all that"
-                " there are."
+                f"The source has no thread {thread_id!r}. Leave it out, or name no thread to copy"
+                " all threads."
             )
     return total
 
@@ -158,7 +158,7 @@ def _threads(source: Database) -> Iterator[str]:
 def _copy_thread(
     source: Database, target: Database, thread_id: str, checkpoints: set[bytes], *, dry_run: bool
 ) -> CopySummary:
-    """Copy a thread's missing rows; of its checkpoints only these."""
+    """Copy a thread's missing rows; of its checkpoints only the listed ones."""
 
     def pages() -> Iterator[Rows]:
         for table, rows, _ in _pages(source, thread_id, "copy"):
@@ -220,9 +220,9 @@ def store_thread(  # noqa: PLR0913 - an argument for each option
         total = sum(_sum(page.table, page.rows) for page in _pages(target, thread_id, name))
         if (total - copied) % _MODULUS:
             raise TransferError(
-                f"Thread {thread_id!r} isn't in the target what was copied from the source."
-                " Either somebody else writes to it, or the target can't store it as it is."
-                " Delete it there and copy it again."
+                f"Thread {thread_id!r} in the target differs from the source after the copy."
+                " Either another writer changes it, or the target can't store it as it is."
+                " Delete it in the target and copy it again."
             )
     return CopySummary(
         1, 0, counts[tables.checkpoints], counts[tables.blobs], counts[tables.writes], size
@@ -250,7 +250,7 @@ def _lacks_rows(
         raise ThreadExistsError(
             f"The target has a thread {thread_id!r} with other content: {len(existing) - same} of"
             f" its {len(existing)} rows aren't in the source, or differ. Nothing of it was changed."
-            " If the source's is the one to keep, delete it in the target and copy again."
+            " To keep the source's thread, delete it in the target and copy again."
         )
     return is_behind
 

@@ -2,7 +2,7 @@
 
 Each row is converted into rows of this package without deserializing a value: documents are split
 as bytes (`msgpack.py`), so no stored code runs. All rows of a thread are converted once before the
-first is stored. Then the thread is stored as `copy` stores it (`transfer.py`).
+first is stored. Then the thread is stored as `copy` stores it (`copying.py`).
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def import_from(  # noqa: PLR0913 - an argument for each choice
     """Copy threads from the database of one of LangGraph's own savers into a database of ours.
 
     The source is a database of langgraph-checkpoint-sqlite, langgraph-checkpoint-postgres or
-    langgraph-checkpoint-mysql; its tables tell which. The source is only read, and may be in use.
-    A second call, after an interruption or later, copies the missing rows. Values keep their bytes,
+    langgraph-checkpoint-mysql, recognised by its tables. It is only read, and may be in use. A
+    second call, after an interruption or later, copies the missing rows. Values keep their bytes,
     and no serializer reads them.
 
     Args:
@@ -268,8 +268,8 @@ def _convert(table: str, found: RowMapping, make: Callable[[RowMapping], T]) -> 
     except RecursionError:
         said = "it is nested too deeply"
     except (ValueError, TypeError):  # json's and ormsgpack's may quote the value
-        said = "it isn't the text or JSON that it says to be"
-    raise CorruptDataError(f"A row isn't what LangGraph's saver writes: {said}. {where}")
+        said = "a part isn't valid text or JSON"
+    raise CorruptDataError(f"LangGraph's saver doesn't write such a row: {said}. {where}")
 
 
 class _Values:
@@ -448,7 +448,7 @@ def _add_sends(checkpoint: dict[str, Any], sends: codec.Packed) -> None:
     """
     if (checkpoint.get("v") or 1) >= tables.FIRST_WITHOUT_SENDS:
         raise _UnsupportedRowError(
-            "A checkpoint has pending_sends, which its version has elsewhere."
+            "A checkpoint has pending_sends; its version has them in a channel."
         )
     versions = _dict(checkpoint.get("channel_versions") or {}, "channel_versions")
     last = max(versions.values(), default=codec.next_version(None))

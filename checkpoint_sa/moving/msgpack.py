@@ -32,14 +32,14 @@ class Extension(NamedTuple):
 
 
 class MalformedError(ValueError):
-    """Bytes that LangGraph's serializer didn't write; the message has no content."""
+    """Bytes that LangGraph's serializer didn't write; the message quotes no content."""
 
 
 def check(data: bytes) -> None:
     """Check that bytes are one value as LangGraph's serializer writes it.
 
     Raises:
-        MalformedError: They aren't.
+        MalformedError: They aren't such a value.
     """
     _read(data, _check_extension)
 
@@ -48,7 +48,7 @@ def plain(data: bytes) -> Any:
     """Return a value without extensions.
 
     Raises:
-        MalformedError: It has one, or isn't one value.
+        MalformedError: The bytes have an extension, or aren't a single value.
     """
 
     def refuse(code: int, _: bytes) -> Any:
@@ -61,7 +61,7 @@ def read(data: bytes) -> Any:
     """Return a value, with an `Extension` in place of each object.
 
     Raises:
-        MalformedError: It isn't one value.
+        MalformedError: The bytes aren't a single value.
     """
     return _read(data, Extension)
 
@@ -70,7 +70,7 @@ def split(data: bytes, field: str) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Take a map with text for keys apart: return its other fields, and the entries of one field.
 
     Raises:
-        MalformedError: It isn't such a map, or the field isn't, or `check` refuses a value.
+        MalformedError: The bytes or the field aren't such a map, or `check` refuses a value.
     """
 
     def keep(code: int, content: bytes) -> ormsgpack.Ext:
@@ -103,7 +103,7 @@ def _read(data: bytes, make: Callable[[int, bytes], Any]) -> Any:
             error = found
             raise
 
-    # ormsgpack ignores the bytes behind a value: with a mark behind, a list of two shows them.
+    # ormsgpack ignores bytes behind a value. In a list of the value and a mark they show up.
     whole = b"\x92" + data + ormsgpack.packb(ormsgpack.Ext(*_END))
     try:
         value, mark = ormsgpack.unpackb(whole, ext_hook=hook, option=_OPTION)

@@ -37,7 +37,7 @@ class Page(NamedTuple):
 
 
 def page(connection: Connection, table: Table, thread_id: str, last: dict[str, Any] | None) -> Page:
-    """Read a page of a thread's rows, limited in rows and bytes, at least one: two statements."""
+    """Read a page of a thread's rows, at least one row, limited in bytes: two statements."""
     parameters: dict[str, Any] = {"thread_id": thread_id, "size": PAGE_ROWS, **(last or {})}
     after = last is not None
     total = size = 0

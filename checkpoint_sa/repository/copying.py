@@ -16,11 +16,11 @@ def copy_thread(connection: Connection, source: str, target: str, empty: set[str
     """Copy all of a thread inside the database: five statements.
 
     Args:
-        connection: Where to run.
+        connection: The connection.
         source: The thread to copy.
         target: The thread to make.
-        empty: Gets the target once it was seen without rows. When the operation is tried again, a
-            copy that is there now is its own: the answer to a commit was lost.
+        empty: Gets the target once it was seen without rows. If a retry finds a copy there, an
+            earlier attempt has made it: the answer to its commit was lost.
 
     Raises:
         ThreadExistsError: The target has rows already.
@@ -38,7 +38,7 @@ def copy_thread(connection: Connection, source: str, target: str, empty: set[str
 
 
 def _is_copy(connection: Connection, source: str, target: str) -> bool:
-    """Whether one thread has all checkpoints of the other: either may have gone on meanwhile."""
+    """Whether one thread has all checkpoints of the other: either may have grown meanwhile."""
     ids: dict[str, set[tuple[str, str]]] = {}
     for thread_id in (source, target):
         rows = connection.execute(

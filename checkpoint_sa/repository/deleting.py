@@ -1,10 +1,11 @@
-"""Deleting: a plan has the rows that go, and `carry_out` deletes them in one order of locks.
+"""Deletion: a plan lists the rows to delete, and `carry_out` deletes them in one lock order.
 
-Over a `Connection` that the caller opened and ends; no serializer. All but whole threads goes by a
-plan: by rule, by run, by metadata, orphans, and the checkpoints that a shallow saver replaces.
+Over a `Connection` that the caller opened and ends; no serializer. Every deletion has a plan,
+except that of whole threads: by rule, by run, by metadata, of orphans, and of the checkpoints that
+a shallow saver replaces.
 
 Values are listed before the checkpoints that may reference them, and only listed values are
-deleted, so that a checkpoint which an application stores meanwhile stays whole.
+deleted. So a checkpoint that an application stores meanwhile stays complete.
 """
 
 from __future__ import annotations
@@ -45,32 +46,32 @@ class Deleted(NamedTuple):
     """The number of rows that were deleted, or would be."""
 
     threads: int = 0
-    """Of which something went."""
+    """Threads with a deleted row."""
     checkpoints: int = 0
     values: int = 0
     """Versions of channels."""
     writes: int = 0
     bytes: int = 0
-    """Of the values and writes, as they are stored; rows have some more."""
+    """Bytes of the values and writes, as they are stored; their rows take some more."""
 
     def __add__(self, other: Deleted) -> Deleted:  # type: ignore[override]
-        """Return the sum of two."""
+        """Return the sum of both."""
         return Deleted(*map(sum, zip(self, other, strict=True)))
 
     def plus(self, other: Deleted) -> Deleted:
-        """Return the sum of two, as `+` does."""
+        """Return the sum of both, as `+` does."""
         return self + other
 
 
 class Rule(NamedTuple):
-    """The checkpoints that `prune` keeps; one stays where one of `keep` and `since` says so."""
+    """The checkpoints that `prune` keeps; `keep` or `since` is enough for a checkpoint to stay."""
 
     keep: int | None = None
-    """How many of each namespace."""
+    """The number of latest checkpoints of each namespace."""
     since: datetime | None = None
     """Checkpoints that are younger."""
     active_since: datetime | None = None
-    """Threads that have a younger checkpoint; others go as a whole."""
+    """Threads that have a younger checkpoint; other threads are deleted as a whole."""
 
     @property
     def has_times(self) -> bool:
@@ -81,13 +82,13 @@ class Rule(NamedTuple):
 KEEP_LATEST = Rule(keep=1)
 
 
-# The rows that there are
+# Stored rows
 
 
 class _Stored(NamedTuple):
-    """The values of a thread; where they are measured, also the rows of its chains and its writes.
+    """The values of a thread; with sizes, also the rows of its chains and its writes.
 
-    It is listed before the checkpoints.
+    They are listed before the checkpoints.
     """
 
     values: dict[BlobKey, AnyRow]
@@ -132,27 +133,27 @@ def _list_checkpoints(
     return found
 
 
-# A plan, and how it is carried out
+# A plan and its execution
 
 
 class Plan(NamedTuple):
-    """The rows that go."""
+    """The rows to delete."""
 
     stored: _Stored = _Stored({}, {}, {})
-    """As it was listed, for the sizes and the ends of chains."""
+    """The listed rows, for the sizes and the ends of chains."""
     checkpoints: AbstractSet[CheckpointKey] = frozenset()
     writes: Collection[CheckpointKey] = ()
-    """Those of these checkpoints."""
+    """Checkpoints; their writes are deleted."""
     writes_before: CheckpointKey | None = None
-    """Those of all older checkpoints of its namespace as well."""
+    """A checkpoint; the writes of all older checkpoints of its namespace are deleted as well."""
     without_parent: Collection[CheckpointKey] = ()
     """Checkpoints that stay and lose their parent."""
     values: AbstractSet[BlobKey] = frozenset()
-    """Those of them go that no reference names."""
+    """Values; those without a reference are deleted."""
     references: Iterable[AnyRow] = ()
     """Rows of `dependencies.references`."""
     chains: Collection[ChainKey] | None = None
-    """Chains with rows to free; None is those of the values that go."""
+    """Chains with rows to free; None means the chains of the deleted values."""
 
 
 def carry_out(
@@ -160,29 +161,29 @@ def carry_out(
 ) -> Deleted:
     """Delete the rows of a plan.
 
-    Every deletion locks rows in this one order, and by key within each step. Two that meet on the
-    same rows wait for each other; in two orders they would deadlock:
+    Every deletion locks rows in the same order, and by key within each step. Two deletions of the
+    same rows wait for each other; with two orders they would deadlock:
 
-    1. checkpoints that go,
+    1. checkpoints to delete,
     2. their writes,
     3. checkpoints that stay and lose their parent,
-    4. the first row of each chain, so that nobody appends to it any more,
+    4. the first row of each chain, so that no writer appends to it any more,
     5. values,
     6. the rows of chains behind the last value that stays.
 
-    `delete_threads` alone begins with chains and values: it names no rows, and a checkpoint that is
-    being stored goes with its thread.
+    Only `delete_threads` begins with chains and values: it deletes by thread, so that a checkpoint
+    that is being stored is deleted with its thread.
 
     Args:
-        connection: Where to run.
+        connection: The connection.
         plan: The rows. Its references are read between 3 and 4, when few are left, unless they were
-            read before or it is a dry run.
-        measure: Whether to count by the plan, for which the rows were measured. Else the rows are
-            counted as they are deleted, and the bytes aren't.
+            read before or this is a dry run.
+        measure: Whether to count from the plan, which has the sizes. Otherwise the rows are counted
+            as they are deleted, and bytes aren't counted.
         dry_run: Whether to measure only.
 
     Returns:
-        The rows that were deleted, or would be.
+        The number of rows that were deleted, or would be.
     """
     counts = Deleted()
     if not dry_run:
@@ -208,18 +209,18 @@ def carry_out(
 
 
 def _referenced(rows: Iterable[AnyRow], gone: Collection[CheckpointKey]) -> set[BlobKey]:
-    """Return the values that checkpoints reference, those left out that go."""
+    """Return the values that checkpoints reference, except the checkpoints to delete."""
     return {key for row in rows if row[:3] not in gone for key in referenced(row)}
 
 
 def _chains_to_free(
     plan: Plan, values: Collection[BlobKey], ends: Mapping[ChainKey, int]
 ) -> Collection[ChainKey]:
-    """Return the chains that have rows behind the last value that stays, as far as that is known.
+    """Return the chains that have rows behind the last value that stays, as far as is known.
 
     Args:
         plan: The plan.
-        values: The values that go.
+        values: The values to delete.
         ends: The position of the last value that stays, for each chain.
     """
     stored = plan.stored
@@ -239,7 +240,7 @@ def _measured(
     chains: Collection[ChainKey],
     ends: Mapping[ChainKey, int],
 ) -> Deleted:
-    """Add up the rows that go, as they were listed."""
+    """Add up the rows to delete, by their listed sizes."""
     stored = plan.stored
     rows = [
         *(stored.values[key] for key in values),
@@ -273,13 +274,13 @@ def _apply(
 
 
 def lock_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
-    """Let nobody append to some chains until the end of the transaction."""
+    """Lock chains, so that no writer appends to them until the end of the transaction."""
     for chunk in chunks(sorted(chains), MAX_TUPLES):
         connection.execute(sql.LOCK_CHAINS, {"chain_keys": chunk}).all()
 
 
 def free_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
-    """Delete the rows of chains, which are locked, behind the last values that are still there."""
+    """Delete the rows of locked chains behind the last values that still exist."""
     for chunk in chunks(sorted(chains), MAX_TUPLES):
         ends: dict[ChainKey, int] = {}
         for row in connection.execute(
@@ -324,10 +325,10 @@ def delete_thread(
     return carry_out(connection, plan, dry_run=True)
 
 
-# Steps on one thread, each a plan that is carried out
+# Deletions in one thread, each by a plan
 
 
-def prune_thread(  # noqa: PLR0913 - one for each option
+def prune_thread(  # noqa: PLR0913 - an argument for each option
     connection: Connection,
     thread_id: str,
     rule: Rule = KEEP_LATEST,
@@ -336,27 +337,27 @@ def prune_thread(  # noqa: PLR0913 - one for each option
     measure: bool = True,
     dry_run: bool = False,
 ) -> Deleted:
-    """Delete the checkpoints that a rule doesn't keep, and the values that only those reference.
+    """Delete the checkpoints that a rule doesn't keep, and the values that only they reference.
 
     A kept checkpoint needs its values and writes, the parent that holds its pending sends (before
-    version 4), and for a DeltaChannel the ancestors back to the last stored value. A subgraph
-    call's namespace goes with the root checkpoint that made the call.
+    version 4), and for a DeltaChannel the ancestors back to the last stored value. The namespace of
+    a subgraph call is deleted with the root checkpoint that made the call.
 
-    Seven statements where there are no chains, pending sends or uncounted DeltaChannels; where
-    nothing goes, two. To measure takes three more; where nothing goes, it is one.
+    Without chains, pending sends and uncounted DeltaChannels it takes seven statements; two if
+    nothing is deleted. To measure takes three more; if nothing is deleted, it is one in all.
 
     Args:
-        connection: Where to run.
+        connection: The connection.
         thread_id: The thread.
         rule: The rule.
-        checkpoint_ns: Only this namespace, as a shallow saver does; not with `measure`.
+        checkpoint_ns: Only this namespace, for a shallow saver; not with `measure`.
         measure: Whether the sizes are read, and the bytes counted.
         dry_run: Whether to measure only.
     """
     scope = {"thread_id": thread_id}
     if checkpoint_ns is not None:
         scope["checkpoint_ns"] = checkpoint_ns
-    if measure:  # the sizes are much to read where nothing goes
+    if measure:  # sizes are much to read if nothing is deleted
         checkpoints = _list_checkpoints(connection, scope, times=rule.has_times)
         if _wanted(checkpoints, rule) == {ns: rows.keys() for ns, rows in checkpoints.items()}:
             return Deleted()
@@ -369,15 +370,15 @@ def prune_thread(  # noqa: PLR0913 - one for each option
 def _plan_by_rule(
     connection: Connection, scope: Mapping[str, str], rule: Rule, *, measure: bool, read_all: bool
 ) -> Plan:
-    """Plan to delete the checkpoints that a rule doesn't keep and that no kept one needs.
+    """Plan to delete the checkpoints that a rule doesn't keep and no kept checkpoint needs.
 
     Args:
-        connection: Where to run.
-        scope: The thread, and the namespace where only one is meant.
+        connection: The connection.
+        scope: The thread, or a namespace of it.
         rule: The rule.
         measure: Whether sizes are read.
-        read_all: Whether the references of all checkpoints are read at once. Else they are read
-            when the checkpoints are gone, unless more than the latest ones stay.
+        read_all: Whether the references of all checkpoints are read at once. Otherwise they are
+            read after checkpoints are deleted, unless more than the latest checkpoints stay.
     """
     thread_id, checkpoint_ns = scope["thread_id"], scope.get("checkpoint_ns")
     stored = _list_stored(connection, scope, measure=measure)
@@ -387,7 +388,7 @@ def _plan_by_rule(
         return _plan_all(stored, thread_id, checkpoints)._replace(references=found)
 
     wanted = _wanted(checkpoints, rule)
-    rows: Iterable[AnyRow]  # with versions: of the latest ones, or in one namespace of all
+    rows: Iterable[AnyRow]  # with versions: the latest, or all of a namespace
     if checkpoint_ns is not None:
         rows, is_whole = checkpoints.get(checkpoint_ns, {}).values(), True
     elif read_all or wanted != latest_of(checkpoints):
@@ -400,9 +401,9 @@ def _plan_by_rule(
     kept = with_dependencies(connection, thread_id, checkpoints, types, wanted, lines)
     plan = _plan_keeping(stored, thread_id, checkpoints, kept, found)
     if checkpoint_ns is not None and plan.checkpoints:
-        # With the writes of late writers, whose checkpoints went at an earlier put.
+        # Late writers leave writes of checkpoints that an earlier put has deleted.
         oldest = next(i for i in checkpoints[checkpoint_ns] if i in kept[checkpoint_ns])
-        # And a parent that went before this checkpoint came isn't named either.
+        # A parent that was deleted before this checkpoint was stored isn't named any more either.
         plan = plan._replace(
             writes=(),
             writes_before=(thread_id, checkpoint_ns, oldest),
@@ -418,7 +419,7 @@ def _is_idle(checkpoints: Checkpoints, rule: Rule) -> bool:
 
 
 def _wanted(checkpoints: Checkpoints, rule: Rule) -> dict[str, set[str]]:
-    """Return the checkpoints that a rule keeps, by namespace, without those that these need."""
+    """Return the checkpoints that a rule keeps, by namespace, without their dependencies."""
     if _is_idle(checkpoints, rule):
         return {namespace: set() for namespace in checkpoints}
     if rule.keep is None and rule.since is None:
@@ -439,7 +440,7 @@ def _plan_keeping(
     kept: Mapping[str, Collection[str]],
     found: Iterable[AnyRow],
 ) -> Plan:
-    """Plan to delete all checkpoints but those that are kept, and unreferenced values."""
+    """Plan to delete all checkpoints except the kept ones, and unreferenced values."""
     to_delete = {
         (thread_id, namespace, checkpoint_id)
         for namespace, rows in checkpoints.items()
@@ -449,7 +450,7 @@ def _plan_keeping(
         stored,
         to_delete,
         writes=to_delete,
-        # A parent that isn't there is still named: it may be on its way.
+        # A parent that isn't stored is still named: it may be on its way.
         without_parent={
             key
             for key, parent in _absent_parents(thread_id, checkpoints, kept)
@@ -463,7 +464,7 @@ def _plan_keeping(
 def _absent_parents(
     thread_id: str, checkpoints: Checkpoints, kept: Mapping[str, Collection[str]]
 ) -> Iterator[tuple[CheckpointKey, CheckpointKey]]:
-    """Yield the checkpoints that stay without their parent, each with the parent."""
+    """Yield the checkpoints that stay without their parent, each with its parent."""
     for namespace, ids in kept.items():
         for checkpoint_id in ids:
             parent = checkpoints[namespace][checkpoint_id].parent_checkpoint_id
@@ -492,7 +493,7 @@ def delete_checkpoints(
     *,
     dry_run: bool = False,
 ) -> Deleted:
-    """Delete some checkpoints of a thread by (namespace, id), and values only those reference."""
+    """Delete checkpoints of a thread by (namespace, id), and values that only they reference."""
     scope = {"thread_id": thread_id}
     stored = _list_stored(connection, scope, measure=True)
     checkpoints = _list_checkpoints(connection, scope)
@@ -508,14 +509,14 @@ def delete_checkpoints(
 def vacuum_thread(
     connection: Connection, thread_id: str, before: datetime, *, dry_run: bool = False
 ) -> Deleted:
-    """Delete rows that no checkpoint refers to and none on its way will.
+    """Delete rows that no checkpoint references, and no checkpoint on its way will reference.
 
-    - Writes whose checkpoint isn't there and whose id says that it was made before. LangGraph
-      stores writes and their checkpoint independently, in either order. An id without a time keeps
-      its writes.
-    - Values that no checkpoint of their namespace names, and deltas behind the last value of a
-      chain, in namespaces whose checkpoints are all older. A checkpoint is stored in one
-      transaction with the values it brings, and takes the others from one that is there.
+    - Writes without their checkpoint, if the time in its id is before `before`. LangGraph stores
+      writes and their checkpoint independently, in either order. Writes stay if the id contains no
+      time.
+    - Values that no checkpoint of their namespace references, and deltas behind the last value of a
+      chain, in namespaces with only older checkpoints. A checkpoint is stored in one transaction
+      with its new values, and its other values belong to a stored checkpoint.
     """
     scope = {"thread_id": thread_id}
     stored = _list_stored(connection, scope, measure=True)
@@ -553,10 +554,10 @@ def vacuum_thread(
 def delete_runs(
     connection: Connection, run_ids: Sequence[str], peer_run_ids: Sequence[str]
 ) -> Deleted:
-    """Delete the checkpoints that runs made, their writes, and the values only they reference.
+    """Delete the checkpoints that runs made, their writes, and values that only they reference.
 
     Args:
-        connection: Where to run.
+        connection: The connection.
         run_ids: As the column `run_id` has them.
         peer_run_ids: As the metadata of rows without `run_id` has them.
     """

@@ -1,7 +1,7 @@
-"""Which checkpoints others need: the ancestors that their values are rebuilt from, pending sends.
+"""The checkpoints that other checkpoints need: ancestors for DeltaChannels, and pending sends.
 
-Over a `Connection` that the caller opened and ends; it only reads. All deletions that keep some
-checkpoints of a thread ask here, so that a kept checkpoint reads as before.
+The functions only read, over a `Connection` that the caller opened and ends. All deletions that
+keep some checkpoints of a thread ask here, so that a kept checkpoint reads as before.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def references(
     connection: Connection, thread_id: str, namespaces: Iterable[str]
 ) -> Iterator[AnyRow]:
-    """Yield the rows that say which values the checkpoints of some namespaces reference.
+    """Yield a row for each checkpoint of some namespaces, with the values that it references.
 
-    They are read when the first one is asked for.
+    The rows are read when the first row is asked for.
     """
     for chunk in chunks([(thread_id, namespace) for namespace in sorted(namespaces)], MAX_TUPLES):
         yield from connection.execute(sql.GET_REFERENCES, {"namespace_keys": chunk})
@@ -55,7 +55,7 @@ class Lines:
     def __init__(
         self, connection: Connection, thread_id: str, rows: Iterable[AnyRow], *, is_whole: bool
     ) -> None:
-        """Begin with the rows of some checkpoints, or with `is_whole` of all."""
+        """Begin with the rows of some checkpoints; with `is_whole`, of all checkpoints."""
         self._connection = connection
         self._thread_id = thread_id
         self._is_whole = is_whole
@@ -87,7 +87,7 @@ class Lines:
     ) -> tuple[Walk, list[Link]]:
         """Follow the parents of a checkpoint until each channel has met a stored value.
 
-        Returns where each channel met it, and the checkpoint with the ancestors that were met.
+        Returns the walk, and the checkpoint with the ancestors on the way.
         """
         walk = Walk(channels)
         line = [head]
@@ -110,7 +110,7 @@ def with_dependencies(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     wanted: Mapping[str, Collection[str]],
     lines: Lines,
 ) -> dict[str, set[str]]:
-    """Return the checkpoints that stay, by namespace: those that are wanted and what they need."""
+    """Return the checkpoints that stay, by namespace: wanted checkpoints and their dependencies."""
     kept = {namespace: set(ids) for namespace, ids in wanted.items()}
 
     with_sends = [
@@ -128,9 +128,9 @@ def with_dependencies(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     for namespace, ids in ancestors.items():
         kept[namespace] |= ids
 
-    # A call's namespace ends in its task id, after a colon; a subgraph with a checkpointer of its
-    # own has none, and its state outlives each call. A call can be stored before the root
-    # checkpoint it started from: it goes only when that one is there and goes.
+    # The namespace of a call ends in a colon and a task id; a subgraph with a checkpointer of its
+    # own has no task id, and its state outlives each call. A call can be stored before the root
+    # checkpoint that it started from: it is deleted only together with that checkpoint.
     gone = checkpoints.get("", {}).keys() - kept.get("", set())
     for namespace, rows in checkpoints.items():
         latest = next(reversed(rows.values()))
@@ -147,11 +147,11 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
     wanted: Mapping[str, Collection[str]],
     lines: Lines,
 ) -> dict[str, set[str]]:
-    """Return the ancestors that the values of wanted checkpoints are rebuilt from, by namespace.
+    """Return the ancestors from which values of wanted checkpoints are rebuilt, by namespace.
 
-    LangGraph rebuilds a DeltaChannel where a checkpoint has a version of it and no value: from the
+    LangGraph rebuilds a DeltaChannel if a checkpoint has a version of it and no value: from the
     nearest value that an ancestor has, or from nothing, and from the writes since. A version
-    without a value isn't enough to know one by, for a channel that was cleared is stored alike. A
+    without a value doesn't prove a DeltaChannel, because a cleared channel is stored alike. A
     channel is a DeltaChannel if
 
     - the metadata of its namespace counts its updates, or LangGraph.js has marked the thread;
@@ -166,7 +166,7 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
         (namespace, link, channels)
         for namespace, ids in wanted.items()
         for link in (lines.get(namespace, checkpoint_id) for checkpoint_id in ids)
-        # If the parent is wanted as well, it needs all that this one does.
+        # If the parent is wanted as well, it needs all that its child needs.
         if link and link.parent_id in checkpoints[namespace] and link.parent_id not in ids
         if (channels := _without_value(link, stored[namespace]))
     ]
@@ -202,7 +202,7 @@ def rebuilt_from(  # noqa: PLR0913, PLR0917 - all that is known of a thread
 
 
 def _without_value(link: Link, stored: Collection[tuple[str, ...]]) -> list[str]:
-    """Name the channels that may be DeltaChannels and have no value at a checkpoint."""
+    """Return the channels that may be DeltaChannels and have no value at a checkpoint."""
     walk = Walk(
         channel
         for channel in link.versions
@@ -213,7 +213,7 @@ def _without_value(link: Link, stored: Collection[tuple[str, ...]]) -> list[str]
 
 
 def _counted(rows: Iterable[AnyRow]) -> Collection[str] | None:
-    """Name the channels that metadata knows as DeltaChannels; None: each of them may be one.
+    """Return the channels that metadata knows as DeltaChannels; None if any channel may be one.
 
     LangGraph counts the updates of a DeltaChannel. LangGraph.js only marks the thread.
     """
@@ -228,7 +228,7 @@ def _counted(rows: Iterable[AnyRow]) -> Collection[str] | None:
 def _written(
     connection: Connection, thread_id: str, namespaces: Collection[str]
 ) -> dict[str, dict[str, set[str]]]:
-    """Return the channels that the checkpoints of some namespaces have writes to."""
+    """Return the channels of the writes, by namespace and checkpoint."""
     written: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for chunk in chunks(sorted(namespaces), MAX_SINGLES):
         wanted = {"thread_id": thread_id, "namespaces": chunk}
@@ -247,19 +247,20 @@ def _is_rebuilt(
 ) -> bool:
     """Whether a channel that no metadata counts is rebuilt from the ancestors of a checkpoint.
 
-    It is a DeltaChannel if ancestors have writes to it, from the nearest value on. A channel that
-    was cleared had its value after the last write, so that there is none since. An UntrackedValue
-    never has one, and `update_state` stores writes to it. LangGraph's loop changes its version too
+    It is a DeltaChannel if ancestors have writes to it, from the nearest value on. A cleared
+    channel had its value after the last write, so there is no write since. An UntrackedValue never
+    has a value, and `update_state` stores writes to it. LangGraph's loop changes its version too
     and doesn't store the write beside the others: the latest change decides.
 
-    Where the nearest value has the checkpoint's version, nothing was written since. A plain channel
-    became a DeltaChannel, or the graph has it no more. The loop would count a DeltaChannel.
+    If the nearest value has the checkpoint's version, nothing was written since. Then a plain
+    channel became a DeltaChannel, or the graph doesn't have the channel any more. The loop would
+    count a DeltaChannel.
 
     Args:
         channel: The channel.
-        line: The checkpoint and its ancestors, back to the one with the nearest value.
-        sources: `source` of each one's metadata.
-        written: Checkpoint id -> channels that it has writes to.
+        line: The checkpoint and its ancestors, back to the nearest value.
+        sources: `source` in the metadata of each.
+        written: Checkpoint id -> channels of its writes.
         is_same: Whether the nearest value has the version that the checkpoint has.
     """
     if is_same:

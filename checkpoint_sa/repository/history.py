@@ -41,7 +41,7 @@ class Link(NamedTuple):
 
 
 def link_of(row: AnyRow) -> Link:
-    """Return the link that a row with versions and inline values is."""
+    """Make a link of a row with versions and inline values."""
     return Link(
         row.checkpoint_id,
         row.parent_checkpoint_id or None,
@@ -51,7 +51,7 @@ def link_of(row: AnyRow) -> Link:
 
 
 class Walk:
-    """How far back a set of channels reaches: for each the ancestors to replay, and the seed."""
+    """A walk along ancestors: for each channel the ancestors to replay, and the seed."""
 
     def __init__(self, channels: Iterable[str]) -> None:
         self.path: dict[str, list[str]] = {channel: [] for channel in channels}
@@ -69,9 +69,7 @@ class Walk:
             self.path[channel].append(link.checkpoint_id)
             version = link.versions.get(channel)
             if version is not None and (channel, str(version)) in stored:
-                self.seed[channel] = str(
-                    version
-                )  # also of a snapshot, whose inline value is a marker
+                self.seed[channel] = str(version)  # a snapshot's inline value is a marker
             elif channel in link.inline:
                 self.inline[channel] = link.inline[channel]
             else:
@@ -117,7 +115,7 @@ def delta_history(
         for ancestor, channel, path, task_id, idx, type_, blob in rows:
             write = Write(path, task_id, idx, channel, type_, WholeValue(as_bytes(blob)))
             collected[ancestor, channel].append(write)
-    # A channel that has such writes has a value at most of its checkpoints, so these are few.
+    # A channel with such writes has a value at most of its checkpoints, so these are few.
     for (ancestor, channel), writes in collected.items():
         if any((write.type or "").endswith(WRITE_SUFFIX) for write in writes):
             stored = get(connection, thread_id, checkpoint_ns, ancestor, read_deltas=True)
@@ -179,8 +177,8 @@ def _ancestors(
 ) -> Iterator[list[Link]]:
     """Yield a checkpoint and its ancestors, nearest first, in parts.
 
-    A part is found among the rows that come before its first one in the order of ids. That is
-    nearly all of them where ids follow time; where they don't, a part ends early and the next one
+    A part is read from the rows before its first checkpoint, in the order of ids. If ids follow
+    time, nearly all of these rows are ancestors. Otherwise a part ends early, and the next part
     begins at the parent.
     """
     seen: set[str] = set()

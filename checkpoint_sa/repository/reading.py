@@ -1,7 +1,7 @@
 """Checkpoints with their values and writes.
 
-The checkpoint and its parts come with one statement, or with two where the engine can't look into
-`channel_versions`. The second reading confirms the first, so READ COMMITTED is enough.
+One statement reads the checkpoint and its parts; two if the engine can't look into
+`channel_versions`. The second statement confirms the first, so READ COMMITTED is enough.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ if TYPE_CHECKING:
 _ATTEMPTS = 10
 
 _ATTEMPTS_AT_CHAINS = 2
-"""A row may have been deleted or rewritten between two statements; else it is missing for good."""
+"""Attempts at reading chains: a row may be deleted or rewritten between two statements.
+
+A row that the last attempt lacks is missing for good.
+"""
 
 
 def get(  # noqa: PLR0913 - the checkpoint, and how to read it
@@ -64,18 +67,18 @@ def get(  # noqa: PLR0913 - the checkpoint, and how to read it
     read_deltas: bool = False,
     cached: Sequence[Base] = (),
 ) -> Stored | None:
-    """Read one checkpoint, or the latest of its namespace: one statement, or two.
+    """Read a checkpoint, or the latest of its namespace: one statement, or two.
 
-    Values that stand in chains cost one statement more, unless `read_deltas` says that there may be
-    some. The rows of those that are cached aren't read, then.
+    Values in chains cost one statement more, unless `read_deltas` has them read at once. Then the
+    rows of cached values aren't read.
     """
     wanted = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
     if checkpoint_id is not None:
         wanted["checkpoint_id"] = checkpoint_id
     found = _read(connection, wanted, read_deltas=read_deltas, cached=cached)
     if found is not None and not complete_chains(connection, found.chains):
-        # A chain was rewritten meanwhile, or the cache is outdated. A row that is missing from the
-        # second reading too is missing for good: that is told when its value is made.
+        # A chain was rewritten meanwhile, or the cache is outdated. A row that the second reading
+        # lacks too is missing for good: reading its value raises the error.
         found = _read(connection, wanted, read_deltas=read_deltas, cached=())
         if found is not None:
             complete_chains(connection, found.chains)
@@ -89,7 +92,7 @@ def _read(
     read_deltas: bool,
     cached: Sequence[Base],
 ) -> Assembly | None:
-    """Read a checkpoint and its parts, with one statement where it reaches them."""
+    """Read a checkpoint and its parts, with one statement if that reaches them."""
     excluded = sql.excluding(cached) if read_deltas else {}
     lookup = types.value_lookup(connection.dialect)
     if lookup is not types.ValueLookup.SECOND_STATEMENT:
@@ -128,7 +131,7 @@ def _fetch_parts_of(
     *,
     read_deltas: bool,
 ) -> bool:
-    """Read the parts of one checkpoint, in one snapshot; return whether it is still there."""
+    """Read the parts of a checkpoint, in one snapshot; return whether it is still stored."""
     thread_id, checkpoint_ns, checkpoint_id = key
     parent_id = found.heads[key].parent_id or ""
     wanted = {
@@ -142,7 +145,7 @@ def _fetch_parts_of(
     parent = (thread_id, checkpoint_ns, parent_id)
     versions = list(found.versions[key].items())
     for chunk in chunks(versions, MAX_TUPLES) or [[]]:
-        # What counts is what the last statement still sees.
+        # Only checkpoints that the last statement still sees count.
         found.present.clear()
         for row in _parts(connection, wanted, chunk, chains=read_deltas):
             part = decode(*row)
@@ -183,8 +186,8 @@ def page(
 ) -> tuple[list[Stored], CheckpointKey | None]:
     """Read up to `size` checkpoints, newest first: one statement, or two.
 
-    Returns the checkpoints, and where the next page begins: give it back as `last`. None says that
-    there is none.
+    Returns the checkpoints, and the start of the next page, to be passed as `last`; None after the
+    last page.
     """
     lookup = types.value_lookup(connection.dialect)
     thread_id, checkpoint_ns, checkpoint_id, before, filter_json = criteria
@@ -216,7 +219,7 @@ def page(
 
 
 def complete_chains(connection: Connection, chains: Chains) -> bool:
-    """Read the rows of chains that are missing; return whether none is any more."""
+    """Read the missing rows of chains; return whether all chains are complete then."""
     statement = sql.GET_DELTAS[types.value_lookup(connection.dialect)]
     for chunk in chunks(chains.missing(), MAX_TUPLES):
         Assembly(chains).take(connection.execute(statement, {"blob_keys": chunk}).all())
@@ -226,13 +229,13 @@ def complete_chains(connection: Connection, chains: Chains) -> bool:
 def metadata_alone(
     key: CheckpointKey, metadata: str, type_: str | None, exact: bytes | None
 ) -> Stored:
-    """Return a checkpoint of which nothing but the metadata was read."""
+    """Return a checkpoint with its metadata alone."""
     exact = None if exact is None else bytes(exact)
     return Stored(key, None, {}, loads_or_none(metadata) or {}, type_, exact, {}, [], [])
 
 
 class Assembly:
-    """Checkpoints, put together from rows of them and their parts in any order."""
+    """Checkpoints, assembled from their rows and the rows of their parts, in any order."""
 
     def __init__(self, chains: Chains) -> None:
         self.heads: dict[CheckpointKey, Head] = {}
@@ -245,7 +248,7 @@ class Assembly:
         self.chains = chains
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
         self._sends: dict[CheckpointKey, dict[tuple[str, int], Send]] = defaultdict(dict)
-        """By task and idx: one statement has them once for each fork of the checkpoint."""
+        """By task and idx: a statement returns a send once for each fork of the checkpoint."""
 
     def take(self, rows: Iterable[AnyRow]) -> None:
         """Take wide rows, see `rows`."""
@@ -256,7 +259,7 @@ class Assembly:
         """Put a part in its place.
 
         Args:
-            key: Of its checkpoint: for a pending send, of the parent that it is stored with; for a
+            key: The key of its checkpoint; for a pending send, of the parent that stores it. For a
                 value or a delta, the namespace is enough.
             part: The part.
         """
@@ -284,13 +287,13 @@ class Assembly:
 
     @property
     def last(self) -> CheckpointKey:
-        """The key of the last one in the order of the statement."""
+        """The key of the last checkpoint in the order of the statement."""
         return max(self.heads, key=lambda key: self.heads[key].rank)
 
     def has_parts(self, lookup: types.ValueLookup) -> bool:
-        """Whether the parts came along.
+        """Whether the statement has read the parts too.
 
-        Not where a version is a float: engines write it with another number of digits.
+        False if a version is a float: engines write it with another number of digits.
         """
         return lookup is not types.ValueLookup.SECOND_STATEMENT and not any(
             isinstance(version, float)
@@ -311,11 +314,11 @@ class Assembly:
             for key, head in self.heads.items()
             if head.parent_id and _is_old(self.documents[key])
         ]
-        self._writes.clear()  # they may have come along
+        self._writes.clear()  # the first statement may have read some
         self._sends.clear()
         wanted: dict[str, Any] = {"checkpoint_keys": keys, "send_keys": send_keys}
         for chunk in chunks(list(blob_keys), MAX_TUPLES) or [[]]:
-            # What counts is what the last statement still sees.
+            # Only checkpoints that the last statement still sees count.
             self.present.clear()
             wanted |= {"blob_keys": chunk, "present_keys": keys}
             self.take(connection.execute(sql.GET_PARTS, wanted).all())
@@ -328,7 +331,7 @@ class Assembly:
         return {version[0]: found[version] for version in versions if version in found}
 
     def stored(self) -> list[Stored]:
-        """Put everything together, in the order of the statement."""
+        """Assemble the checkpoints, in the order of the statement."""
         return [
             Stored(
                 key=key,
@@ -350,7 +353,7 @@ class Assembly:
 def _in_order(
     key: CheckpointKey, writes: Iterable[Write], blobs: Mapping[str, TypedValue]
 ) -> list[Write]:
-    """Sort the writes of a checkpoint; those stored as what changed get its values to build on."""
+    """Sort the writes of a checkpoint; writes that are deltas get its values as bases."""
     return sorted(
         write._replace(
             type=write.type.removesuffix(WRITE_SUFFIX),

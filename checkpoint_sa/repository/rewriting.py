@@ -1,4 +1,4 @@
-"""Whole values that are stored as deltas, and back: the steps of `rewrite`.
+"""The steps of `rewrite`: whole values into deltas, and back.
 
 Like the repository, over a `Connection` that the caller opened and ends. Its functions see
 serialized bytes, never a state value.
@@ -37,10 +37,10 @@ _THREADS = 100
 def steps(
     thread_ids: Sequence[str] | None, *, to_deltas: bool
 ) -> Generator[Callable[[Connection], Any], Any, int]:
-    """Yield the steps of `rewrite`, each for a transaction of its own; take what each returns.
+    """Yield the steps of `rewrite`, each for a transaction of its own; receive their results.
 
-    Memory and transactions stay bounded: a step holds about 4 MB of values, or one value, and what
-    these are put together from. Returns how many values were rewritten.
+    Memory and transactions stay bounded: a step holds about 4 MB of values, or one value, and the
+    rows to rebuild them from. Returns the number of rewritten values.
     """
     total = 0
     last: str | None = None
@@ -68,7 +68,7 @@ def steps(
 
 
 def _values(connection: Connection, thread_id: str, *, to_deltas: bool) -> list[AnyRow]:
-    """List the values of a thread that are to be rewritten, in an order that suits."""
+    """List the values of a thread to rewrite, in the order of rewriting."""
     rows = connection.execute(deleting_sql.GET_VALUES, {"thread_id": thread_id}).all()
     if to_deltas:
         # A value that EncryptedSerializer wrote (its tag has a plus) shares nothing with another.
@@ -81,7 +81,7 @@ def _values(connection: Connection, thread_id: str, *, to_deltas: bool) -> list[
             and "+" not in row.type
         )
         return sorted(plain, key=lambda row: (*row[:3], *_order(row.version)))
-    # From a chain's end, so that it can be freed behind.
+    # From the end of a chain, so that its last rows can be freed.
     return sorted(
         (row for row in rows if row.chain is not None),
         key=lambda row: (*row[:3], row.chain, -row.position),
@@ -139,7 +139,7 @@ def _encode(
 
 
 def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
-    """Make values of one chain plain, each checked by its digest; free what isn't needed then."""
+    """Make values of a chain whole, each checked by its fingerprint; free rows of the chain."""
     found = connection.execute(deleting_sql.GET_CHAINS, {"blob_keys": list(keys)})
     chain_keys = {row[:4] for row in found}
     deleting.lock_chains(connection, chain_keys)
@@ -162,7 +162,7 @@ def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
 
 
 def _changed_writes(connection: Connection, thread_id: str) -> list[tuple[str, str, str]]:
-    """List the checkpoints that have writes stored as what changed."""
+    """List the checkpoints that have writes stored as deltas."""
     wanted = {"thread_id": thread_id, "pattern": f"%{WRITE_SUFFIX}"}
     return [(thread_id, *row) for row in connection.execute(sql.GET_CHANGED_WRITES, wanted)]
 

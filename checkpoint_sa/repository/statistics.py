@@ -1,4 +1,4 @@
-"""What is stored: threads in sums, and checkpoints without their values; over a `Connection`."""
+"""Sums of threads, and checkpoints without their values; over a `Connection`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ThreadSummary(NamedTuple):
-    """What is stored of one thread."""
+    """The sums of the rows of a thread."""
 
     thread_id: str
     checkpoints: int
@@ -32,14 +32,14 @@ class ThreadSummary(NamedTuple):
     bytes: int
     """Serialized values and writes, and documents as text; the engine may compress them."""
     first: datetime | None
-    """When its first checkpoint was made; None where neither `ts` nor its id tells."""
+    """The time of its first checkpoint; None if neither `ts` nor its id has a time."""
     last: datetime | None
     namespaces: int
-    """One for the root graph, one for each call of a subgraph."""
+    """The namespaces of the root graph and of each call of a subgraph."""
 
 
 class Value(NamedTuple):
-    """One version of a channel."""
+    """A version of a channel."""
 
     bytes: int
     """With its row in a chain."""
@@ -47,7 +47,7 @@ class Value(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One checkpoint without its values."""
+    """A checkpoint without its values."""
 
     checkpoint_ns: str
     checkpoint_id: str
@@ -71,7 +71,7 @@ class TableSize(NamedTuple):
     rows: int
     bytes: int
     on_disk: int | None
-    """With indexes and what isn't used; None where the engine doesn't tell."""
+    """With indexes and unused space; None if the engine doesn't tell."""
 
 
 class ChannelSize(NamedTuple):
@@ -83,27 +83,27 @@ class ChannelSize(NamedTuple):
 
 
 def time_of(said: object, checkpoint_id: str) -> datetime | None:
-    """Return when a checkpoint was made: what its `ts` says, else its id where that is a UUID 6."""
+    """Return the time of a checkpoint: its `ts`, or the time in its id if that is a UUID 6."""
     return time_of_ts(said) or time_of_id(checkpoint_id)
 
 
 class Position(NamedTuple):
-    """Where a page of threads begins, and what is asked of them."""
+    """The start of a page of threads, and their criteria."""
 
     filters: bool
     filter_json: str | None
-    """What the metadata has, as far as the engine can tell."""
+    """The part of the filter that the engine can compare."""
     after: str | None
-    """Only threads after this one."""
+    """Only threads after this id."""
     last: CheckpointKey | None
-    """Only checkpoints after this one, instead."""
+    """Only checkpoints after this key; `after` doesn't count then."""
     size: int
 
 
 def page(connection: Connection, position: Position) -> list[Stored]:
     """Read up to `size` checkpoints with their metadata alone, by thread: one statement.
 
-    Where nothing is asked of the metadata, one for each thread, of which only the thread is true.
+    Without a filter: one placeholder for each thread; only its thread_id is set.
     """
     _, filter_json, after, last, size = position
     parameters: dict[str, Any] = {"size": size}
@@ -188,7 +188,7 @@ def _steps(
     values: Mapping[tuple[str, str], Value],
     writes: Mapping[tuple[str, ...], AnyRow],
 ) -> list[Step]:
-    """Make the steps of one namespace."""
+    """Make the steps of a namespace."""
     steps = []
     versions_at: dict[str, dict[str, str]] = {}
     counted: set[tuple[str, str]] = set()
@@ -219,7 +219,7 @@ def _steps(
 
 
 def _next(document: Mapping[str, Any], values: Mapping[tuple[str, str], Value]) -> list[str]:
-    """Name the nodes whose channel has a value in a version that they haven't seen."""
+    """Return the nodes that haven't seen the version of their channel's value."""
     inline = document.get("channel_values") or {}
     seen = document.get("versions_seen") or {}
     found = []

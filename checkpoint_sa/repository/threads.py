@@ -24,10 +24,10 @@ def thread_ids(
     """List a page of threads, in the database's order of their ids: one statement.
 
     Args:
-        connection: Where to run.
-        size: How many at the most.
+        connection: The connection.
+        size: The largest number of threads.
         after: The last thread of the page before; None for the first page.
-        tables: A thread counts that has rows in one of them.
+        tables: Only threads with rows in any of these tables.
         runs: Only threads with checkpoints of these runs, as `GET_RUNS` looks for them.
     """
     wanted: dict[str, Any] = {"size": size}

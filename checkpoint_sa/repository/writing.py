@@ -1,6 +1,6 @@
 """The statements that store a checkpoint and writes. Pure: nothing is sent here.
 
-How many statements there are decides whether they need a transaction; see `Database.execute`.
+The number of statements decides whether they need a transaction; see `Database.execute`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 TURN_CHANNEL = "__checkpoint_sa_turn__"
 _TURN = {"channel": TURN_CHANNEL, "version": "", "type": "empty"}
-"""A row of a namespace that writers lock, each until it commits. No checkpoint uses it.
+"""A row of a namespace that each writer locks until its commit. No checkpoint uses it.
 
-Its bytes are others each time. A lock is local to a node of a cluster, which compares what two
-nodes have changed: a row that was locked and stayed as it was is no change.
+Each writer changes its bytes. A lock is local to a node of a cluster, which compares the changes of
+two nodes: a row that was locked and not changed is no change.
 """
 
 
 def put(dialect: Dialect, rows: CheckpointRows) -> list[Statement]:
-    """Return the statements that store a checkpoint and the values it brings: one, or up to five.
+    """Return the statements that store a checkpoint and its new values: one, or up to five.
 
-    Executing them raises OutdatedError or IntegrityError where a value that is appended to was
-    deleted or has been appended to, or where a version in a chain is there already.
+    Executing them raises OutdatedError or IntegrityError if a base was deleted, if another delta
+    was appended to it, or if a version in a chain is stored already.
     """
     plain, deltas = rows.blobs, rows.deltas
     if supports_insert_ctes(dialect) and max(len(plain), len(deltas)) <= sql.MAX_INSERTED:
@@ -63,9 +63,9 @@ def _put_deltas(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Statem
 
 
 def lock_bases(rows: Sequence[dict[str, Any]]) -> list[Statement]:
-    """Return the statement that locks the values to which rows are appended, if there are some.
+    """Return the statement that locks the bases of rows, if they have bases.
 
-    Executing it raises OutdatedError where one of them isn't there any more.
+    Executing it raises OutdatedError if a base isn't stored any more.
     """
     bases = {
         (row["channel"], row["base_version"], row["base_blob"]): row
@@ -88,14 +88,14 @@ def lock_bases(rows: Sequence[dict[str, Any]]) -> list[Statement]:
 
 
 def columns_of(table: Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the columns of a table that rows have, which may have others."""
+    """Return rows with only the columns of a table."""
     return [{column.name: row[column.name] for column in table.c} for row in rows]
 
 
 def put_writes(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Statement]:
-    """Return the statements that store a task's writes: one, or two where both kinds are there.
+    """Return the statements that store a task's writes: one for each kind of write.
 
-    Special writes replace earlier ones, ordinary ones stay as first written.
+    Special writes replace earlier writes; ordinary writes stay as first written.
     """
     statements = []
     for special in (False, True):
@@ -109,10 +109,10 @@ def put_writes(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Stateme
 
 
 def expect_latest(checkpoint: Mapping[str, Any]) -> list[Statement]:
-    """Return the statements that wait for other writers, and check that a checkpoint goes on.
+    """Return the statements that wait for other writers, and check the parent of a checkpoint.
 
-    Two statements more for a put. Only writers that check take turns. Executing them raises
-    ParentConflictError where the parent of the checkpoint isn't the latest one.
+    They are two more statements for a put. Only writers that check take turns. Executing them
+    raises ParentConflictError if the parent isn't the latest checkpoint.
     """
     namespace = {name: checkpoint[name] for name in ("thread_id", "checkpoint_ns")}
     return [
@@ -126,14 +126,14 @@ def _check_parent(checkpoint: Mapping[str, Any], result: CursorResult[Any]) -> N
     if latest not in (parent, checkpoint["checkpoint_id"]):
         raise ParentConflictError(
             f"Checkpoint {checkpoint['checkpoint_id']!r} was made from {parent!r}, but the latest"
-            f" one is {latest!r} (thread_id={checkpoint['thread_id']!r},"
-            f" checkpoint_ns={checkpoint['checkpoint_ns']!r}). Another writer has gone on: read the"
-            " thread again, or use a saver without check_parent to fork it."
+            f" is {latest!r} (thread_id={checkpoint['thread_id']!r},"
+            f" checkpoint_ns={checkpoint['checkpoint_ns']!r}). Another writer has continued the"
+            " thread: read it again, or use a saver without check_parent to fork it."
         )
 
 
 def without_stored(connection: Connection, rows: CheckpointRows) -> CheckpointRows:
-    """Leave out the values that are there: a version is never stored twice."""
+    """Leave out the stored values: a version is never stored twice."""
     keys = [tuple(row[name] for name in tables.BLOB_KEY) for row in rows.deltas]
     found = connection.execute(sql.GET_EXISTING, {"blob_keys": keys}) if keys else ()
     there = {(row.channel, row.version) for row in found}

@@ -46,7 +46,7 @@ _delete_threads = {
     for table in (deltas, blobs, checkpoints, writes)
 }
 
-# Twice: with the first rows nobody appends to a chain any more, then all that there is goes.
+# Deltas twice: after the first rows of chains are gone, no writer appends any more.
 DELETE_THREADS = (_delete_threads[deltas], *_delete_threads.values())
 
 DELETE_BLOBS = delete(blobs).where(blob_in("keys"))
@@ -84,7 +84,7 @@ LOCK_CHAINS = (
     .with_for_update()
 )
 
-# Locked, so that it is the newest also in a transaction that reads as of its beginning.
+# Locked, to read the newest rows even in a transaction that reads an older snapshot.
 GET_CHAINED = (
     select(
         blobs.c.thread_id, blobs.c.checkpoint_ns, blobs.c.channel, blobs.c.chain, blobs.c.position

@@ -1,4 +1,4 @@
-"""Statements that read which rows a checkpoint needs."""
+"""Statements that read the dependencies of checkpoints."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ GET_REFERENCES = select(
 
 @cache
 def thread_checkpoints(*, namespace: bool, times: bool = False) -> Select[Any]:
-    """Return the statement for a thread's checkpoints, with all that decides which of them stay.
+    """Return the statement for a thread's checkpoints, with the columns that decide which stay.
 
-    With `times`, when each was made as well. The versions and inline values, which are much to read
-    in a long thread, come with each checkpoint of one namespace, else with the latest of each.
+    With `times`, also the time of each. The versions and inline values, which are much to read in a
+    long thread, come with each checkpoint of one namespace, or with the latest of each namespace.
     """
     columns = checkpoints.c
     found: FromClause = checkpoints

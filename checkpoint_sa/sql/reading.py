@@ -1,9 +1,9 @@
 """Statements that read checkpoints with their parts.
 
-Where the engine can look into `channel_versions`, one statement reads all. Elsewhere a first one
-reads the checkpoints and GET_PARTS the rest, in one snapshot: its last arm tells which checkpoints
-still exist. A checkpoint is deleted in one transaction with its values, so an existing one is
-whole.
+If the engine can look into `channel_versions`, one statement reads all. Otherwise a first statement
+reads the checkpoints and GET_PARTS the rest, in one snapshot: its last arm returns the checkpoints
+that still exist. A checkpoint is deleted in one transaction with its values, so an existing
+checkpoint is complete.
 
 The rows of both have one shape: see `rows.decode`. Those of the second statement are narrow:
 PyMySQL takes 20 us for a column's description.
@@ -120,19 +120,19 @@ _present = _narrow(PRESENT, _empty, _empty, _empty, zero, _empty, _nothing)
 
 
 def wide(source: FromClause, columns: list[ColumnElement[Any]]) -> Select[Any]:
-    """Select a part with the key of its checkpoint, or with its namespace where it has none."""
+    """Select a part with the key of its checkpoint, or with its namespace without such a key."""
     c = source.c
     checkpoint_id = c.get("checkpoint_id", _empty).label("checkpoint_id")
     return select(c.thread_id, c.checkpoint_ns, checkpoint_id, *columns)
 
 
 def _up_to(value: FromClause, change: FromClause = deltas) -> ColumnElement[bool]:
-    """Whether a row of `deltas` is one of those that a value is put together from."""
+    """Whether a value is rebuilt from a row of `deltas`, among others."""
     return and_(same_chain(change, value), change.c.position <= value.c.position)
 
 
 def excluding(cached: Sequence[Base]) -> dict[str, Any]:
-    """Return the parameters by which the rows of cached values are left out."""
+    """Return the parameters that exclude the rows of cached values."""
     places = [(tail.chain, tail.position) for tail in cached[:MAX_EXCLUDED]]
     places += [("", 0)] * (MAX_EXCLUDED - len(places))
     return {
@@ -143,9 +143,9 @@ def excluding(cached: Sequence[Base]) -> dict[str, Any]:
 
 
 def _isnt_cached(value: FromClause) -> ColumnElement[bool]:
-    """Whether a value stands elsewhere than all the cached ones.
+    """Whether a value has another place than every cached value.
 
-    The reader compares the references: InnoDB would read all blobs if they were named here.
+    The caller compares fingerprints: naming their column here would make InnoDB read every blob.
     """
     return not_(
         or_(
@@ -171,7 +171,7 @@ def _with_parts(
 ) -> Select[Any] | CompoundSelect[Any]:
     """Return the statement that reads checkpoints and, as far as it reaches, their parts.
 
-    With `chains`, those that their values stand in as well, but for cached values.
+    With `chains`, also the chains of their values, except those of cached values.
     """
     if lookup is ValueLookup.SECOND_STATEMENT:
         heads = found.subquery("found")
@@ -281,17 +281,17 @@ GET_LATEST_HEAD = _latest(*HEAD_COLUMNS)
 GET_HEAD = _one(*HEAD_COLUMNS)
 
 MAX_UNROLLED = 16
-"""Up to so many values are looked up without an expanding IN, which is written at each call."""
+"""The most values that are looked up without an expanding IN, which is written at each call."""
 
 
 @cache
 def parts(count: int | None, *, chains: bool) -> CompoundSelect[Any]:
-    """Return the statement for the parts of one checkpoint, with `count` or any number of values.
+    """Return the statement for the parts of a checkpoint, with `count` or any number of values.
 
-    With `chains`, those that the values stand in as well, but for cached values.
+    With `chains`, also the chains of the values, except those of cached values.
 
-    Its last arm says whether the checkpoint is still there. `sends_of` names the parent, or is ''
-    where its pending sends aren't wanted.
+    An arm returns a row if the checkpoint still exists. `sends_of` names the parent, or is '' if
+    its pending sends aren't wanted.
     """
     wanted: ColumnElement[bool]
     if count is None:
@@ -322,7 +322,7 @@ def parts(count: int | None, *, chains: bool) -> CompoundSelect[Any]:
 
 
 @cache
-def page(  # noqa: PLR0913 - one for each criterion
+def page(  # noqa: PLR0913 - an argument for each criterion
     *,
     lookup: ValueLookup,
     thread: bool,
@@ -332,11 +332,11 @@ def page(  # noqa: PLR0913 - one for each criterion
     filtered: bool,
     after: bool,
 ) -> Select[Any] | CompoundSelect[Any]:
-    """Return the statement for one page of `list`; the rank says the order, newest first.
+    """Return the statement for a page of `list`; the rank is the order, newest first.
 
-    Each argument says whether a criterion is there. `after` continues below the last row of the
-    page before: ids alone where thread and namespace are given, else ids with ties broken by thread
-    and namespace, so that equal ids in two namespaces are neither skipped nor repeated.
+    Each argument says whether its criterion is given. `after` continues below the last row of the
+    page before. The order is that of ids; unless thread and namespace are given, these break ties,
+    so that equal ids in two namespaces are neither skipped nor repeated.
     """
     columns = checkpoints.c
     order: list[Column[Any]] = [columns.checkpoint_id]
@@ -356,7 +356,7 @@ def page(  # noqa: PLR0913 - one for each criterion
     if after:
         last = [bind("after_id"), bind("after_thread"), bind("after_ns")][: len(order)]
         criteria.append(order[0] < last[0] if len(order) == 1 else tuple_(*order) < tuple_(*last))
-    # Keys alone are sorted where the index doesn't have the order; filters read the rows anyway.
+    # Only keys are sorted if the index doesn't have the order; filters read the rows anyway.
     sorts = len(order) > 1 and not filtered
     newest = (
         select(*(checkpoints.primary_key if sorts else _COLUMNS))

@@ -49,9 +49,9 @@ _said_time = func.nullif(checkpoints.c.checkpoint["ts"].as_string(), "")
 
 @cache
 def candidates(*, filtered: bool, after: bool, inside: bool) -> Select[Any]:
-    """Return the statement for a page of checkpoints whose metadata is looked at, by thread.
+    """Return the statement for a page of checkpoints with their metadata, by thread.
 
-    `after` a thread; or `inside` it, after one of its checkpoints.
+    The page begins `after` a thread; or `inside` it, after a checkpoint.
     """
     columns = checkpoints.c
     page = (
@@ -64,7 +64,7 @@ def candidates(*, filtered: bool, after: bool, inside: bool) -> Select[Any]:
         page = page.where(metadata_contains(columns.metadata, wanted))
     if inside:
         last = (bind("after"), bind("after_ns"), bind("after_id"))
-        # The MySQL family looks up one column in the index, of a tuple none.
+        # The MySQL family looks up a single column in the index, but no tuple.
         page = page.where(
             columns.thread_id >= last[0], tuple_(*checkpoints.primary_key) > tuple_(*last)
         )

@@ -44,13 +44,13 @@ GET_CHECKPOINT_KEYS = select(*checkpoints.primary_key).where(
 
 @cache
 def stored_sizes(table: Table, *, after: bool) -> Select[Any]:
-    """Return the statement for the sizes of a page of a thread's rows, `after` one of them."""
+    """Return the statement for the sizes of a page of a thread's rows, `after` a given row."""
     return _page_of_thread(select(SIZES[table].label("bytes")), table, after=after)
 
 
 @cache
 def stored_rows(table: Table, *, after: bool) -> Select[Any]:
-    """Return the statement for a page of a thread's rows, `after` one of them.
+    """Return the statement for a page of a thread's rows, `after` a given row.
 
     Documents are text, under the names of `STORE_ROWS`' parameters.
     """
@@ -67,5 +67,5 @@ def _page_of_thread(page: Select[Any], table: Table, *, after: bool) -> Select[A
     if not after:
         return page
     last = [bindparam(f"after_{column.name}", type_=column.type) for column in rest]
-    # The MySQL family looks up one column in the index, of a tuple none.
+    # The MySQL family looks up a single column in the index, but no tuple.
     return page.where(rest[0] >= last[0], tuple_(*rest) > tuple_(*last))

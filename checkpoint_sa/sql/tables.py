@@ -52,7 +52,7 @@ def bind(name: str) -> BindParameter[str]:
 
 
 def in_namespace(table: FromClause) -> ColumnElement[bool]:
-    """Return the criterion of one namespace."""
+    """Return the criterion of a namespace."""
     return and_(
         table.c.thread_id == bind("thread_id"), table.c.checkpoint_ns == bind("checkpoint_ns")
     )
@@ -92,14 +92,14 @@ zero = literal_column("0", Integer)
 
 
 def scope(table: Table, *, namespace: bool) -> ColumnElement[bool]:
-    """Return the criterion of a thread, or of one of its namespaces."""
+    """Return the criterion of a thread, or of a namespace of it."""
     return in_namespace(table) if namespace else table.c.thread_id == bind("thread_id")
 
 
 page_size = bindparam("size", type_=Integer(), literal_execute=True)
 
 TABLES = (deltas, blobs, writes, checkpoints)
-"""A checkpoint comes after all that it refers to."""
+"""In the order of storing: a checkpoint comes after all rows that it references."""
 
 DOCUMENTS = {"checkpoint": "checkpoint_json", "metadata": "metadata_json"}
 """The parameters that have the documents as text."""

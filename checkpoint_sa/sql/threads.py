@@ -40,9 +40,10 @@ GET_RUNS = select(
 
 @cache
 def thread_ids(*tables: Table, after: bool, of_runs: bool = False) -> Select[Any]:
-    """Return the statement for a page of the threads that have rows in one of some tables.
+    """Return the statement for a page of the threads that have rows in any of some tables.
 
-    With `after`, those behind a thread; with `of_runs`, those with checkpoints of some runs.
+    With `after`, only threads after a given id; with `of_runs`, only threads with checkpoints of
+    some runs.
     """
     pages = []
     for table in tables:

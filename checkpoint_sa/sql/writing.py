@@ -1,10 +1,10 @@
 """Statements that store a checkpoint, its values and writes.
 
-Values are never changed: a version names one value.
+Values are never changed: a version always names the same value.
 
 A delta is appended only while its base exists. The row of the base and the first row of the chain,
-which deletions lock first as well, are locked until the commit. Two writers that append to one base
-meet at the primary key, and so does a version that is stored already.
+which deletions lock first as well, are locked until the commit. The primary key refuses a second
+delta on the same base, and a version that is stored already.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ PUT_WRITES = Upsert(writes)
 REPLACE_WRITES = Upsert(writes, update=("channel", "type", "blob", "task_path"))
 
 MAX_INSERTED = 16
-"""Rows that one statement stores; there is a statement for each number of rows."""
+"""The most rows that one statement stores; there is a statement for each number of rows."""
 
 SHARED_BLOB_COLUMNS = frozenset({"thread_id", "checkpoint_ns"})
 
 SHARED_WRITE_COLUMNS = SHARED_BLOB_COLUMNS | {"checkpoint_id", "task_id", "task_path"}
-"""What the rows that one statement stores have in common: sent once."""
+"""The columns with the same value in all rows that one statement stores: sent once."""
 
 
 def _name(column: str, i: int, common: frozenset[str], prefix: str) -> str:
@@ -107,7 +107,7 @@ def _rows(
 
 
 _PLAIN = [column for column in blobs.c if column.name not in ("chain", "position")]
-"""The columns of a value that stands in no chain."""
+"""The columns of a value that isn't in a chain."""
 
 
 def _plain_at_once(count: int) -> CTE:
@@ -117,7 +117,7 @@ def _plain_at_once(count: int) -> CTE:
 
 @cache
 def put_writes_at_once(count: int, *, special: bool) -> Insert:
-    """Return the statement that stores `count` writes of one task and of one kind."""
+    """Return the statement that stores `count` writes of a task, all of the same kind."""
     names = [c.name for c in writes.c]
     update = REPLACE_WRITES.update if special else ()
     rows = _rows([*writes.c], count, SHARED_WRITE_COLUMNS)
@@ -151,9 +151,9 @@ GET_EXISTING = select(blobs.c.channel, blobs.c.version).where(blob_in("blob_keys
 
 @cache
 def put_deltas(count: int) -> Insert:
-    """Return the statement that stores `count` changes.
+    """Return the statement that stores `count` deltas.
 
-    It fails on the position of a change, which is NULL, if the value that it changes is gone.
+    It fails if the base of a delta is gone: the delta's position is NULL then.
     """
     changes = []
     for i in range(count):
@@ -179,11 +179,11 @@ def put_deltas(count: int) -> Insert:
 
 @cache
 def put_at_once(plain: int, chained: int) -> Insert:
-    """Return the statement that stores a checkpoint and its values, where INSERTs nest.
+    """Return the statement that stores a checkpoint and its values, for dialects that nest INSERTs.
 
     Args:
-        plain: How many values are stored whole.
-        chained: How many are stored in chains.
+        plain: The number of values that are stored whole.
+        chained: The number of values that are stored in chains.
     """
     statement: Insert = PUT_CHECKPOINT
     if chained:

@@ -36,7 +36,7 @@ class Bookmark(Base):
 
 
 def main() -> None:
-    """Talk once, and put a bookmark on what came of it."""
+    """Talk once, and put a bookmark on the resulting checkpoint."""
     engine = create_engine(os.environ["DATABASE_URL"])
     builder = StateGraph(MessagesState)
     builder.add_node("answer", lambda _: {"messages": [("ai", "42")]})

@@ -33,7 +33,7 @@ class MyImpl(SQLiteImpl):
     __dialect__ = "mydb"
 
 
-# What every engine needs: there is no standard SQL for it.
+# Required of every engine: there is no standard SQL for it.
 @compiles(Upsert, "mydb")
 def insert_or_update(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
     """INSERT, and update `element.update` where the primary key is there; leave all if empty."""
@@ -44,7 +44,7 @@ def insert_or_update(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
     return f"{insert} ON CONFLICT ({key}) DO {action}"
 
 
-# What makes it faster: a checkpoint is read with its values in one statement instead of two.
+# Optional, for speed: one statement instead of two reads a checkpoint with its values.
 @compiles(channel_versions, "mydb")
 def versions(element: channel_versions, compiler: SQLCompiler, **kw: Any) -> str:
     """Return the channel_versions of a checkpoint as rows of key and value."""

@@ -71,7 +71,7 @@ def tenant_of(x_tenant: Annotated[str, Header(pattern=r"^[a-z0-9-]+$")]) -> str:
 
 
 def thread_of(name: str, tenant: Annotated[str, Depends(tenant_of)]) -> RunnableConfig:
-    """Name a thread of the tenant's: nobody else's can be named."""
+    """Return the config of the tenant's thread; no other tenant's thread can be named."""
     return {"configurable": {"thread_id": f"{tenant}:{name}"}, "metadata": {"tenant": tenant}}
 
 
@@ -79,7 +79,7 @@ Thread = Annotated[RunnableConfig, Depends(thread_of)]
 
 
 class Turn(BaseModel):
-    """What a user says."""
+    """The message of a user."""
 
     text: str
 
@@ -122,7 +122,7 @@ async def delete_thread(request: Request, thread: Thread) -> None:
 
 @app.get("/ready")
 async def ready(request: Request, response: Response) -> dict[str, str]:
-    """Tell a readiness probe whether the database answers and its schema is one to work with."""
+    """Tell a readiness probe whether the database answers and this release can use its schema."""
     try:
         await migrate.averify(request.app.state.engine)
     except (SchemaError, SQLAlchemyError) as error:
@@ -140,4 +140,4 @@ async def refuse(_: Request, error: Exception) -> JSONResponse:
 @app.exception_handler(ParentConflictError)
 async def conflict(_: Request, __: Exception) -> JSONResponse:
     """Answer the second of two turns of one thread at the same time."""
-    return JSONResponse({"detail": "This thread has gone on meanwhile. Read it, try again."}, 409)
+    return JSONResponse({"detail": "This thread has changed meanwhile. Read it, try again."}, 409)

@@ -91,7 +91,7 @@ UNUSED_INDEXES = {
 
 
 def upgrade() -> None:
-    """Convert each table whose keys are still text, completely or not at all."""
+    """Convert each table that still has text keys, completely or not at all."""
     migration = op.get_context()
     if migration.dialect.name not in ("mysql", "mariadb") or migration.as_sql:
         return

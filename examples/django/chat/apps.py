@@ -8,7 +8,7 @@ from django.db.models.signals import post_delete
 
 
 def delete_threads(instance: Model, **_: object) -> None:
-    """Delete the threads of a user who was deleted, once that is committed."""
+    """Delete the threads of a deleted user, once the deletion is committed."""
     from chat import checkpoints  # noqa: PLC0415 - LangGraph isn't needed before
 
     user_id = instance.pk

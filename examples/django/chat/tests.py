@@ -47,7 +47,7 @@ class SameDatabaseTest(TransactionTestCase):
     def setUp(self) -> None:
         """Make the tables, and empty them at the end."""
         call_command("upgrade_checkpoints", verbosity=0)
-        self.addCleanup(checkpoints.engine().dispose)  # else a server can't drop the database
+        self.addCleanup(checkpoints.engine().dispose)  # otherwise a server can't drop the database
         self.addCleanup(self.empty)
 
     def empty(self) -> None:

@@ -10,7 +10,7 @@ from chat import checkpoints
 
 
 def config_of(user: AbstractBaseUser, name: str) -> RunnableConfig:
-    """Name a thread of the user's: nobody else's can be named."""
+    """Return the config of the user's thread; no other user's thread can be named."""
     return {"configurable": {"thread_id": f"{user.pk}:{name}"}, "metadata": {"user_id": user.pk}}
 
 
