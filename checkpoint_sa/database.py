@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from checkpoint_sa import migrate
 from checkpoint_sa.engine import engines, queues, retry, transactions, waiting
+from checkpoint_sa.engine.cursors import allow_cursor
 from checkpoint_sa.engine.statements import execute
 from checkpoint_sa.errors import ConfigurationError
 
@@ -71,8 +72,8 @@ class Database:
             engines.check_engine(bind)
             self._turns = queues.pool_queue(bind)
             engine = engines.in_schema(bind, schema)
-            self._once = transactions.autocommit_engine(engine)
-            self._writing = transactions.transaction_engine(engine)
+            self._once = allow_cursor(transactions.autocommit_engine(engine), bind)
+            self._writing = allow_cursor(transactions.transaction_engine(engine), bind)
             self._commits_at_once = transactions.is_autocommit(
                 self._once
             ) and not transactions.has_begin_listener(engine)

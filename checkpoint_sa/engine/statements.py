@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from checkpoint_sa.engine import cursors
 from checkpoint_sa.engine.limits import check_size
 from checkpoint_sa.upsert import driver_batches
 
@@ -40,6 +41,7 @@ def execute(connection: Connection, statements: Sequence[Statement]) -> None:
     """
     check_size(connection, (row for statement in statements for row in statement.rows))
     for statement in statements:
-        result = connection.execute(statement.clause, statement.parameters)
-        if statement.check is not None:
-            statement.check(result)
+        if statement.check is None:
+            cursors.execute(connection, statement.clause, statement.rows)
+        else:
+            statement.check(connection.execute(statement.clause, statement.parameters))

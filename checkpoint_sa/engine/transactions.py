@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
+from checkpoint_sa.engine.cursors import PSYCOPG, ask_for_binary, execute_text
 from checkpoint_sa.engine.engines import translation
 from checkpoint_sa.engine.faults import ELSEWHERE, classify_error
 from checkpoint_sa.errors import ConfigurationError
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 
-_PSYCOPG = frozenset({"psycopg", "psycopg_async"})
-
-_FREE_AUTOCOMMIT = _PSYCOPG | {"asyncpg"}
+_FREE_AUTOCOMMIT = PSYCOPG | {"asyncpg"}
 
 
 def autocommit_engine(engine: Engine) -> Engine:
@@ -40,7 +39,7 @@ def autocommit_engine(engine: Engine) -> Engine:
         and not has_begin_listener(engine)
     ):
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-    if driver in _PSYCOPG:
+    if driver in PSYCOPG:
         engine = engine.execution_options()  # the listener is for our statements only
         event.listen(engine, "before_cursor_execute", _ask_for_binary)
     return engine
@@ -52,10 +51,7 @@ def has_begin_listener(engine: Engine) -> bool:
 
 
 def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
-    """Have psycopg read results in binary form: as text, bytes are twice as long."""
-    cursor = getattr(cursor, "_cursor", cursor)
-    if not hasattr(cursor, "mogrify"):  # cursors that bind on the client know text only
-        cursor.format = 1
+    ask_for_binary(cursor)
 
 
 def transactional(engine: Engine) -> Engine:
@@ -156,7 +152,7 @@ def begin_write(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         driver_connection: Any = connection.connection.driver_connection
         if not driver_connection.in_transaction:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            execute_text(connection, "BEGIN IMMEDIATE")
     elif is_autocommit(connection) or _driver_commits(connection):
         connection.exec_driver_sql("BEGIN")
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa.deltas.chain import WRITE_SUFFIX, Chains
+from checkpoint_sa.engine.cursors import fetch_all
 from checkpoint_sa.repository.reading import Assembly, complete_chains, get
 from checkpoint_sa.rows import (
     MAX_SINGLES,
@@ -100,7 +101,7 @@ def delta_history(
     found = Assembly(Chains())
     if walk.seed:
         keys = [(thread_id, checkpoint_ns, *item) for item in walk.seed.items()]
-        found.take(connection.execute(sql.GET_BLOBS, {"blob_keys": keys}).all())
+        found.take(fetch_all(connection, sql.GET_BLOBS, {"blob_keys": keys}))
         complete_chains(connection, found.chains)
     seeds = {
         channel: (type_, blob, version)
@@ -111,7 +112,7 @@ def delta_history(
     ancestors = list(dict.fromkeys(i for path in walk.path.values() for i in path))
     for ids in chunks(ancestors, MAX_SINGLES):
         wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
-        rows = connection.execute(sql.GET_CHANNEL_WRITES, wanted).all()
+        rows = fetch_all(connection, sql.GET_CHANNEL_WRITES, wanted)
         for ancestor, channel, path, task_id, idx, type_, blob in rows:
             write = Write(path, task_id, idx, channel, type_, WholeValue(as_bytes(blob)))
             collected[ancestor, channel].append(write)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoint_sa import types
 from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, DeltaWrite
+from checkpoint_sa.engine.cursors import fetch_all
 from checkpoint_sa.errors import CheckpointError
 from checkpoint_sa.rows import (
     HEAD,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from checkpoint_sa.deltas.chain import Base
+    from checkpoint_sa.engine.cursors import Rows
     from checkpoint_sa.rows import (
-        AnyRow,
         CheckpointKey,
         Criteria,
         LazyValue,
@@ -98,19 +99,17 @@ def _read(
     if lookup is not types.ValueLookup.SECOND_STATEMENT:
         statements = sql.GET_ONE if "checkpoint_id" in wanted else sql.GET_LATEST
         found = Assembly(Chains(cached))
-        found.take(
-            connection.execute(statements[lookup, read_deltas], {**wanted, **excluded}).all()
-        )
+        found.take(fetch_all(connection, statements[lookup, read_deltas], {**wanted, **excluded}))
         if not found.heads:
             return None
         if found.has_parts(lookup):
             return found
     statement = sql.GET_HEAD if "checkpoint_id" in wanted else sql.GET_LATEST_HEAD
     for _ in range(_ATTEMPTS):
-        row = connection.execute(statement, wanted).first()
-        if row is None:
+        rows = fetch_all(connection, statement, wanted)
+        if not rows:
             return None
-        checkpoint_id, parent_id, document, metadata, type_, exact = row
+        checkpoint_id, parent_id, document, metadata, type_, exact = rows[0]
         key = (wanted["thread_id"], wanted["checkpoint_ns"], checkpoint_id)
         found = Assembly(Chains(cached))
         found.add(key, decode(HEAD, document, parent_id, metadata, 0, type_, exact))
@@ -162,18 +161,18 @@ def _parts(
     versions: Sequence[tuple[str, str]],
     *,
     chains: bool,
-) -> Sequence[AnyRow]:
+) -> Rows:
     """Read the parts of a checkpoint with these (channel, version)."""
     if len(versions) > sql.MAX_UNROLLED:
-        return connection.execute(
-            sql.parts(None, chains=chains), {**wanted, "versions": versions}
-        ).all()
+        return fetch_all(
+            connection, sql.parts(None, chains=chains), {**wanted, "versions": versions}
+        )
     # A statement for each power of two: the last value is looked up again.
     count = 1 << max(0, len(versions) - 1).bit_length()
     padded = [*versions, *[versions[-1] if versions else ("", "")] * (count - len(versions))]
     names = {f"wanted_channel_{i}": channel for i, (channel, _) in enumerate(padded)}
     names |= {f"wanted_version_{i}": version for i, (_, version) in enumerate(padded)}
-    return connection.execute(sql.parts(count, chains=chains), {**wanted, **names}).all()
+    return fetch_all(connection, sql.parts(count, chains=chains), {**wanted, **names})
 
 
 def _is_old(document: Mapping[str, Any]) -> bool:
@@ -209,7 +208,7 @@ def page(
             parameters |= {"after_thread": last[0], "after_ns": last[1]}
     for _ in range(_ATTEMPTS_AT_CHAINS):
         found = Assembly(Chains())
-        found.take(connection.execute(statement, {**parameters, "size": size}).all())
+        found.take(fetch_all(connection, statement, {**parameters, "size": size}))
         after = found.last if len(found.heads) == size else None
         if not found.has_parts(lookup):
             found.fetch_parts(connection)
@@ -222,7 +221,7 @@ def complete_chains(connection: Connection, chains: Chains) -> bool:
     """Read the missing rows of chains; return whether all chains are complete then."""
     statement = sql.GET_DELTAS[types.value_lookup(connection.dialect)]
     for chunk in chunks(chains.missing(), MAX_TUPLES):
-        Assembly(chains).take(connection.execute(statement, {"blob_keys": chunk}).all())
+        Assembly(chains).take(fetch_all(connection, statement, {"blob_keys": chunk}))
     return not chains.missing()
 
 
@@ -250,7 +249,7 @@ class Assembly:
         self._sends: dict[CheckpointKey, dict[tuple[str, int], Send]] = defaultdict(dict)
         """By task and idx: a statement returns a send once for each fork of the checkpoint."""
 
-    def take(self, rows: Iterable[AnyRow]) -> None:
+    def take(self, rows: Rows) -> None:
         """Take wide rows, see `rows`."""
         for thread_id, checkpoint_ns, checkpoint_id, *part in rows:
             self.add((thread_id, checkpoint_ns, checkpoint_id), decode(*part))
@@ -321,7 +320,7 @@ class Assembly:
             # Only checkpoints that the last statement still sees count.
             self.present.clear()
             wanted |= {"blob_keys": chunk, "present_keys": keys}
-            self.take(connection.execute(sql.GET_PARTS, wanted).all())
+            self.take(fetch_all(connection, sql.GET_PARTS, wanted))
             wanted |= {"checkpoint_keys": [], "send_keys": []}
         self.heads = {key: head for key, head in self.heads.items() if key in self.present}
 

@@ -1,0 +1,253 @@
+"""Statements on the driver's cursor: SQLAlchemy compiles each once, the driver executes it.
+
+`Connection.execute` makes a cache key, an execution context, a result and its rows at each call.
+For a get_tuple that costs as much again as the driver does. Here the text, the parameters and the
+cursor are the same, and the rows are the driver's tuples. The pool, transactions and errors stay
+SQLAlchemy's.
+
+A statement goes through `Connection.execute` where somebody watches (a listener of the engine's
+events, `echo`), where the connection is the caller's, and with any driver that isn't named here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import LargeBinary
+from sqlalchemy.util import await_only
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
+
+    from sqlalchemy import Connection, Dialect, Engine, Executable, Pool
+
+    Rows: TypeAlias = Sequence[Sequence[Any]]
+    Parameters: TypeAlias = Mapping[str, Any]
+
+PSYCOPG = frozenset({"psycopg", "psycopg_async"})
+
+_DRIVERS = PSYCOPG | frozenset(
+    {
+        "pysqlite",
+        "aiosqlite",
+        "asyncpg",
+        "pymysql",
+        "aiomysql",
+        "asyncmy",
+    }
+)
+"""The drivers whose cursors this module was tested with."""
+
+_OPTION = "checkpoint_sa_cursor"
+"""The execution option that has a `_Watched`."""
+
+_MAX_STATEMENTS = 1_000
+"""The statements that are kept for each pool: about 30 for a schema."""
+
+
+def allow_cursor(engine: Engine, watched: Engine) -> Engine:
+    """Return the engine, with statements on the driver's cursor where that is safe.
+
+    Args:
+        engine: An engine of ours, on the pool of `watched`.
+        watched: The user's engine, whose listeners must see each statement.
+    """
+    dialect = engine.dialect
+    if dialect.driver not in _DRIVERS or not type(dialect).__module__.startswith("sqlalchemy."):
+        return engine
+    compiled = _caches.setdefault(engine.pool, {})
+    return engine.execution_options(**{_OPTION: _Watched(watched, compiled)})
+
+
+def fetch_all(connection: Connection, statement: Executable, parameters: Parameters) -> Rows:
+    """Execute a statement, and return its rows."""
+    compiled = _compiled(connection, statement, parameters)
+    if compiled is None:
+        return connection.execute(statement, parameters).all()
+    rows = _execute(connection, compiled.text, compiled.bind(parameters))
+    return compiled.decode(rows) if compiled.decoders else rows
+
+
+def execute(connection: Connection, statement: Executable, rows: Sequence[Parameters]) -> None:
+    """Execute a statement that returns nothing, once for each row of parameters."""
+    compiled = _compiled(connection, statement, rows[0])
+    if compiled is None:
+        connection.execute(statement, rows if len(rows) > 1 else rows[0])
+    elif len(rows) == 1:
+        _execute(connection, compiled.text, compiled.bind(rows[0]), fetch=False)
+    else:
+        _execute(connection, compiled.text, [*map(compiled.bind, rows)], many=True, fetch=False)
+
+
+def execute_text(connection: Connection, text: str) -> None:
+    """Execute a statement of the driver's SQL that has neither parameters nor rows."""
+    if _watched(connection) is None:
+        connection.exec_driver_sql(text)
+    else:
+        _execute(connection, text, (), fetch=False)
+
+
+class _Watched(NamedTuple):
+    """The engine whose listeners count, and the statements of its pool."""
+
+    engine: Engine
+    compiled: dict[Any, _Compiled | None]
+
+
+def _watched(connection: Connection) -> _Watched | None:
+    """Return the statements that may go to the cursor; None where somebody must see each."""
+    found: _Watched | None = connection.get_execution_options().get(_OPTION)
+    if found is None:
+        return None
+    events = found.engine.dispatch
+    if (
+        events.before_cursor_execute
+        or events.after_cursor_execute
+        or events.before_execute
+        or events.after_execute
+        or found.engine.logger.isEnabledFor(logging.INFO)
+    ):
+        return None
+    return found
+
+
+# Statements, compiled
+
+
+class _Compiled(NamedTuple):
+    """The text of a statement for one dialect and schema, and its parameters and columns."""
+
+    text: str
+    names: Sequence[str] | None
+    """The parameters in their order; None where the driver takes them by name."""
+    constants: dict[str, Any]
+    """The parameters that the statement itself has."""
+    encoders: Sequence[tuple[str, Callable[[Any], Any]]]
+    """How the types of parameters bind a value, where they change it."""
+    decoders: Sequence[tuple[int, Callable[[Any], Any]]]
+    """How the types of columns read a value, where they change it."""
+
+    def bind(self, parameters: Parameters) -> Any:
+        """Return the parameters as the driver takes them."""
+        values = {**self.constants, **parameters}
+        for name, encode in self.encoders:
+            values[name] = encode(values[name])
+        return values if self.names is None else tuple([values[name] for name in self.names])
+
+    def decode(self, rows: Rows) -> Rows:
+        """Return the rows with the values that their columns' types make of the driver's."""
+        decoded = [list(row) for row in rows]
+        for row in decoded:
+            for i, decode in self.decoders:
+                row[i] = decode(row[i])
+        return decoded
+
+
+_caches: WeakKeyDictionary[Pool, dict[Any, _Compiled | None]] = WeakKeyDictionary()
+
+
+def _compiled(
+    connection: Connection, statement: Executable, parameters: Parameters
+) -> _Compiled | None:
+    """Return a statement for the cursor; None where it must go through `Connection.execute`."""
+    watched = _watched(connection)
+    if watched is None:
+        return None
+    known = watched.compiled
+    schemas = connection.get_execution_options().get("schema_translate_map")
+    # An INSERT has the columns that it gets values for.
+    key = statement, schemas and tuple(schemas.items()), tuple(parameters)
+    if key not in known:
+        if len(known) >= _MAX_STATEMENTS:
+            known.clear()
+        known[key] = _compile(connection.dialect, statement, [*parameters], schemas)
+    return known[key]
+
+
+def _compile(
+    dialect: Dialect,
+    statement: Any,
+    names: list[str],
+    schemas: Mapping[str | None, str | None] | None,
+) -> _Compiled | None:
+    """Compile a statement; None where its text depends on the values of its parameters."""
+    compiled = statement.compile(
+        dialect=dialect,
+        column_keys=names,
+        schema_translate_map=schemas,
+        render_schema_translate=bool(schemas),
+    )
+    if compiled.post_compile_params or compiled.literal_execute_params:
+        return None
+    encoders = {  # a parameter that stands twice is bound once
+        name: encode
+        for parameter, name in compiled.bind_names.items()
+        if (encode := parameter.type.dialect_impl(dialect).bind_processor(dialect))
+    }
+    columns = [column.type for column in getattr(statement, "selected_columns", ())]
+    return _Compiled(
+        compiled.string,
+        compiled.positiontup if compiled.positional else None,
+        {name: value for name, value in compiled.params.items() if name not in names},
+        [*encoders.items()],
+        [
+            (i, decode)
+            for i, type_ in enumerate(columns)
+            # These drivers give bytes for bytes.
+            if not isinstance(impl := type_.dialect_impl(dialect), LargeBinary)
+            and (decode := impl.result_processor(dialect, None))
+        ],
+    )
+
+
+# The driver
+
+
+def ask_for_binary(cursor: Any) -> None:
+    """Have psycopg read results in binary form: as text, bytes are twice as long."""
+    cursor = getattr(cursor, "_cursor", cursor)
+    if not hasattr(cursor, "mogrify"):  # cursors that bind on the client know text only
+        cursor.format = 1
+
+
+def _execute(
+    connection: Connection, text: str, parameters: Any, *, many: bool = False, fetch: bool = True
+) -> Rows:
+    """Execute a statement on the cursor of a connection.
+
+    Raises:
+        DBAPIError: As from `Connection.execute`; the connection is invalidated where it was lost.
+    """
+    dialect: Any = connection.dialect
+    cursor: Any = None
+    try:
+        if dialect.driver == "aiosqlite" and not many:
+            # One hop between threads; the cursor takes four.
+            driver_connection: Any = connection.connection.driver_connection
+            rows: Rows = await_only(driver_connection.execute_fetchall(text, parameters))
+            return rows
+        cursor = connection.connection.cursor()
+        if dialect.driver == "asyncpg":
+            # As SQLAlchemy's execution context does, so that plans are made anew after a DDL.
+            cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof  # noqa: SLF001
+        elif dialect.driver in PSYCOPG:
+            ask_for_binary(cursor)
+        if many:
+            cursor.executemany(text, parameters)
+        else:
+            cursor.execute(text, parameters)
+        rows = cursor.fetchall() if fetch else ()
+        cursor.close()
+    except BaseException as error:
+        is_drivers = isinstance(error, dialect.loaded_dbapi.Error)
+        if is_drivers and dialect.driver == "asyncpg":
+            dialect._invalidate_schema_cache()  # noqa: SLF001
+        # SQLAlchemy has no public name for it: it makes a DBAPIError of the driver's error, tells
+        # listeners, and invalidates a lost connection. It always raises.
+        handle: Any = connection._handle_dbapi_exception  # noqa: SLF001
+        handle(error, text if is_drivers else None, None, cursor, None)
+        raise
+    return rows

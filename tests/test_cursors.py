@@ -1,0 +1,233 @@
+"""Statements on the driver's cursor: results, errors and transactions as with SQLAlchemy's own."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.serde.types import ERROR
+from sqlalchemy import create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from stores import KINDS, Store, exact, thread
+from test_connections import joined
+
+from checkpoint_sa import SQLAlchemySaver
+from checkpoint_sa.engine import cursors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VALUES = {
+    "text": "ä\x00🙂" * 100,
+    "bytes": bytes(range(256)),
+    "list": [1, 2.5, None, {"a": "b"}],
+    "small": 1,
+    "big": 2**70,
+}
+
+
+@pytest.fixture
+def on_cursor(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count what goes to the cursor: executions, and compilations."""
+    counted: Counter[str] = Counter()
+    for name in ("_execute", "_compile"):
+        original = getattr(cursors, name)
+
+        def count(*args: Any, name: str = name, original: Any = original, **options: Any) -> Any:
+            counted[name] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(cursors, name, count)
+    return counted
+
+
+@contextmanager
+def watched(store: Store) -> Iterator[list[str]]:
+    """Listen to the engine's statements."""
+    seen: list[str] = []
+
+    def see(_: object, __: object, statement: str, *___: object) -> None:
+        seen.append(statement)
+
+    event.listen(store.root, "before_cursor_execute", see)
+    try:
+        yield seen
+    finally:
+        event.remove(store.root, "before_cursor_execute", see)
+
+
+def fill(store: Store) -> list[Any]:
+    """Store a thread, and return all that is read of it."""
+    store.clear()
+    first = store.save("t", VALUES, checkpoint_id="1", ts="2026-01-01T00:00:00+00:00")
+    store.put_writes(first, [("list", [1]), ("text", "x"), (ERROR, "e")], "task", "path")
+    second = store.save(
+        parent=first, values={"list": [2], "many": "x" * 9}, checkpoint_id="2", ts="2026"
+    )
+    store.put_writes(second, [(f"c{i}", i) for i in range(40)], "task")
+    return [
+        store.found(thread("t")),
+        store.found(first),
+        store.get_tuple(thread("t", checkpoint_id="none")),
+        store.list(None),
+        store.history(second, ["list", "text"]),
+    ]
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+def test_both_ways_store_and_read_the_same(
+    migrated_store: Store, on_cursor: Counter[str], incremental: bool
+) -> None:
+    store = migrated_store.using(migrated_store.make_saver(incremental=incremental))
+    by_cursor = fill(store)
+    assert on_cursor["_execute"] >= 8
+    on_cursor.clear()
+    with watched(store) as seen:
+        by_connection = fill(store)
+    assert not on_cursor
+    assert len(seen) >= 8
+    for one, other in zip(by_cursor, by_connection, strict=True):
+        assert without_versions(one) == without_versions(other)
+
+
+def without_versions(found: Any) -> Any:
+    """Return a result without the versions of channels, which are random in part."""
+    if isinstance(found, list):
+        return [without_versions(item) for item in found]
+    if isinstance(found, CheckpointTuple):
+        checkpoint = {**found.checkpoint, "channel_versions": {}, "versions_seen": {}}
+        return exact([found.config, checkpoint, *found[2:]])
+    return exact(found)
+
+
+def test_a_statement_is_compiled_once(store: Store, on_cursor: Counter[str]) -> None:
+    fill(store)
+    on_cursor.clear()
+    fill(store)
+    assert on_cursor["_execute"] >= 8
+    assert on_cursor["_compile"] == 0
+
+
+def test_savers_of_one_engine_share_what_is_compiled(store: Store, on_cursor: Counter[str]) -> None:
+    fill(store)
+    on_cursor.clear()
+    fill(store.using(store.make_saver()))
+    assert on_cursor["_compile"] == 0
+
+
+def test_echo_shows_every_statement(
+    store: Store, on_cursor: Counter[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(store)
+    on_cursor.clear()
+    with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
+        fresh = Store(store.kind, store.url, echo=True)
+        fill(fresh)
+        fresh.close()
+    assert not on_cursor
+    assert sum("INTO checkpoints" in record.message for record in caplog.records) == 2
+
+
+def test_a_connection_of_the_callers_goes_through_sqlalchemy(
+    store: Store, on_cursor: Counter[str]
+) -> None:
+    with joined(store) as (within, _):
+        on_cursor.clear()
+        within.save("t", VALUES)
+        assert within.found(thread("t")).checkpoint["channel_values"] == VALUES
+    assert not on_cursor
+
+
+def test_an_error_is_sqlalchemys_and_names_no_parameter(
+    store: Store, on_cursor: Counter[str]
+) -> None:
+    fill(store)
+    store.sql("ALTER TABLE checkpoint_blobs RENAME TO hidden")
+    try:
+        on_cursor.clear()
+        with pytest.raises(DBAPIError) as caught:
+            store.save("planted", VALUES)
+        assert on_cursor["_execute"] >= 1
+    finally:
+        store.sql("ALTER TABLE hidden RENAME TO checkpoint_blobs")
+    assert isinstance(caught.value, ProgrammingError | OperationalError)
+    assert caught.value.statement is not None
+    assert "checkpoint_blobs" in caught.value.statement
+    assert not caught.value.params
+    assert "planted" not in str(caught.value)
+    assert not caught.value.connection_invalidated
+    assert fill(store)[0].checkpoint["channel_values"]["list"] == [2]  # the pool is in order
+
+
+def test_a_table_that_changed_is_read_all_the_same(store: Store, on_cursor: Counter[str]) -> None:
+    expected = fill(store)
+    text = {"postgresql": "TEXT", "": "TEXT"}.get(store.kind.server, "LONGTEXT")
+    for change in (f"ADD COLUMN another {text}", "DROP COLUMN another"):
+        other = Store(store.kind, store.url)
+        other.sql(f"ALTER TABLE checkpoints {change}")
+        other.close()
+        on_cursor.clear()
+        assert without_versions(store.found(thread("t"))) == without_versions(expected[0])
+        assert on_cursor["_execute"] >= 1
+
+
+def test_a_row_that_is_there_already_is_an_integrity_error(
+    store: Store, on_cursor: Counter[str]
+) -> None:
+    from checkpoint_sa.sql import writing  # noqa: PLC0415
+
+    row = {
+        "thread_id": "t",
+        "checkpoint_ns": "",
+        "channel": "c",
+        "version": "1",
+        "type": "x",
+        "blob": b"",
+        "chain": None,
+        "position": None,
+    }
+    database = store.saver.database
+
+    def act() -> None:
+        for _ in range(2):
+            database.write("put", cursors.execute, writing.PUT_CHAINED, [row])
+
+    with pytest.raises(IntegrityError):
+        in_loop(store, act)
+    assert on_cursor["_execute"] >= 2
+    assert store.rows() == (0, 1, 0)
+
+
+def in_loop(store: Store, function: Any) -> None:
+    if store.async_engine is None:
+        function()
+        return
+
+    async def call() -> None:
+        await store.saver._acall(function)  # noqa: SLF001
+
+    store.run(call())
+
+
+def test_a_dialect_that_is_not_known_goes_through_sqlalchemy(
+    sqlite_store: Store, on_cursor: Counter[str]
+) -> None:
+    class Another(type(sqlite_store.root.dialect)):  # type: ignore[misc]
+        supports_statement_cache = True
+
+    Another.__module__ = "elsewhere"
+    engine = create_engine(sqlite_store.url)
+    engine.dialect.__class__ = Another
+    saver = SQLAlchemySaver(engine)
+    assert saver.get_tuple(thread("t")) is None
+    engine.dispose()
+    assert not on_cursor
+
+
+def test_every_driver_of_the_tests_uses_its_cursor() -> None:
+    tested = {kind.driver.partition("+")[2] for kind in KINDS.values()}
+    assert tested <= cursors._DRIVERS | {"psycopg"}  # noqa: SLF001
