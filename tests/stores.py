@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy import Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,10 +26,13 @@ from checkpoint_sa.testing import id_of, thread
 from checkpoint_sa.testing.store import Listed, Saver, Summaries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection
 
     Rows = list[Any]
 
+T = TypeVar("T")
 
 __all__ = ["KINDS", "Kind", "Listed", "Saver", "Store", "Summaries", "id_of", "thread"]
 
@@ -100,18 +103,25 @@ class Store(testing.Store):
 
     def sql(self, statement: str, **parameters: Any) -> Rows:
         """Run a statement of the test's own in a transaction, on a connection of its own."""
+
+        def execute(connection: Connection) -> Rows:
+            result = connection.execute(text(statement), parameters)
+            return list(result) if result.returns_rows else []
+
+        return self.in_transaction(execute)
+
+    def in_transaction(self, function: Callable[[Connection], T]) -> T:
+        """Call a function with a connection of its own, in a transaction."""
         if self.async_engine is None:
             with self.engine.begin() as connection:
-                result = connection.execute(text(statement), parameters)
-                return list(result) if result.returns_rows else []
+                return function(connection)
 
-        async def execute() -> Rows:
+        async def call() -> T:
             assert self.async_engine is not None
             async with self.async_engine.begin() as connection:
-                result = await connection.execute(text(statement), parameters)
-                return list(result) if result.returns_rows else []
+                return await connection.run_sync(function)
 
-        return self.run(execute())  # type: ignore[no-any-return]
+        return self.run(call())  # type: ignore[no-any-return]
 
     def count(self, table: str) -> int:
         """Count the rows of a table, on a connection of its own."""
@@ -126,14 +136,14 @@ class Store(testing.Store):
         )
 
     def clear(self) -> None:
-        """Empty the tables."""
-        for table in (
-            "checkpoint_writes",
-            "checkpoint_deltas",
-            "checkpoint_blobs",
-            "checkpoints",
-        ):
-            self.sql(f"DELETE FROM {table}")
+        """Empty the tables, in one transaction: each test begins with it."""
+        tables = ("checkpoint_writes", "checkpoint_deltas", "checkpoint_blobs", "checkpoints")
+
+        def delete(connection: Connection) -> None:
+            for table in tables:
+                connection.exec_driver_sql(f"DELETE FROM {table}")
+
+        self.in_transaction(delete)
 
     @contextmanager
     def statements(self) -> Iterator[Statements]:

@@ -36,9 +36,9 @@ def test_a_checkpoint_that_continues_the_latest_is_stored(checking: Store) -> No
 def test_a_checkpoint_from_an_older_one_is_refused_with_both_names(checking: Store) -> None:
     put(checking, "1")
     put(checking, "2", parent="1")
-    with pytest.raises(ParentConflictError, match=r"'3' was made from '1'.* latest one is '2'"):
+    with pytest.raises(ParentConflictError, match=r"'3' was made from '1'.* latest is '2'"):
         put(checking, "3", parent="1")
-    with pytest.raises(ParentConflictError, match=r"'3' was made from None.* latest one is '2'"):
+    with pytest.raises(ParentConflictError, match=r"'3' was made from None.* latest is '2'"):
         put(checking, "3")
     found = checking.found(thread("a"))
     assert id_of(found.config) == "2"
