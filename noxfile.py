@@ -48,9 +48,9 @@ deploy(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
 @nox.session
 @nox.parametrize("sqlalchemy", list(SQLALCHEMY))
 def tests(session: nox.Session, sqlalchemy: str) -> None:
-    """Run the tests with one release line of SQLAlchemy; arguments go to pytest."""
+    """Run the tests on all drivers, with one release line of SQLAlchemy; arguments go to pytest."""
     session.install("-e", ".[test]", SQLALCHEMY[sqlalchemy])
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *session.posargs, env={"CHECKPOINT_SA_ALL_DRIVERS": "1"})
 
 
 @nox.session(default=False)

@@ -60,6 +60,27 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield running
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the second drivers of modules that are marked `kinds`, see stores.py."""
+    if os.environ.get("CHECKPOINT_SA_ALL_DRIVERS") == "1":
+        return
+    left_out = [item for item in items if _has_second_driver(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in {*left_out}]
+
+
+def _has_second_driver(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("kinds")
+    if marker is None or any("_store" in str(m.args[0]) for m in item.iter_markers("parametrize")):
+        return False  # a test that names its engines gets them
+    parameters = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]
+    return any(
+        (parameters or {}).get(fixture, marker.args[0][0]) not in marker.args[0]
+        for fixture in ("migrated_store", "bare_store")
+    )
+
+
 def url_of(kind: Kind, start: Callable[[str], Server], folder: Path) -> str:
     """Return the URL of an engine under test."""
     if not kind.server:

@@ -59,6 +59,24 @@ KINDS = {
 }
 
 
+# What SQL alone decides can't differ between two drivers of one server: test modules about it are
+# marked `kinds(...)` with one of these, and CHECKPOINT_SA_ALL_DRIVERS=1 runs them on all nine. How
+# savers, drivers and transactions work is tested on all nine always.
+
+ONE_PER_COLOUR = (
+    "sqlite",
+    "aiosqlite",
+    "pg-psycopg",
+    "pg-asyncpg",
+    "mariadb-pymysql",
+    "mysql-async",
+)
+"""A sync and an async driver of each family of engines, and each server."""
+
+ONE_PER_SERVER = ("sqlite", "pg-asyncpg", "mariadb-pymysql", "mysql-async")
+"""A driver for each kind of server."""
+
+
 @dataclass
 class Statements:
     """The SQL statements that were sent while counting; an executemany is one."""

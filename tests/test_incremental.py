@@ -18,7 +18,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
-from stores import Store, id_of, thread
+from stores import ONE_PER_COLOUR, Store, id_of, thread
 from typing_extensions import TypedDict
 
 from checkpoint_sa import CorruptDataError, ParentConflictError, migrate
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from stores import Saver
 
+
+pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
 
 # Differences
 

@@ -19,7 +19,7 @@ import pytest
 from databases import bare_store, on_connection
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.types import Send
-from stores import Store, id_of, thread
+from stores import ONE_PER_SERVER, Store, id_of, thread
 from test_migration_schemas import schemas
 from test_retention import NOW, id_at
 from test_security import HOSTILE, RAN
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stores import Summaries
+
+pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 
 __all__ = ["bare_store", "schemas"]
 

@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 from langgraph.checkpoint.base import WRITES_IDX_MAP
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
-from stores import KINDS, Store, exact, id_of, thread
+from stores import KINDS, ONE_PER_SERVER, Store, exact, id_of, thread
 
 from checkpoint_sa import InvalidInputError, ThreadExistsError
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DataObject, SearchStrategy
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import CheckpointTuple
+
+pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 
 WISHED = int(os.environ.get("CHECKPOINT_SA_EXAMPLES", "0"))
 

@@ -16,13 +16,15 @@ import threads
 from graphs import App, app
 from langgraph.graph import START, StateGraph
 from sqlalchemy import insert
-from stores import Store, id_of, thread
+from stores import ONE_PER_SERVER, Store, id_of, thread
 from typing_extensions import TypedDict
 
 from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 
 MODELS: dict[str, Any] = {
     "checkpoints": Checkpoint,
@@ -111,16 +113,15 @@ def test_the_threads_have_the_states_that_they_had(older: Store) -> None:
     assert found["asking"][1]["log"] == ["in", "first", "second"]
 
 
-@pytest.mark.parametrize("incremental", [False, True], ids=["plain", "incremental"])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "incremental"),
     [
-        {"strategy": "keep_latest"},
-        {"strategy": "keep_latest", "report": len},
-        {"keep": 1},
-        {"older_than": timedelta(0)},
+        ({"strategy": "keep_latest"}, False),
+        ({"strategy": "keep_latest", "report": len}, True),
+        ({"keep": 1}, True),
+        ({"older_than": timedelta(0)}, False),
     ],
-    ids=["keep_latest", "keep_latest with a report", "keep", "older_than"],
+    ids=["keep_latest", "with a report, incremental", "keep, incremental", "older_than"],
 )
 def test_the_states_after_prune_are_the_states_before(
     older: Store, options: dict[str, Any], *, incremental: bool

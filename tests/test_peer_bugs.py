@@ -30,7 +30,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
-from stores import KINDS, Store, exact, thread
+from stores import KINDS, ONE_PER_COLOUR, Store, exact, thread
 
 from checkpoint_sa import (
     AsyncShallowSQLAlchemySaver,
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from langgraph.graph.state import CompiledStateGraph
+
+pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
 
 __all__ = ["bare_store"]
 
