@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.util import await_only
 
 from checkpoint_sa import codec, retention
+from checkpoint_sa.calls import THREAD_BYTES, Calls
 from checkpoint_sa.database import Database
 from checkpoint_sa.deltas.cache import BaseCache
 from checkpoint_sa.deltas.encoding import (
@@ -74,11 +74,8 @@ T = TypeVar("T")
 Steps: TypeAlias = "Generator[Callable[[Connection], Any], Any, T]"
 """The parts of an operation, each a transaction of its own; their results are sent back."""
 
-_THREAD_BYTES = 256 * 1024
-"""Values from this size on are serialized beside the event loop; a thread costs about 100 us."""
 
-
-class BaseSaver(BaseCheckpointSaver[str]):
+class BaseSaver(Calls, BaseCheckpointSaver[str]):
     """Every operation of the savers.
 
     Attributes:
@@ -103,14 +100,6 @@ class BaseSaver(BaseCheckpointSaver[str]):
         self.database = Database(bind, schema=schema, retry_seconds=retry_seconds)
         self.check_parent = check_parent
         self.cache = BaseCache(keeps_removed=not self.keeps_latest_only) if incremental else None
-
-    def _call(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an operation for a sync caller."""
-        raise NotImplementedError
-
-    async def _acall(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an operation for an async caller."""
-        raise NotImplementedError
 
     @property
     def schema(self) -> str | None:
@@ -228,7 +217,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         while paging.unfinished:
             for stored in await self._acall(self._list, paging):
                 size += size_of(stored)
-                if size < _THREAD_BYTES:
+                if size < THREAD_BYTES:
                     yield codec.load_checkpoint(self.serde, stored)
                 else:  # many small ones must not hold up the event loop either
                     yield await asyncio.to_thread(codec.load_checkpoint, self.serde, stored)
@@ -799,19 +788,6 @@ class BaseSaver(BaseCheckpointSaver[str]):
             if bases is None or is_outdated(bases, stored):
                 self.cache.put(*stored.key, bases_of(stored))
         return loaded
-
-    def _offload(
-        self,
-        size: Callable[[], int],
-        function: Callable[P, T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run work for the CPU: beside the event loop of an async driver where it is large."""
-        if self.database.dialect.is_async and size() >= _THREAD_BYTES:
-            return await_only(asyncio.to_thread(function, *args, **kwargs))
-        return function(*args, **kwargs)
 
     def _go(self, steps: Steps[T], run: Callable[[Callable[[Connection], Any]], Any]) -> T:
         """Do the steps of an operation that has many, each in a transaction of its own."""
