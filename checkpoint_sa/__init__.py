@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         CheckpointBlob,
         CheckpointDelta,
         CheckpointWrite,
+        StoreItem,
         metadata,
     )
     from checkpoint_sa.moving.copying import CopySummary, acopy, copy
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     from checkpoint_sa.repository.deleting import Deleted
     from checkpoint_sa.repository.statistics import ThreadSummary
     from checkpoint_sa.saver import ShallowSQLAlchemySaver, SQLAlchemySaver
+    from checkpoint_sa.store import AsyncSQLAlchemyStore, SQLAlchemyStore
 
 __all__ = [
     "AESGCMSerializer",
     "AsyncSQLAlchemySaver",
+    "AsyncSQLAlchemyStore",
     "AsyncShallowSQLAlchemySaver",
     "Checkpoint",
     "CheckpointBlob",
@@ -60,8 +63,10 @@ __all__ = [
     "MissingDriverError",
     "ParentConflictError",
     "SQLAlchemySaver",
+    "SQLAlchemyStore",
     "SchemaError",
     "ShallowSQLAlchemySaver",
+    "StoreItem",
     "ThreadExistsError",
     "ThreadSummary",
     "TransferError",
@@ -94,11 +99,13 @@ _MODULES = {
         "CheckpointBlob",
         "CheckpointDelta",
         "CheckpointWrite",
+        "StoreItem",
         "metadata",
     ),
     "repository.statistics": ("ThreadSummary",),
     "repository.deleting": ("Deleted",),
     "saver": ("SQLAlchemySaver", "ShallowSQLAlchemySaver"),
+    "store": ("AsyncSQLAlchemyStore", "SQLAlchemyStore"),
     "moving.copying": ("CopySummary", "acopy", "copy"),
 }
 """Module -> the public names that it defines."""
