@@ -247,7 +247,8 @@ def include_object(  # noqa: PLR0913 - Alembic's hook
     if kind != "table" or name not in ours or getattr(item, "schema", None) != schema:
         return True
     # An application may have a table `store` of its own.
-    return name == "store" and "prefix" not in getattr(item, "columns", {})
+    columns = getattr(item, "columns", None)
+    return name == "store" and bool(columns) and "prefix" not in columns
 
 
 def ini_path() -> Path:

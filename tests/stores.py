@@ -132,6 +132,7 @@ class Store(testing.Store):
             "checkpoint_deltas",
             "checkpoint_blobs",
             "checkpoints",
+            "store",
         ):
             self.sql(f"DELETE FROM {table}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import JSON, VARBINARY, inspect
@@ -118,7 +119,7 @@ def _search(connection: Connection, wanted: Search) -> list[AnyRow]:
     if wanted.limit == 0:
         return []
     if wanted.filter is None:
-        return list(_page(connection, wanted, wanted.limit, skip=wanted.offset))
+        return _page(connection, wanted, wanted.limit, skip=wanted.offset)
     matching: list[AnyRow] = []
     passed = 0
     for row in _candidates(connection, wanted):
@@ -154,7 +155,7 @@ def _page(
     *,
     skip: int = 0,
     after: AnyRow | None = None,
-) -> Sequence[AnyRow]:
+) -> list[AnyRow]:
     statement = sql.search(
         is_scoped=bool(wanted.prefix),
         has_filter=wanted.filter_json is not None,
@@ -171,7 +172,7 @@ def _page(
             "after_prefix": after.prefix,
             "after_key": after.key,
         }
-    return connection.execute(statement, parameters).all()
+    return sorted(connection.execute(statement, parameters), key=attrgetter("rank"))
 
 
 def _scope(prefix: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     or_,
     select,
     tuple_,
@@ -120,7 +121,10 @@ _AFTER = or_(
 
 @cache
 def search(*, is_scoped: bool, has_filter: bool, is_later_page: bool) -> Select[Any]:
-    """Return the statement that reads items, the latest first.
+    """Return the statement that finds items, the latest first, and reads them in any order.
+
+    The rows that are sorted have no values: MySQL's sort fails on large ones, and PostgreSQL would
+    unpack all of them. `rank` has the order.
 
     Args:
         is_scoped: In one namespace and those below it, not in all.
@@ -134,13 +138,19 @@ def search(*, is_scoped: bool, has_filter: bool, is_later_page: bool) -> Select[
         wanted.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
     if is_later_page:
         wanted.append(_AFTER)
-    found = (
-        select(*_COLUMNS)
+    order = (items.c.updated_at.desc(), items.c.prefix, items.c.key)
+    ranked = (
+        select(items.c.prefix, items.c.key, func.row_number().over(order_by=order).label("rank"))
         .where(*wanted)
-        .order_by(items.c.updated_at.desc(), items.c.prefix, items.c.key)
+        .order_by(*order)
         .limit(bindparam("size", type_=Integer()))
     )
-    return found if is_later_page else found.offset(bindparam("skip", type_=Integer()))
+    if not is_later_page:
+        ranked = ranked.offset(bindparam("skip", type_=Integer()))
+    found = ranked.subquery("found")
+    return select(*_COLUMNS, found.c.rank).join_from(
+        found, items, and_(items.c.prefix == found.c.prefix, items.c.key == found.c.key)
+    )
 
 
 @cache

@@ -70,7 +70,9 @@ def _plain(value: Any, place: str) -> Any:
                     f"A key of {place} is of type {type(name).__name__}. JSON's keys are text:"
                     " convert it."
                 )
-        return {str(name): _plain(item, f"{place}[{name!r}]") for name, item in value.items()}
+        return {
+            str.__str__(name): _plain(item, f"{place}[{name!r}]") for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
     raise InvalidInputError(
