@@ -247,8 +247,8 @@ def include_object(  # noqa: PLR0913 - Alembic's hook
     if kind != "table" or name not in ours or getattr(item, "schema", None) != schema:
         return True
     # An application may have a table `store` of its own.
-    columns = getattr(item, "columns", None)
-    return name == "store" and bool(columns) and "prefix" not in columns
+    columns: Any = getattr(item, "columns", ())
+    return name == "store" and len(columns) > 0 and "prefix" not in columns
 
 
 def ini_path() -> Path:

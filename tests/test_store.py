@@ -1,4 +1,4 @@
-"""Long-term memory on every engine: items, namespaces, values, batches, statements, transactions."""
+"""Long-term memory on every engine: items, namespaces, values, batches, transactions."""
 
 from __future__ import annotations
 
@@ -480,8 +480,7 @@ def test_a_batch_is_as_few_statements_as_it_can_be(memory: Memory, name: str) ->
 
 def test_hot_statements_are_compiled_once(memory: Memory) -> None:
     memory.batch([PutOp(NS, f"{i}", {}) for i in range(100)])
-    cache = memory.on.root._compiled_cache
-    assert cache is not None
+    cache: Any = memory.on.root._compiled_cache  # noqa: SLF001
     before = len(cache)
     for _ in range(3):
         memory.batch([PutOp(NS, f"{i}", {}) for i in range(100)])

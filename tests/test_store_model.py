@@ -23,7 +23,7 @@ from checkpoint_sa.store.namespaces import to_labels, to_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from langgraph.store.base import Item, Op
+    from langgraph.store.base import Op
     from memories import Labels, Memory
 
 ALL = 1_000
@@ -62,11 +62,11 @@ class Model(InMemoryStore):
         return super()._handle_list_namespaces(op)
 
 
-def seen(item: Item | None) -> Any:
+def seen(item: Any) -> Any:
     return None if item is None else (item.namespace, item.key, exact(item.value))
 
 
-def same_items(found: list[Any], expected: list[Any]) -> None:
+def same_items(found: Any, expected: Any) -> None:
     """Compare items in any order."""
     ours, theirs = (
         {(item.namespace, item.key): seen(item) for item in items} for items in (found, expected)
@@ -77,7 +77,8 @@ def same_items(found: list[Any], expected: list[Any]) -> None:
 
 PUTS = st.tuples(NAMESPACES, KEYS, st.none() | ITEMS).map(lambda parts: PutOp(*parts))
 PATHS = st.lists(LABELS | st.just("*"), max_size=3).map(tuple)
-CONDITIONS = st.tuples(st.sampled_from(["prefix", "suffix"]), PATHS)
+KINDS: Any = st.sampled_from(["prefix", "suffix"])
+CONDITIONS = st.tuples(KINDS, PATHS)
 READS = st.one_of(
     st.tuples(NAMESPACES, KEYS).map(lambda parts: GetOp(*parts)),
     (NAMESPACES | st.just(())).map(lambda namespace: SearchOp(namespace, limit=ALL)),

@@ -156,7 +156,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
             ConfigurationError: The store is on a connection.
         """
         seconds = self._sweep_seconds(sweep_interval_minutes)
-        if not self.ttl_config:
+        if self.ttl_config is None:
             return asyncio.create_task(asyncio.sleep(0))
         if self._sweeper is None or not self._sweeper.is_running:
             self._sweeper = TaskSweeper(self, seconds)

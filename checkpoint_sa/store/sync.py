@@ -140,7 +140,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
             ConfigurationError: The store is on a connection.
         """
         seconds = self._sweep_seconds(sweep_interval_minutes)
-        if not self.ttl_config:
+        if self.ttl_config is None:
             future: Future[None] = Future()
             future.set_result(None)
             return future
