@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         CheckpointBlob,
         CheckpointDelta,
         CheckpointWrite,
+        StoreEmbedding,
         StoreItem,
         metadata,
     )
@@ -66,6 +67,7 @@ __all__ = [
     "SQLAlchemyStore",
     "SchemaError",
     "ShallowSQLAlchemySaver",
+    "StoreEmbedding",
     "StoreItem",
     "ThreadExistsError",
     "ThreadSummary",
@@ -99,6 +101,7 @@ _MODULES = {
         "CheckpointBlob",
         "CheckpointDelta",
         "CheckpointWrite",
+        "StoreEmbedding",
         "StoreItem",
         "metadata",
     ),

@@ -57,7 +57,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-HEAD = "checkpoint_sa_0006_from_0005"
+HEAD = "checkpoint_sa_0007_from_0005"
 """The revision that this release makes. Revisions sort by name."""
 
 _NAME = re.compile(r"checkpoint_sa_(\d{4})(?:_from_(\d{4}))?")

@@ -9,10 +9,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Index, Integer, MetaData, text
+from sqlalchemy import ForeignKeyConstraint, Index, Integer, MetaData, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from checkpoint_sa.types import Blob, Document, UtcTime, key
+from checkpoint_sa.types import key as key_type
 
 THREAD_ID_BYTES = 512
 NAMESPACE_BYTES = 2000
@@ -25,6 +26,7 @@ TYPE_BYTES = 255
 CHAIN_BYTES = 16
 ITEM_PREFIX_BYTES = 1500
 ITEM_KEY_BYTES = 800
+FIELD_BYTES = 300
 
 
 class Base(DeclarativeBase):
@@ -149,8 +151,8 @@ class StoreItem(Base):
 
     __tablename__ = "store"
 
-    prefix: Mapped[str] = mapped_column(key(ITEM_PREFIX_BYTES), primary_key=True)
-    key: Mapped[str] = mapped_column(key(ITEM_KEY_BYTES), primary_key=True)
+    prefix: Mapped[str] = mapped_column(key_type(ITEM_PREFIX_BYTES), primary_key=True)
+    key: Mapped[str] = mapped_column(key_type(ITEM_KEY_BYTES), primary_key=True)
     value: Mapped[dict[str, Any]]
     created_at: Mapped[datetime | None]
     updated_at: Mapped[datetime | None]
@@ -164,6 +166,26 @@ class StoreItem(Base):
             postgresql_where=text("expires_at IS NOT NULL"),
             sqlite_where=text("expires_at IS NOT NULL"),
         ),
+    )
+
+
+class StoreEmbedding(Base):
+    """The vector of one text of an item, for semantic search.
+
+    Attributes:
+        field_name: The path of the text in the item's value, with a number where it has several.
+        embedding: The numbers of the vector, 32-bit floats, the least significant byte first.
+    """
+
+    __tablename__ = "store_embeddings"
+
+    prefix: Mapped[str] = mapped_column(key_type(ITEM_PREFIX_BYTES), primary_key=True)
+    key: Mapped[str] = mapped_column(key_type(ITEM_KEY_BYTES), primary_key=True)
+    field_name: Mapped[str] = mapped_column(key_type(FIELD_BYTES), primary_key=True)
+    embedding: Mapped[bytes] = mapped_column(Blob)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["prefix", "key"], ["store.prefix", "store.key"], ondelete="CASCADE"),
     )
 
 

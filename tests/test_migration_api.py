@@ -406,12 +406,12 @@ def test_a_script_needs_no_driver(dialect: str, monkeypatch: pytest.MonkeyPatch)
     for driver in DRIVERS.split():
         monkeypatch.setitem(sys.modules, driver, None)
     script = migrate.sql(dialect)
-    assert script.count("CREATE TABLE") == 6
+    assert script.count("CREATE TABLE") == 7
     assert "ix_checkpoints_run_id" in script
     assert "VALUES ('checkpoint_sa_0001')" in script
     assert script == migrate.sql(f"{dialect}://user:secret@host/database")
     back = migrate.sql(dialect, f"{migrate.HEAD}:base", downgrade=True)
-    assert back.count("DROP TABLE") == 5
+    assert back.count("DROP TABLE") == 6
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

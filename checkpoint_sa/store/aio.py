@@ -20,7 +20,7 @@ from checkpoint_sa.store.sweeping import TaskSweeper
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from langgraph.store.base import TTLConfig
+    from langgraph.store.base import IndexConfig, TTLConfig
     from sqlalchemy.engine import URL
     from typing_extensions import Self
 
@@ -37,6 +37,8 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
     Args:
         bind: An `AsyncEngine` or an `AsyncConnection`.
         schema: Schema of the table; by default the connection's own.
+        index: LangGraph's `IndexConfig`, for semantic search: `dims`, `embed`, `fields`; and as
+            PostgresStore has it `distance_type`: cosine, l2 or inner_product.
         ttl: LangGraph's `TTLConfig`: `default_ttl`, `refresh_on_read`, `sweep_interval_minutes`.
             Expired items are never returned, whatever `omit_expired` says.
         retry_seconds: For how long an operation is tried again, after its first failure, when the
@@ -44,7 +46,8 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
             never. A connection's transaction is never tried again.
 
     Raises:
-        ConfigurationError: The engine, the connection or `ttl` can't work; the message says why.
+        ConfigurationError: The engine, the connection, `index` or `ttl` can't work; the message
+            says why.
     """
 
     sync_class = "SQLAlchemyStore"
@@ -54,6 +57,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
         bind: AsyncEngine | AsyncConnection,
         *,
         schema: str | None = None,
+        index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -69,7 +73,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
                 "This AsyncConnection isn't open yet. Use `async with engine.connect() as"
                 " connection`, or pass the engine."
             )
-        super().__init__(owner, schema=schema, ttl=ttl, retry_seconds=retry_seconds)
+        super().__init__(owner, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
         self.bind = bind
         self._sweeper: TaskSweeper | None = None
 
@@ -80,6 +84,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
         conn_string: str | URL,
         *,
         schema: str | None = None,
+        index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
         retry_seconds: float = RETRY_SECONDS,
         **engine_options: Any,
@@ -89,6 +94,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
         Args:
             conn_string: A URL, as for `AsyncSQLAlchemySaver.from_conn_string`.
             schema: Schema of the table.
+            index: LangGraph's `IndexConfig`.
             ttl: LangGraph's `TTLConfig`.
             retry_seconds: For how long an operation is tried again.
             **engine_options: Options of `create_async_engine`, such as `pool_size`.
@@ -99,7 +105,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
         """
         engine = engines.make_async_engine(conn_string, **engine_options)
         try:
-            store = cls(engine, schema=schema, ttl=ttl, retry_seconds=retry_seconds)
+            store = cls(engine, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
             # As people expect an engine to be.
             store.bind = AsyncEngine(transactions.transactional(engine.sync_engine))
             try:

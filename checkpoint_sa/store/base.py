@@ -24,19 +24,22 @@ from checkpoint_sa.errors import ConfigurationError, InvalidInputError
 from checkpoint_sa.store import repository, values
 from checkpoint_sa.store.namespaces import check_writable, to_labels
 from checkpoint_sa.store.plan import check_ttl, plan
+from checkpoint_sa.store.repository import Ranking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from langgraph.store.base import NamespacePath, Op, Result, TTLConfig
+    from langgraph.store.base import IndexConfig, NamespacePath, Op, Result, TTLConfig
     from sqlalchemy import Connection, Engine
 
     from checkpoint_sa.engine.retry import Metrics
     from checkpoint_sa.rows import AnyRow
+    from checkpoint_sa.store.index import Index
     from checkpoint_sa.store.namespaces import Namespace
     from checkpoint_sa.store.plan import Plan
+    from checkpoint_sa.store.repository import Found
 
-Index = Literal[False] | list[str] | None
+Fields = Literal[False] | list[str] | None
 
 
 class BaseSQLStore(Calls, BaseStore):
@@ -44,6 +47,7 @@ class BaseSQLStore(Calls, BaseStore):
 
     Attributes:
         database: The engine or connection, and how an operation runs on it.
+        index: How texts are embedded, for semantic search; None without.
         ttl_config: The configuration of times to live; None without one.
     """
 
@@ -54,11 +58,13 @@ class BaseSQLStore(Calls, BaseStore):
         bind: Engine | Connection,
         *,
         schema: str | None,
+        index: IndexConfig | None,
         ttl: TTLConfig | None,
         retry_seconds: float,
     ) -> None:
         super().__init__()
         self.ttl_config = ttl
+        self.index = None if index is None else _index_of(index)
         try:
             check_ttl((ttl or {}).get("default_ttl"))
         except InvalidInputError as error:
@@ -123,7 +129,9 @@ class BaseSQLStore(Calls, BaseStore):
 
         Args:
             namespace_prefix: The namespace; () is all.
-            query: Without effect: this store has no index.
+            query: A text: the items come in the order of how much a text of theirs is like it, the
+                most alike first, with a score. Items without an embedded text aren't found. Without
+                an index it has no effect.
             filter: What an item's value must have. `{"a": 1}` is equality, `{"a": {"$gt": 1}}` one
                 of $eq, $ne, $gt, $gte, $lt and $lte, and a dict without operators what the dict
                 there must have. The meaning is that of LangGraph's InMemoryStore.
@@ -170,7 +178,7 @@ class BaseSQLStore(Calls, BaseStore):
         namespace: Namespace,
         key: str,
         value: Mapping[str, Any],
-        index: Index = None,
+        index: Fields = None,
         *,
         ttl: float | NotProvided | None = NOT_PROVIDED,
     ) -> None:
@@ -180,7 +188,8 @@ class BaseSQLStore(Calls, BaseStore):
             namespace: The item's namespace: any labels, at least one, the first not `langgraph`.
             key: The item's key in it.
             value: A dict that JSON can hold. It is read back equal; a tuple comes back as a list.
-            index: Without effect: this store has no index.
+            index: Paths of the texts to embed, instead of those of the store's index; False for
+                none. The vectors of the item's value before are deleted.
             ttl: Minutes after which the item expires, None for never; by default `default_ttl` of
                 the store's `ttl`. When a read lets it begin anew, it counts in whole minutes,
                 rounded up.
@@ -196,7 +205,7 @@ class BaseSQLStore(Calls, BaseStore):
         namespace: Namespace,
         key: str,
         value: Mapping[str, Any],
-        index: Index = None,
+        index: Fields = None,
         *,
         ttl: float | NotProvided | None = NOT_PROVIDED,
     ) -> None:
@@ -208,7 +217,7 @@ class BaseSQLStore(Calls, BaseStore):
         namespace: Namespace,
         key: str,
         value: Mapping[str, Any],
-        index: Index,
+        index: Fields,
         ttl: float | NotProvided | None,
     ) -> PutOp:
         check_writable(namespace)
@@ -290,33 +299,53 @@ class BaseSQLStore(Calls, BaseStore):
         def size() -> int:
             return sum(estimate_size(op.value) for op in ops if isinstance(op, PutOp))
 
-        planned = self._offload(size, plan, ops)
+        planned = self._offload(size, plan, ops, self.index)
+        ranking = self._ranking(planned)
         if not planned.reads:
             if planned.writes:
-                self.database.execute(planned.name, repository.writes(planned))
+                statements = repository.writes(planned, ranking)
+                self.database.execute(planned.name, statements)
             return [None] * planned.size
         if planned.writes:
-            found = self.database.write(planned.name, repository.read_and_write, planned)
+            found = self.database.write(planned.name, repository.read_and_write, planned, ranking)
         else:
-            found = self.database.read(planned.name, repository.read, planned)
+            found = self.database.read(planned.name, repository.read, planned, ranking)
             if found.expiring:
                 self.database.write("store.refresh", repository.refresh, found.expiring)
-        return self._loaded(planned, found.results)
+        return self._loaded(planned, found)
 
-    def _loaded(self, planned: Plan, results: list[Any]) -> list[Result]:
+    def _ranking(self, planned: Plan) -> Ranking | None:
+        """Embed the texts of a batch, before a connection is taken from the pool."""
+        if self.index is None:
+            return None
+        is_async = self.database.dialect.is_async
+        texts = dict.fromkeys(text.text for put in planned.puts.values() for text in put.texts)
+        queries = {search.query for search in planned.searches.values() if search.query}
+        return Ranking(
+            self.index,
+            self.index.embed([*texts], is_async=is_async),
+            {query: self.index.embed_query(query, is_async=is_async) for query in queries},
+        )
+
+    def _loaded(self, planned: Plan, found: Found) -> list[Result]:
         """Make LangGraph's items of rows."""
+        results = found.results
 
         def size() -> int:
-            found = [rows for rows in results if isinstance(rows, list)]
-            found.append([results[i] for i in planned.gets if results[i] is not None])
-            return sum(len(getattr(row, "value", "")) for rows in found for row in rows)
+            lists = [results[i] for i in planned.searches]
+            lists.append([results[i] for i in planned.gets if results[i] is not None])
+            return sum(len(row.value) for rows in lists for row in rows)
 
         def load() -> list[Result]:
             loaded = list(results)
             for i in planned.gets:
                 loaded[i] = results[i] and Item(**_fields(results[i]))
             for i in planned.searches:
-                loaded[i] = [SearchItem(**_fields(row)) for row in results[i]]
+                scores = found.scores.get(i, {})
+                loaded[i] = [
+                    SearchItem(**_fields(row), score=scores.get((row.prefix, row.key)))
+                    for row in results[i]
+                ]
             return loaded
 
         return self._offload(size, load)
@@ -350,6 +379,12 @@ class BaseSQLStore(Calls, BaseStore):
             )
         given = minutes or (self.ttl_config or {}).get("sweep_interval_minutes") or 5
         return 60 * (check_ttl(given) or 0)
+
+
+def _index_of(config: IndexConfig) -> Index:
+    from checkpoint_sa.store.index import Index  # noqa: PLC0415 - imports numpy
+
+    return Index(config)
 
 
 def _fields(row: AnyRow) -> dict[str, Any]:

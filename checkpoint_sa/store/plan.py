@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from langgraph.store.base import Op
 
+    from checkpoint_sa.store.index import Index, Text
     from checkpoint_sa.store.namespaces import Namespace
 
 Key = tuple[str, str]
@@ -41,6 +42,8 @@ class Put(NamedTuple):
     """JSON."""
     ttl: float | None
     """Minutes."""
+    texts: list[Text]
+    """The texts that are embedded; none without an index."""
 
 
 class Search(NamedTuple):
@@ -53,6 +56,8 @@ class Search(NamedTuple):
     limit: int
     offset: int
     refresh: bool
+    query: str | None
+    """The text by which items are ranked; None without an index."""
 
 
 class List(NamedTuple):
@@ -103,8 +108,8 @@ class Plan(NamedTuple):
         return f"store.{used[0]}" if len(used) == 1 else "store.batch"
 
 
-def plan(operations: Sequence[Op]) -> Plan:
-    """Check and encode operations.
+def plan(operations: Sequence[Op], index: Index | None) -> Plan:
+    """Check and encode operations; with an index, find the texts that are to be embedded.
 
     Raises:
         InvalidInputError: One of them can't be done; nothing was sent to the database.
@@ -117,7 +122,7 @@ def plan(operations: Sequence[Op]) -> Plan:
         if isinstance(op, GetOp):
             gets[i] = Get(_key(op), op.refresh_ttl)
         elif isinstance(op, SearchOp):
-            searches[i] = _search(op)
+            searches[i] = _search(op, index)
         elif isinstance(op, ListNamespacesOp):
             lists[i] = _list(op)
         elif isinstance(op, PutOp):
@@ -130,7 +135,7 @@ def plan(operations: Sequence[Op]) -> Plan:
     # Sorted: two batches that write the same items don't wait for each other.
     written = sorted(last.items(), key=lambda item: item[0])
     puts = {
-        key: Put(values.dump(op.value), check_ttl(op.ttl))
+        key: Put(values.dump(op.value), check_ttl(op.ttl), _texts(op, index))
         for key, op in written
         if op.value is not None
     }
@@ -140,6 +145,12 @@ def plan(operations: Sequence[Op]) -> Plan:
 
 def _key(op: GetOp | PutOp) -> Key:
     return to_text(op.namespace), validate_id("key", op.key, ITEM_KEY_BYTES)
+
+
+def _texts(op: PutOp, index: Index | None) -> list[Text]:
+    if index is None or op.index is False or op.value is None:
+        return []
+    return index.texts(op.value, op.index)
 
 
 def check_ttl(minutes: Any) -> float | None:
@@ -160,7 +171,7 @@ def check_ttl(minutes: Any) -> float | None:
     return float(minutes)
 
 
-def _search(op: SearchOp) -> Search:
+def _search(op: SearchOp, index: Index | None) -> Search:
     _check_range(op.limit, op.offset)
     wanted = op.filter or None
     if op.filter is not None:
@@ -172,6 +183,7 @@ def _search(op: SearchOp) -> Search:
         limit=op.limit,
         offset=op.offset,
         refresh=op.refresh_ttl,
+        query=(op.query or None) if index is not None else None,
     )
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import JSON, VARBINARY, inspect
 
 from checkpoint_sa.engine.statements import Statement, execute
+from checkpoint_sa.engine.waiting import offload
 from checkpoint_sa.errors import SchemaError
-from checkpoint_sa.rows import MAX_TUPLES, chunks
+from checkpoint_sa.rows import MAX_TUPLES, as_bytes, chunks
 from checkpoint_sa.store import filters, sql, values
 from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
 from checkpoint_sa.store.plan import has
@@ -19,9 +20,11 @@ from checkpoint_sa.store.plan import has
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from sqlalchemy import Connection
 
     from checkpoint_sa.rows import AnyRow
+    from checkpoint_sa.store.index import Index
     from checkpoint_sa.store.namespaces import Namespace
     from checkpoint_sa.store.plan import Key, List, Plan, Put, Search
 
@@ -53,6 +56,17 @@ class Found(NamedTuple):
     """An item's row, rows, namespaces or None, by the operation's place in the batch."""
     expiring: set[Key]
     """The items whose time to live begins anew."""
+    scores: dict[int, dict[Key, float]]
+    """How alike the items of a search with a query are to it, by the operation's place."""
+
+
+class Ranking(NamedTuple):
+    """An index, and the vectors of the texts of a batch."""
+
+    by: Index
+    texts: dict[str, bytes]
+    """Of the items that the batch stores."""
+    queries: dict[str, NDArray[Any]]
 
 
 def check_table(connection: Connection, schema: str | None) -> None:
@@ -78,7 +92,7 @@ def check_table(connection: Connection, schema: str | None) -> None:
     )
 
 
-def read(connection: Connection, plan: Plan) -> Found:
+def read(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
     """Do the reads of a batch."""
     results: list[Any] = [None] * plan.size
     expiring: set[Key] = set()
@@ -86,8 +100,14 @@ def read(connection: Connection, plan: Plan) -> Found:
         rows = _get(connection, {operation.key for operation in plan.gets.values()})
         for i, operation in plan.gets.items():
             results[i] = rows.get(operation.key)
+    scores: dict[int, dict[Key, float]] = {}
     for i, wanted in plan.searches.items():
-        results[i] = _search(connection, wanted)
+        if wanted.query is None or ranking is None:
+            results[i] = _search(connection, wanted)
+            continue
+        scores[i] = _rank(connection, wanted, ranking.by, ranking.queries[wanted.query])
+        rows = _get(connection, {*scores[i]}) if scores[i] else {}
+        results[i] = [rows[key] for key in scores[i] if key in rows]
     for i, listed in plan.lists.items():
         results[i] = _list(connection, listed)
     for i, operation in plan.gets.items():
@@ -96,7 +116,7 @@ def read(connection: Connection, plan: Plan) -> Found:
     for i, wanted in plan.searches.items():
         if wanted.refresh:
             expiring |= _expiring(results[i])
-    return Found(results, expiring)
+    return Found(results, expiring, scores)
 
 
 def _expiring(rows: Sequence[AnyRow]) -> set[Key]:
@@ -146,6 +166,56 @@ def _candidates(connection: Connection, wanted: Search) -> Iterator[AnyRow]:
         last = rows[-1]
         average = sum(len(row.value) for row in rows) // len(rows) + 1
         size = min(max(_PAGE_BYTES // average, least), most)
+
+
+def _rank(
+    connection: Connection, wanted: Search, index: Index, query: NDArray[Any]
+) -> dict[Key, float]:
+    """Return the items whose texts are the most alike to a query, the most alike first."""
+    count = wanted.offset + wanted.limit
+    best: dict[Key, float] = {}
+    for rows in _vectors(connection, wanted, index) if wanted.limit else ():
+        vectors = [as_bytes(row.embedding) for row in rows]
+        scores = offload(connection, index.scores, query, vectors)
+        least = min(best.values()) if len(best) >= count else -math.inf
+        for row, score in zip(rows, scores, strict=True):
+            key = (row.prefix, row.key)
+            if score < least or score <= best.get(key, -math.inf):
+                continue
+            if wanted.filter and not filters.matches(values.load(row.value), wanted.filter):
+                continue
+            best[key] = score
+        best = dict(heapq.nsmallest(count, best.items(), key=lambda item: (-item[1], item[0])))
+    return dict([*best.items()][wanted.offset :])
+
+
+def _vectors(connection: Connection, wanted: Search, index: Index) -> Iterator[list[AnyRow]]:
+    """Iterate over pages of vectors, of bounded size where values aren't large."""
+    least, most = _PAGE_ROWS
+    size = min(max(_PAGE_BYTES // index.size, least), most if wanted.filter is None else 5 * least)
+    parameters: dict[str, Any] = {"size": size, **_scope(wanted.prefix)}
+    if wanted.filter_json is not None:
+        parameters["filter_json"] = wanted.filter_json
+    is_later_page = False
+    while True:
+        statement = sql.vectors(
+            is_scoped=bool(wanted.prefix),
+            reads_values=wanted.filter is not None,
+            has_filter=wanted.filter_json is not None,
+            is_later_page=is_later_page,
+        )
+        rows = [*connection.execute(statement, parameters)]
+        if rows:
+            yield rows
+        if len(rows) < size:
+            return
+        last = rows[-1]
+        parameters |= {
+            "after_prefix": last.prefix,
+            "after_key": last.key,
+            "after_field": last.field_name,
+        }
+        is_later_page = True
 
 
 def _page(
@@ -222,16 +292,16 @@ def refresh(connection: Connection, keys: set[Key]) -> None:
         connection.execute(sql.REFRESH_ITEMS, {"keys": part})
 
 
-def read_and_write(connection: Connection, plan: Plan) -> Found:
+def read_and_write(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
     """Do a batch that reads and writes."""
-    found = read(connection, plan)
+    found = read(connection, plan, ranking)
     if found.expiring:
         refresh(connection, found.expiring)
-    execute(connection, writes(plan))
+    execute(connection, writes(plan, ranking))
     return found
 
 
-def writes(plan: Plan) -> list[Statement]:
+def writes(plan: Plan, ranking: Ranking | None) -> list[Statement]:
     """Return the statements that do the writes of a batch: one for each kind of a usual size."""
     statements = [
         Statement(sql.put_items(len(part)), _parameters(part)) for part in _parts(plan.puts)
@@ -243,7 +313,28 @@ def writes(plan: Plan) -> list[Statement]:
         statements += [
             Statement(sql.DELETE_ITEMS, {"keys": part}) for part in chunks(plan.deletes, MAX_TUPLES)
         ]
+    if ranking is not None:
+        statements += _index(plan.puts, ranking)
     return statements
+
+
+def _index(puts: dict[Key, Put], ranking: Ranking) -> Iterator[Statement]:
+    """Make the statements that replace the vectors of items."""
+    for keys in chunks([*puts], MAX_TUPLES):
+        yield Statement(sql.DELETE_EMBEDDINGS, {"keys": keys})
+    rows = [
+        (*key, text.field, ranking.texts[text.text])
+        for key, put in puts.items()
+        for text in put.texts
+    ]
+    count = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // ranking.by.size))
+    for part in chunks(rows, count):
+        parameters = {
+            f"{name}_{i}": value
+            for i, row in enumerate(part)
+            for name, value in zip(("prefix", "key", "field", "embedding"), row, strict=True)
+        }
+        yield Statement(sql.put_embeddings(len(part)), parameters)
 
 
 def _parts(puts: dict[Key, Put]) -> Iterator[list[tuple[Key, Put]]]:

@@ -19,7 +19,7 @@ from sqlalchemy import (
     update,
 )
 
-from checkpoint_sa.models import StoreItem
+from checkpoint_sa.models import StoreEmbedding, StoreItem
 from checkpoint_sa.types import (
     UtcTime,
     in_byte_range,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Select, Table
 
 items: Table = StoreItem.__table__  # type: ignore[assignment]
+embeddings: Table = StoreEmbedding.__table__  # type: ignore[assignment]
 
 
 def _bind(name: str) -> BindParameter[str]:
@@ -102,6 +103,24 @@ def put_items(count: int) -> UpsertRows:
     return UpsertRows(items, _row, count, update=UPDATED)
 
 
+DELETE_EMBEDDINGS = delete(embeddings).where(one_of("keys", embeddings.c.prefix, embeddings.c.key))
+
+
+def _embedding(i: int) -> dict[str, ColumnElement[Any]]:
+    return {
+        "prefix": _bind(f"prefix_{i}"),
+        "key": _bind(f"key_{i}"),
+        "field_name": _bind(f"field_{i}"),
+        "embedding": bindparam(f"embedding_{i}", type_=embeddings.c.embedding.type),
+    }
+
+
+@cache
+def put_embeddings(count: int) -> UpsertRows:
+    """Return the statement that stores `count` vectors."""
+    return UpsertRows(embeddings, _embedding, count, update=("embedding",))
+
+
 _WITHIN = or_(
     items.c.prefix == _bind("prefix"),
     in_byte_range(items.c.prefix, _bind("low"), _bind("high")),
@@ -150,6 +169,35 @@ def search(*, is_scoped: bool, has_filter: bool, is_later_page: bool) -> Select[
     found = ranked.subquery("found")
     return select(*_COLUMNS, found.c.rank).join_from(
         found, items, and_(items.c.prefix == found.c.prefix, items.c.key == found.c.key)
+    )
+
+
+_VECTOR = (embeddings.c.prefix, embeddings.c.key, embeddings.c.field_name)
+
+
+@cache
+def vectors(
+    *, is_scoped: bool, reads_values: bool, has_filter: bool, is_later_page: bool
+) -> Select[Any]:
+    """Return the statement that reads a page of vectors, those of one item after each other."""
+    wanted = [_LIVE]
+    if is_scoped:
+        wanted.append(_WITHIN)
+    if has_filter:
+        wanted.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
+    if is_later_page:
+        after = tuple_(_bind("after_prefix"), _bind("after_key"), _bind("after_field"))
+        wanted.append(tuple_(*_VECTOR) > after)
+    columns: list[Any] = [*_VECTOR, embeddings.c.embedding]
+    if reads_values:
+        columns.append(json_text(items.c.value).label("value"))
+    same = and_(items.c.prefix == embeddings.c.prefix, items.c.key == embeddings.c.key)
+    return (
+        select(*columns)
+        .join_from(embeddings, items, same)
+        .where(*wanted)
+        .order_by(*_VECTOR)
+        .limit(bindparam("size", type_=Integer()))
     )
 
 

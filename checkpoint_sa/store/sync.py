@@ -19,7 +19,7 @@ from checkpoint_sa.store.sweeping import ThreadSweeper
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from langgraph.store.base import TTLConfig
+    from langgraph.store.base import IndexConfig, TTLConfig
     from sqlalchemy.engine import URL
     from typing_extensions import Self
 
@@ -36,6 +36,8 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
     Args:
         bind: An `Engine` or a `Connection`.
         schema: Schema of the table; by default the connection's own.
+        index: LangGraph's `IndexConfig`, for semantic search: `dims`, `embed`, `fields`; and as
+            PostgresStore has it `distance_type`: cosine, l2 or inner_product.
         ttl: LangGraph's `TTLConfig`: `default_ttl`, `refresh_on_read`, `sweep_interval_minutes`.
             Expired items are never returned, whatever `omit_expired` says.
         retry_seconds: For how long an operation is tried again, after its first failure, when the
@@ -43,7 +45,8 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
             never. A connection's transaction is never tried again.
 
     Raises:
-        ConfigurationError: The engine, the connection or `ttl` can't work; the message says why.
+        ConfigurationError: The engine, the connection, `index` or `ttl` can't work; the message
+            says why.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         bind: Engine | Connection,
         *,
         schema: str | None = None,
+        index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -60,7 +64,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
                 f" {type(bind).__name__}. For a URL use {type(self).__name__}.from_conn_string(),"
                 " for an AsyncEngine AsyncSQLAlchemyStore."
             )
-        super().__init__(bind, schema=schema, ttl=ttl, retry_seconds=retry_seconds)
+        super().__init__(bind, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
         self.bind = bind
         self._sweeper: ThreadSweeper | None = None
 
@@ -71,6 +75,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         conn_string: str | URL,
         *,
         schema: str | None = None,
+        index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
         retry_seconds: float = RETRY_SECONDS,
         **engine_options: Any,
@@ -80,6 +85,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         Args:
             conn_string: A URL, as for `SQLAlchemySaver.from_conn_string`.
             schema: Schema of the table.
+            index: LangGraph's `IndexConfig`.
             ttl: LangGraph's `TTLConfig`.
             retry_seconds: For how long an operation is tried again.
             **engine_options: Options of `sqlalchemy.create_engine`, such as `pool_size`.
@@ -90,7 +96,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         """
         engine = engines.make_engine(conn_string, **engine_options)
         try:
-            store = cls(engine, schema=schema, ttl=ttl, retry_seconds=retry_seconds)
+            store = cls(engine, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
             store.bind = transactions.transactional(engine)  # as people expect an engine to be
             try:
                 yield store
