@@ -134,6 +134,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
             if isinstance(self.bind, AsyncConnection) and not self.bind.in_transaction():
                 await_only(self.bind.begin())  # the caller's to commit
             await_only(migrate.aupgrade(self.bind, schema=self.schema))
+        self._create_vectors()
 
     async def sweep_ttl(self) -> int:
         """Delete the items that have expired, in transactions of bounded size.

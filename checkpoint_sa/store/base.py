@@ -318,6 +318,8 @@ class BaseSQLStore(Calls, BaseStore):
         """Embed the texts of a batch, before a connection is taken from the pool."""
         if self.index is None:
             return None
+        if not self.index.is_placed:
+            self.database.read("store.index", self.index.find_place, self.schema)
         is_async = self.database.dialect.is_async
         texts = dict.fromkeys(text.text for put in planned.puts.values() for text in put.texts)
         queries = {search.query for search in planned.searches.values() if search.query}
@@ -354,6 +356,15 @@ class BaseSQLStore(Calls, BaseStore):
         if refresh_ttl is not None:
             return refresh_ttl
         return (self.ttl_config or {}).get("refresh_on_read", True)
+
+    def _create_vectors(self) -> None:
+        """Create PostgresStore's table of vectors, where the server has pgvector."""
+        if self.index is None or self.database.dialect.name != "postgresql":
+            return
+        from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
+
+        self.database.write("store.setup", pgvector.create, self.index)
+        self.index.is_placed = False
 
     # Times to live
 

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
     from langchain_core.embeddings import Embeddings
     from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from checkpoint_sa.store.pgvector import Place
 
 Metric = Literal["cosine", "l2", "inner_product"]
+Kind = Literal["vector", "halfvec"]
 
 _METRICS = ("cosine", "l2", "inner_product")
 _FLOAT = "<f4"
@@ -46,6 +50,8 @@ class Index:
     Attributes:
         dims: How many numbers a vector has.
         metric: How two vectors are compared: the greater the score, the more alike.
+        kind: pgvector's type, where `setup` creates PostgresStore's table.
+        place: Where PostgresStore's vectors are; None where vectors are ours.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -68,10 +74,25 @@ class Index:
                 " their name such as 'openai:text-embedding-3-small'."
             )
         fields = config.get("fields") or ["$"]
+        self.place: Place | None = None
+        self.is_placed = False
+        ann = config.get("ann_index_config") or {}
+        self.kind: Kind = ann.get("vector_type") or "vector"
+        if self.kind not in ("vector", "halfvec"):
+            raise ConfigurationError(
+                f"`vector_type` of `index` is {self.kind!r}. Expected 'vector' or 'halfvec'."
+            )
         self.dims = dims
         self.metric: Metric = metric
         self.fields = [fields] if isinstance(fields, str) else list(fields)
         self.embeddings: Embeddings = ensure_embeddings(config["embed"])
+
+    def find_place(self, connection: Connection, schema: str | None) -> None:
+        """Look where the vectors are, before the first use."""
+        from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
+
+        self.place = pgvector.find(connection, schema, self)
+        self.is_placed = True
 
     def texts(self, value: Mapping[str, Any], fields: Sequence[str] | None) -> list[Text]:
         """Return the texts of an item's value that are embedded.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
 from checkpoint_sa.store.plan import has
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from checkpoint_sa.rows import AnyRow
     from checkpoint_sa.store.index import Index
     from checkpoint_sa.store.namespaces import Namespace
+    from checkpoint_sa.store.pgvector import Place
     from checkpoint_sa.store.plan import Key, List, Plan, Put, Search
+    from checkpoint_sa.upsert import UpsertRows
 
 _AT_ONCE = 128
 """Items that one statement stores; there is a statement for each number of items."""
@@ -172,6 +175,8 @@ def _rank(
     connection: Connection, wanted: Search, index: Index, query: NDArray[Any]
 ) -> dict[Key, float]:
     """Return the items whose texts are the most alike to a query, the most alike first."""
+    if index.place is not None:
+        return _rank_there(connection, wanted, index, index.place, query)
     count = wanted.offset + wanted.limit
     best: dict[Key, float] = {}
     for rows in _vectors(connection, wanted, index) if wanted.limit else ():
@@ -187,6 +192,43 @@ def _rank(
             best[key] = score
         best = dict(heapq.nsmallest(count, best.items(), key=lambda item: (-item[1], item[0])))
     return dict([*best.items()][wanted.offset :])
+
+
+def _rank_there(
+    connection: Connection, wanted: Search, index: Index, place: Place, query: NDArray[Any]
+) -> dict[Key, float]:
+    """`_rank`, by the server."""
+    from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
+
+    statement = pgvector.rank(
+        place.kind,
+        index.metric,
+        is_scoped=bool(wanted.prefix),
+        has_filter=wanted.filter_json is not None,
+    )
+    parameters: dict[str, Any] = {"query": pgvector.as_text(query.tobytes())}
+    parameters |= _scope(wanted.prefix)
+    if wanted.filter_json is not None:
+        parameters["filter_json"] = wanted.filter_json
+    if wanted.filter is None:
+        parameters |= {"size": wanted.limit, "skip": wanted.offset}
+        found = connection.execute(statement, parameters).all()
+        return {(row.prefix, row.key): pgvector.score(index.metric, row.distance) for row in found}
+    least, most = _PAGE_ROWS
+    size = min(max(wanted.offset + wanted.limit, least), most)
+    matching: list[tuple[Key, float]] = []
+    skip = 0
+    while len(matching) < wanted.offset + wanted.limit:
+        page = connection.execute(statement, {**parameters, "size": size, "skip": skip}).all()
+        items = _get(connection, {(row.prefix, row.key) for row in page}) if page else {}
+        for row in page:
+            item = items.get((row.prefix, row.key))
+            if item is not None and filters.matches(values.load(item.value), wanted.filter):
+                matching.append(((row.prefix, row.key), pgvector.score(index.metric, row.distance)))
+        if len(page) < size:
+            break
+        skip += size
+    return dict(matching[wanted.offset : wanted.offset + wanted.limit])
 
 
 def _vectors(connection: Connection, wanted: Search, index: Index) -> Iterator[list[AnyRow]]:
@@ -320,13 +362,23 @@ def writes(plan: Plan, ranking: Ranking | None) -> list[Statement]:
 
 def _index(puts: dict[Key, Put], ranking: Ranking) -> Iterator[Statement]:
     """Make the statements that replace the vectors of items."""
+    place = ranking.by.place
+    drop: Any = sql.DELETE_EMBEDDINGS
+    put_vectors: Callable[[int], UpsertRows] = sql.put_embeddings
+    if place is not None:
+        from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
+
+        drop = pgvector.delete_vectors(place.kind)
+        put_vectors = partial(pgvector.put, place.kind)
     for keys in chunks([*puts], MAX_TUPLES):
-        yield Statement(sql.DELETE_EMBEDDINGS, {"keys": keys})
-    rows = [
+        yield Statement(drop, {"keys": keys})
+    rows: list[tuple[Any, ...]] = [
         (*key, text.field, ranking.texts[text.text])
         for key, put in puts.items()
         for text in put.texts
     ]
+    if place is not None:
+        rows = [*pgvector.rows(rows)]
     count = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // ranking.by.size))
     for part in chunks(rows, count):
         parameters = {
@@ -334,7 +386,7 @@ def _index(puts: dict[Key, Put], ranking: Ranking) -> Iterator[Statement]:
             for i, row in enumerate(part)
             for name, value in zip(("prefix", "key", "field", "embedding"), row, strict=True)
         }
-        yield Statement(sql.put_embeddings(len(part)), parameters)
+        yield Statement(put_vectors(len(part)), parameters)
 
 
 def _parts(puts: dict[Key, Put]) -> Iterator[list[tuple[Key, Put]]]:

@@ -45,7 +45,7 @@ def _bind(name: str) -> BindParameter[str]:
     return bindparam(name, type_=key())
 
 
-_LIVE = or_(items.c.expires_at.is_(None), items.c.expires_at > utc_now())
+LIVE = or_(items.c.expires_at.is_(None), items.c.expires_at > utc_now())
 _THIS = and_(items.c.prefix == _bind("prefix"), items.c.key == _bind("key"))
 _THESE = one_of("keys", items.c.prefix, items.c.key)
 
@@ -58,9 +58,9 @@ _COLUMNS = (
     items.c.ttl_minutes,
 )
 
-GET_ITEM = select(*_COLUMNS).where(_THIS, _LIVE)
+GET_ITEM = select(*_COLUMNS).where(_THIS, LIVE)
 
-GET_ITEMS = select(*_COLUMNS).where(_THESE, _LIVE)
+GET_ITEMS = select(*_COLUMNS).where(_THESE, LIVE)
 
 DELETE_ITEM = delete(items).where(_THIS)
 
@@ -68,7 +68,7 @@ DELETE_ITEMS = delete(items).where(_THESE)
 
 REFRESH_ITEMS = (
     update(items)
-    .where(_THESE, items.c.ttl_minutes.is_not(None), _LIVE)
+    .where(_THESE, items.c.ttl_minutes.is_not(None), LIVE)
     .values(expires_at=minutes_from_now(items.c.ttl_minutes))
 )
 
@@ -121,7 +121,7 @@ def put_embeddings(count: int) -> UpsertRows:
     return UpsertRows(embeddings, _embedding, count, update=("embedding",))
 
 
-_WITHIN = or_(
+WITHIN = or_(
     items.c.prefix == _bind("prefix"),
     in_byte_range(items.c.prefix, _bind("low"), _bind("high")),
 )
@@ -150,9 +150,9 @@ def search(*, is_scoped: bool, has_filter: bool, is_later_page: bool) -> Select[
         has_filter: That the engine's JSON may match a filter.
         is_later_page: That come after a position, and not after a number of items.
     """
-    wanted = [_LIVE]
+    wanted = [LIVE]
     if is_scoped:
-        wanted.append(_WITHIN)
+        wanted.append(WITHIN)
     if has_filter:
         wanted.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
     if is_later_page:
@@ -180,9 +180,9 @@ def vectors(
     *, is_scoped: bool, reads_values: bool, has_filter: bool, is_later_page: bool
 ) -> Select[Any]:
     """Return the statement that reads a page of vectors, those of one item after each other."""
-    wanted = [_LIVE]
+    wanted = [LIVE]
     if is_scoped:
-        wanted.append(_WITHIN)
+        wanted.append(WITHIN)
     if has_filter:
         wanted.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
     if is_later_page:
@@ -204,9 +204,9 @@ def vectors(
 @cache
 def namespaces(*, is_scoped: bool, is_later_page: bool) -> Select[Any]:
     """Return the statement that reads a page of the namespaces that have items."""
-    wanted = [_LIVE]
+    wanted = [LIVE]
     if is_scoped:
-        wanted.append(_WITHIN)
+        wanted.append(WITHIN)
     if is_later_page:
         wanted.append(items.c.prefix > _bind("after_prefix"))
     return (

@@ -120,6 +120,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
             if isinstance(self.bind, Connection) and not self.bind.in_transaction():
                 self.bind.begin()  # the caller's to commit
             migrate.upgrade(self.bind, schema=self.schema)
+        self._create_vectors()
 
     def sweep_ttl(self) -> int:
         """Delete the items that have expired, in transactions of bounded size.
