@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         CheckpointBlob,
         CheckpointDelta,
         CheckpointWrite,
+        StoreEmbedding,
+        StoreItem,
         metadata,
     )
     from checkpoint_sa.moving.copying import CopySummary, acopy, copy
@@ -43,10 +45,12 @@ if TYPE_CHECKING:
     from checkpoint_sa.repository.deleting import Deleted
     from checkpoint_sa.repository.statistics import ThreadSummary
     from checkpoint_sa.saver import ShallowSQLAlchemySaver, SQLAlchemySaver
+    from checkpoint_sa.store import AsyncSQLAlchemyStore, SQLAlchemyStore
 
 __all__ = [
     "AESGCMSerializer",
     "AsyncSQLAlchemySaver",
+    "AsyncSQLAlchemyStore",
     "AsyncShallowSQLAlchemySaver",
     "Checkpoint",
     "CheckpointBlob",
@@ -61,8 +65,11 @@ __all__ = [
     "MissingDriverError",
     "ParentConflictError",
     "SQLAlchemySaver",
+    "SQLAlchemyStore",
     "SchemaError",
     "ShallowSQLAlchemySaver",
+    "StoreEmbedding",
+    "StoreItem",
     "ThreadExistsError",
     "ThreadSummary",
     "TransferError",
@@ -83,11 +90,14 @@ _MODULES = {
         "CheckpointBlob",
         "CheckpointDelta",
         "CheckpointWrite",
+        "StoreEmbedding",
+        "StoreItem",
         "metadata",
     ),
     "repository.statistics": ("ThreadSummary",),
     "repository.deleting": ("Deleted",),
     "saver": ("SQLAlchemySaver", "ShallowSQLAlchemySaver"),
+    "store": ("AsyncSQLAlchemyStore", "SQLAlchemyStore"),
     "moving.copying": ("CopySummary", "acopy", "copy"),
 }
 """Module -> the public names that are imported from it at their first use."""

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.util import await_only, greenlet_spawn
+from sqlalchemy.util import await_only
 
 from checkpoint_sa import migrate
 from checkpoint_sa.base import BaseSaver
+from checkpoint_sa.calls import AsyncCalls
 from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
 from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from sqlalchemy.engine import URL
     from typing_extensions import Self
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_ITERATORS = ("checkpointer.alist", "checkpointer.athreads")
+_ITERATORS = ("list", "threads")
 
 
-class AsyncSQLAlchemySaver(BaseSaver):
+class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
     """Checkpoints in a SQL database, through an `AsyncEngine` or an `AsyncConnection`.
 
     With an engine, each operation takes a connection from its pool and is a transaction of its own;
@@ -55,6 +51,8 @@ class AsyncSQLAlchemySaver(BaseSaver):
         ConfigurationError: The saver can't use this engine or connection; the message says which
             kind it can use.
     """
+
+    sync_class = "SQLAlchemySaver"
 
     def __init__(  # noqa: PLR0913 - an argument for each setting
         self,
@@ -154,37 +152,10 @@ class AsyncSQLAlchemySaver(BaseSaver):
                 await_only(self.bind.begin())  # the caller commits it
             await_only(migrate.aupgrade(self.bind, schema=self.schema))
 
-    async def _acall(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        # All in one greenlet: AsyncEngine takes three, and a task, for each connection.
-        return await greenlet_spawn(partial(operation, *args, **kwargs))
-
-    def _call(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an operation in the saver's event loop, from another thread, and wait for it.
-
-        Raises:
-            asyncio.InvalidStateError: This is the loop's own thread, which would wait for itself.
-            ConfigurationError: No event loop has used the saver yet.
-        """
-        loop = self.database.loop
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not None and running in (loop, None if loop else running):
-            name = f"checkpointer.a{operation.__name__.strip('_')}"
-            call = name if name in _ITERATORS else f"await {name}"
-            raise asyncio.InvalidStateError(
-                f"Synchronous calls to {type(self).__name__} are only allowed from a different"
-                " thread. From the main thread, use the async interface. For example, use"
-                f" `{call}(...)` or `await graph.ainvoke(...)`."
-            )
-        if loop is None or not loop.is_running():
-            raise ConfigurationError(
-                f"No event loop is running for this {type(self).__name__}, so its sync methods have"
-                " nothing to run in. Use SQLAlchemySaver with an Engine for code without asyncio."
-            )
-        coroutine = self._acall(operation, *args, **kwargs)
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+    @staticmethod
+    def _async_call(operation: str) -> str:
+        is_iterator = operation in _ITERATORS
+        return f"{'' if is_iterator else 'await '}checkpointer.a{operation}(...)"
 
 
 class AsyncShallowSQLAlchemySaver(AsyncSQLAlchemySaver):

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.util import await_only
 
 from checkpoint_sa import codec, retention
+from checkpoint_sa.calls import THREAD_BYTES, Calls
 from checkpoint_sa.database import Database
 from checkpoint_sa.deltas.cache import BaseCache
 from checkpoint_sa.deltas.encoding import (
@@ -75,11 +75,8 @@ T = TypeVar("T")
 Steps: TypeAlias = "Generator[Callable[[Connection], Any], Any, T]"
 """The parts of an operation, each a transaction of its own; the generator gets their results."""
 
-_THREAD_BYTES = 256 * 1024
-"""Values of this size or more are serialized in a thread, which costs about 100 us."""
 
-
-class BaseSaver(BaseCheckpointSaver[str]):
+class BaseSaver(Calls, BaseCheckpointSaver[str]):
     """Every operation of the savers.
 
     Attributes:
@@ -104,14 +101,6 @@ class BaseSaver(BaseCheckpointSaver[str]):
         self.database = Database(bind, schema=schema, retry_seconds=retry_seconds)
         self.check_parent = check_parent
         self.cache = BaseCache(keeps_removed=not self.keeps_latest_only) if incremental else None
-
-    def _call(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an operation for a sync caller."""
-        raise NotImplementedError
-
-    async def _acall(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run an operation for an async caller."""
-        raise NotImplementedError
 
     @property
     def schema(self) -> str | None:
@@ -229,7 +218,7 @@ class BaseSaver(BaseCheckpointSaver[str]):
         while paging.unfinished:
             for stored in await self._acall(self._list, paging):
                 size += size_of(stored)
-                if size < _THREAD_BYTES:
+                if size < THREAD_BYTES:
                     yield codec.load_checkpoint(self.serde, stored)
                 else:  # many small checkpoints must not block the event loop either
                     yield await asyncio.to_thread(codec.load_checkpoint, self.serde, stored)
@@ -803,19 +792,6 @@ class BaseSaver(BaseCheckpointSaver[str]):
             if bases is None or is_outdated(bases, stored):
                 self.cache.put(*stored.key, bases_of(stored))
         return loaded
-
-    def _offload(
-        self,
-        size: Callable[[], int],
-        function: Callable[P, T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run CPU work; large work of an async driver runs in a thread, beside the event loop."""
-        if self.database.dialect.is_async and size() >= _THREAD_BYTES:
-            return await_only(asyncio.to_thread(function, *args, **kwargs))
-        return function(*args, **kwargs)
 
     def _go(self, steps: Steps[T], run: Callable[[Callable[[Connection], Any]], Any]) -> T:
         """Run the steps of an operation, each in a transaction of its own."""

@@ -40,6 +40,8 @@ class Database:
         bind: An `Engine` or a `Connection`; for an async engine, its `sync_engine`.
         schema: Schema of the tables; by default the connection's own.
         retry_seconds: Seconds during which an operation is retried after its first failure.
+        check: Called with a connection and the schema before the first operation, after the
+            revision was checked; raises an error where the tables can't be worked with.
 
     Raises:
         ConfigurationError: The engine or connection can't be used; the message says which kind can.
@@ -51,8 +53,10 @@ class Database:
         *,
         schema: str | None = None,
         retry_seconds: float = retry.RETRY_SECONDS,
+        check: Callable[[Connection, str | None], None] | None = None,
     ) -> None:
         self.schema = schema
+        self._check = check
         self.retry_seconds = retry_seconds
         self.counts = retry.Counts()
         self.dialect = bind.dialect
@@ -87,6 +91,11 @@ class Database:
         pool = self._owner.engine.pool
         checked_out = getattr(pool, "checkedout", None)
         return self.counts.metrics(checked_out() if checked_out else None, pool.status())
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether operations are part of a caller's transaction."""
+        return self._connection is not None
 
     def read(
         self,
@@ -191,11 +200,16 @@ class Database:
     def _verify(self) -> None:
         """Check the schema's revision, before the first operation."""
         if self._connection is not None:
-            migrate.verify(self._connection, schema=self.schema)
+            self._verify_on(self._connection)
         else:
             with self._writing.connect() as connection:
-                migrate.verify(connection, schema=self.schema)
+                self._verify_on(connection)
         self._verified = True
+
+    def _verify_on(self, connection: Connection) -> None:
+        migrate.verify(connection, schema=self.schema)
+        if self._check is not None:
+            self._check(connection, self.schema)
 
     def enter_loop(self) -> None:
         """Bind an async engine to the running event loop.

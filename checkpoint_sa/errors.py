@@ -3,6 +3,7 @@
 CheckpointError
  +-- InvalidInputError (ValueError)        an id, a config or an argument that can't be stored
  |    +-- ValueTooLargeError               a value larger than the server takes in one packet
+ |    +-- store.NamespaceError             a namespace of the long-term memory that can't be one
  +-- ConfigurationError (ValueError)       a URL, an engine or a connection that can't work
  |    +-- MissingDriverError (ImportError) the driver that a URL asks for isn't installed
  +-- SchemaError (RuntimeError)            the tables are missing, behind, ahead or unstamped

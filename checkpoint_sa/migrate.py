@@ -57,7 +57,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-HEAD = "checkpoint_sa_0005"
+HEAD = "checkpoint_sa_0007_from_0005"
 """The revision that this release makes. Revisions sort by name."""
 
 _NAME = re.compile(r"checkpoint_sa_(\d{4})(?:_from_(\d{4}))?")
@@ -244,7 +244,11 @@ def include_object(  # noqa: PLR0913 - Alembic's hook
     from checkpoint_sa.models import metadata  # noqa: PLC0415 - imports the ORM
 
     ours = {*metadata.tables, VERSION_TABLE, clusters.LOCK_TABLE}
-    return kind != "table" or name not in ours or getattr(item, "schema", None) != schema
+    if kind != "table" or name not in ours or getattr(item, "schema", None) != schema:
+        return True
+    # An application may have a table `store` of its own.
+    columns: Any = getattr(item, "columns", ())
+    return name == "store" and len(columns) > 0 and "prefix" not in columns
 
 
 def ini_path() -> Path:

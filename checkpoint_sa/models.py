@@ -6,12 +6,14 @@ each in `checkpoints` and `checkpoint_blobs`, and a table of our own.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, MetaData
+from sqlalchemy import ForeignKeyConstraint, Index, Integer, MetaData, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from checkpoint_sa.types import Blob, Document, key
+from checkpoint_sa.types import Blob, Document, UtcTime, key
+from checkpoint_sa.types import key as key_type
 
 THREAD_ID_BYTES = 512
 NAMESPACE_BYTES = 2000
@@ -22,13 +24,16 @@ TASK_ID_BYTES = 255
 RUN_ID_BYTES = 255
 TYPE_BYTES = 255
 CHAIN_BYTES = 16
+ITEM_PREFIX_BYTES = 1500
+ITEM_KEY_BYTES = 800
+FIELD_BYTES = 300
 
 
 class Base(DeclarativeBase):
     """Declarative base with a `MetaData` of its own, so that it can join an application's."""
 
     metadata = MetaData()
-    type_annotation_map = {dict[str, Any]: Document}  # noqa: RUF012
+    type_annotation_map = {dict[str, Any]: Document, datetime: UtcTime}  # noqa: RUF012
 
 
 class Checkpoint(Base):
@@ -128,6 +133,60 @@ class CheckpointWrite(Base):
     type: Mapped[str | None] = mapped_column(key(TYPE_BYTES))
     blob: Mapped[bytes] = mapped_column(Blob)
     task_path: Mapped[str] = mapped_column(key())
+
+
+class StoreItem(Base):
+    """One item of LangGraph's long-term memory, as `SQLAlchemyStore` keeps it.
+
+    Attributes:
+        prefix: The labels of the namespace, joined by dots; `store.namespaces` has the details.
+        key: The item's key in its namespace.
+        value: The item's value as JSON. What JSON can't hold exactly is in its entry
+            `__checkpoint_sa__`, as text.
+        created_at: When the item was first stored, by the server's clock.
+        updated_at: When its value was last stored.
+        expires_at: From when on the item isn't returned any more; NULL is never.
+        ttl_minutes: By how much a read postpones `expires_at`; NULL where it is NULL.
+    """
+
+    __tablename__ = "store"
+
+    prefix: Mapped[str] = mapped_column(key_type(ITEM_PREFIX_BYTES), primary_key=True)
+    key: Mapped[str] = mapped_column(key_type(ITEM_KEY_BYTES), primary_key=True)
+    value: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    ttl_minutes: Mapped[int | None] = mapped_column(Integer)
+
+    __table_args__ = (
+        Index(
+            "idx_store_expires_at",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL"),
+            sqlite_where=text("expires_at IS NOT NULL"),
+        ),
+    )
+
+
+class StoreEmbedding(Base):
+    """The vector of one text of an item, for semantic search.
+
+    Attributes:
+        field_name: The path of the text in the item's value, with a number where it has several.
+        embedding: The numbers of the vector, 32-bit floats, the least significant byte first.
+    """
+
+    __tablename__ = "store_embeddings"
+
+    prefix: Mapped[str] = mapped_column(key_type(ITEM_PREFIX_BYTES), primary_key=True)
+    key: Mapped[str] = mapped_column(key_type(ITEM_KEY_BYTES), primary_key=True)
+    field_name: Mapped[str] = mapped_column(key_type(FIELD_BYTES), primary_key=True)
+    embedding: Mapped[bytes] = mapped_column(Blob)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["prefix", "key"], ["store.prefix", "store.key"], ondelete="CASCADE"),
+    )
 
 
 metadata = Base.metadata

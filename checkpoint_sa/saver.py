@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
 
 from checkpoint_sa import migrate
 from checkpoint_sa.base import BaseSaver
+from checkpoint_sa.calls import SyncCalls
 from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
 from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from sqlalchemy.engine import URL
     from typing_extensions import Self
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-class SQLAlchemySaver(BaseSaver):
+class SQLAlchemySaver(SyncCalls, BaseSaver):
     """Checkpoints in a SQL database, through an `Engine` or a `Connection`.
 
     With an engine, each operation takes a connection from its pool and is a transaction of its own;
@@ -138,12 +135,6 @@ class SQLAlchemySaver(BaseSaver):
             if isinstance(self.bind, Connection) and not self.bind.in_transaction():
                 self.bind.begin()  # the caller commits it
             migrate.upgrade(self.bind, schema=self.schema)
-
-    def _call(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return operation(*args, **kwargs)
-
-    async def _acall(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.to_thread(operation, *args, **kwargs)
 
 
 class ShallowSQLAlchemySaver(SQLAlchemySaver):

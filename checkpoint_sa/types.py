@@ -6,6 +6,7 @@ Another dialect joins by SQLAlchemy's own means: `@compiles` on a construct, a v
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     VARBINARY,
+    DateTime,
     Integer,
     LargeBinary,
     String,
@@ -23,7 +25,7 @@ from sqlalchemy import (
     literal_column,
     tuple_,
 )
-from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB
+from sqlalchemy.dialects.mysql import DATETIME, LONGBLOB, MEDIUMBLOB
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -82,6 +84,31 @@ Document = JSON().with_variant(JSONB(), *POSTGRESQL_FAMILY)
 
 Blob = LargeBinary().with_variant(LONGBLOB(), *MYSQL_FAMILY).with_variant(VARBINARY(), "mssql")
 """Bytes of any length: `LargeBinary` alone ends at 65,535 bytes on the MySQL family."""
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A moment, to the microsecond: aware and in UTC in Python, in UTC in the database."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the column's type."""
+        is_mysql = dialect.name in MYSQL_FAMILY
+        return dialect.type_descriptor(DATETIME(fsp=6) if is_mysql else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC; engines without a zone in their type get none."""
+        if value is None or dialect.name in POSTGRESQL_FAMILY:
+            return value
+        return value.astimezone(timezone.utc).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return the moment in UTC."""
+        if value is None:
+            return None
+        is_aware = value.tzinfo is not None
+        return value.astimezone(timezone.utc) if is_aware else value.replace(tzinfo=timezone.utc)
 
 
 class _JsonList(TypeDecorator[Any]):
@@ -170,6 +197,30 @@ class byte_length(FunctionElement[int]):  # noqa: N801
     type = Integer()
 
 
+class utc_now(FunctionElement[datetime]):  # noqa: N801
+    """The server's time, as `UtcTime` columns have it; on PostgreSQL the transaction's begin."""
+
+    inherit_cache = True
+    type = UtcTime()
+
+
+class minutes_from_now(FunctionElement[datetime]):  # noqa: N801
+    """The server's time some minutes from now, fractions too; NULL if the number is NULL."""
+
+    inherit_cache = True
+    type = UtcTime()
+
+
+class in_byte_range(FunctionElement[bool]):  # noqa: N801
+    """Whether a key is at or after one text and before another, in the order of their bytes.
+
+    PostgreSQL's own operators of that order use the index that langgraph-checkpoint-postgres makes
+    for LIKE; its `<` is the database's collation.
+    """
+
+    inherit_cache = True
+
+
 @compiles(to_json)
 @compiles(json_text)
 @compiles(typed)
@@ -198,6 +249,57 @@ def _octet_length(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str
 @compiles(byte_length, "sqlite")
 def _sqlite_byte_length(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str:
     return f"LENGTH(CAST({compiler.process(next(iter(element.clauses)), **kw)} AS BLOB))"
+
+
+@compiles(utc_now)
+def _current_timestamp(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
+    return "CURRENT_TIMESTAMP"
+
+
+@compiles(utc_now, "mysql")
+@compiles(utc_now, "mariadb")
+def _mysql_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
+    return "UTC_TIMESTAMP(6)"
+
+
+# SQLAlchemy reads and writes six digits after the seconds; SQLite's clock has three.
+_SQLITE_TIME = "STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'{})"
+
+
+@compiles(utc_now, "sqlite")
+def _sqlite_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
+    return _SQLITE_TIME.format("")
+
+
+@compiles(minutes_from_now)
+def _add_minutes(element: minutes_from_now, compiler: SQLCompiler, **kw: Any) -> str:
+    minutes = compiler.process(next(iter(element.clauses)), **kw)
+    return f"(CURRENT_TIMESTAMP + {minutes} * INTERVAL '1' MINUTE)"
+
+
+@compiles(minutes_from_now, "mysql")
+@compiles(minutes_from_now, "mariadb")
+def _mysql_add_minutes(element: minutes_from_now, compiler: SQLCompiler, **kw: Any) -> str:
+    minutes = compiler.process(next(iter(element.clauses)), **kw)
+    return f"TIMESTAMPADD(MICROSECOND, ROUND({minutes} * 60000000), UTC_TIMESTAMP(6))"
+
+
+@compiles(minutes_from_now, "sqlite")
+def _sqlite_add_minutes(element: minutes_from_now, compiler: SQLCompiler, **kw: Any) -> str:
+    minutes = compiler.process(next(iter(element.clauses)), **kw)
+    return _SQLITE_TIME.format(f", ({minutes} * 60) || ' seconds'")
+
+
+@compiles(in_byte_range)
+def _between(element: in_byte_range, compiler: SQLCompiler, **kw: Any) -> str:
+    found, low, high = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({found} >= {low} AND {found} < {high})"
+
+
+@compiles(in_byte_range, "postgresql")
+def _postgresql_between(element: in_byte_range, compiler: SQLCompiler, **kw: Any) -> str:
+    found, low, high = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"({found} ~>=~ {low} AND {found} ~<~ {high})"
 
 
 @compiles(one_of)

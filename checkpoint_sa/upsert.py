@@ -14,9 +14,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Dialect, Table
+    from sqlalchemy import ColumnElement, Dialect, Table
     from sqlalchemy.sql.compiler import SQLCompiler
 
 
@@ -41,6 +41,48 @@ class Upsert(Insert):
         self.key = tuple(column.name for column in table.primary_key)
 
 
+class UpsertRows(Upsert):
+    """An `Upsert` of several rows by one statement, which is compiled once for each number of rows.
+
+    Args:
+        table: The table.
+        row: Returns column -> value of the row with a number, from 0 on. A module's function: it is
+            part of the statement's cache key.
+        count: How many rows.
+        update: Columns that take the new row's value on a conflict.
+    """
+
+    inherit_cache = True
+    _traverse_internals = [  # noqa: RUF012
+        *Upsert._traverse_internals,  # noqa: SLF001
+        ("row", InternalTraversal.dp_plain_obj),
+        ("count", InternalTraversal.dp_plain_obj),
+    ]
+
+    def __init__(
+        self,
+        table: Table,
+        row: Callable[[int], dict[str, ColumnElement[Any]]],
+        count: int,
+        *,
+        update: Sequence[str] = (),
+    ) -> None:
+        super().__init__(table, update=update)
+        self.row = row
+        self.count = count
+
+
+def _insert(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
+    if not isinstance(element, UpsertRows):
+        return compiler.visit_insert(element, **kw)  # type: ignore[no-any-return, no-untyped-call]
+    rows = [element.row(i) for i in range(element.count)]
+    names = ", ".join(map(compiler.preparer.quote, rows[0]))
+    values = (", ".join(compiler.process(value, **kw) for value in row.values()) for row in rows)
+    table = compiler.preparer.format_table(element.table)
+    # A table's and columns' names, and what SQLAlchemy makes of the values.
+    return f"INSERT INTO {table} ({names}) VALUES {', '.join(f'({row})' for row in values)}"  # noqa: S608
+
+
 @compiles(Upsert)
 def _no_rule(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
     raise CompileError(
@@ -51,7 +93,7 @@ def _no_rule(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:  # noqa:
 
 
 def _on_conflict(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
-    insert = compiler.visit_insert(element, **kw)  # type: ignore[no-untyped-call]
+    insert = _insert(element, compiler, **kw)
     quote = compiler.preparer.quote
     key = ", ".join(map(quote, element.key))
     if not element.update:
@@ -62,7 +104,7 @@ def _on_conflict(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
 
 def _on_duplicate_key(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
     # Not INSERT IGNORE: it swallows truncation and NULLs as well.
-    insert = compiler.visit_insert(element, **kw)  # type: ignore[no-untyped-call]
+    insert = _insert(element, compiler, **kw)
     quote = compiler.preparer.quote
     if not element.update:
         first = quote(element.key[0])

@@ -30,6 +30,7 @@ config = context.config
 NOT_IN_MODELS = frozenset(
     {
         "ix_checkpoints_peer_run_id",  # PostgreSQL's only
+        "store_prefix_idx",  # PostgreSQL's only
         # langgraph-checkpoint-postgres has these, which duplicate the primary keys.
         "checkpoints_thread_id_idx",
         "checkpoint_blobs_thread_id_idx",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from clusters import CLUSTERS, Cluster
+from memories import Memory
 from servers import MariaDB, MySQL, PostgreSQL, Server
 from stores import KINDS, Kind, Store
 
@@ -109,6 +110,13 @@ def store(migrated_store: Store) -> Store:
     """An empty store on each engine."""
     migrated_store.clear()
     return migrated_store
+
+
+@pytest.fixture
+def memory(store: Store) -> Memory:
+    """An empty long-term memory on each engine, beside an empty store of checkpoints."""
+    store.sql("DELETE FROM store")
+    return Memory(store)
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def test_sql_prints_a_script(capsys: Captured) -> None:
     assert main(["sql", "--dialect", "postgresql"]) == DONE
     assert capsys.readouterr().out.strip() == migrate.sql("postgresql").strip()
     assert main(["sql", "--dialect", "mysql", "--downgrade", f"{migrate.HEAD}:base"]) == DONE
-    assert capsys.readouterr().out.count("DROP TABLE") == 4
+    assert capsys.readouterr().out.count("DROP TABLE") == 6
 
 
 def test_ini_prints_where_the_packaged_ini_lies(capsys: Captured) -> None:

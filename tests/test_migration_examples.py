@@ -29,7 +29,8 @@ for arguments in sys.argv[1:]:
     main(arguments.split())
 """
 AUTOGENERATE = "revision --autogenerate -m new"
-OURS = {"checkpoints", "checkpoint_blobs", "checkpoint_writes", "checkpoint_deltas"}
+CHECKPOINTS = {"checkpoints", "checkpoint_blobs", "checkpoint_writes", "checkpoint_deltas"}
+OURS = {*CHECKPOINTS, "store", "store_embeddings"}
 
 # The PostgreSQL one has what the others have, and an index that isn't in the models.
 on_postgresql = pytest.mark.parametrize("bare_store", ["pg-psycopg"], indirect=True)

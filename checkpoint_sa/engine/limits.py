@@ -41,6 +41,8 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
             continue
         if "channel" in row:
             what = f"The value of channel {row['channel']!r} has {size:,} bytes"
+        elif "key_0" in row:
+            what = f"Item {row['key_0']!r} has {size:,} bytes"
         else:
             what = f"Checkpoint {row['checkpoint_id']!r} and its metadata have {size:,} bytes"
         if connection.dialect.driver == "asyncmy" and size >= _ASYNCMY_BYTES:

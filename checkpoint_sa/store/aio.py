@@ -1,0 +1,185 @@
+"""The store on an `AsyncEngine` or an `AsyncConnection`."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.util import await_only
+
+from checkpoint_sa import migrate
+from checkpoint_sa.calls import AsyncCalls
+from checkpoint_sa.engine import engines, transactions
+from checkpoint_sa.engine.retry import RETRY_SECONDS
+from checkpoint_sa.errors import ConfigurationError
+from checkpoint_sa.store.base import BaseSQLStore
+from checkpoint_sa.store.sweeping import TaskSweeper
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from langgraph.store.base import IndexConfig, TTLConfig
+    from sqlalchemy.engine import URL
+    from typing_extensions import Self
+
+
+class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
+    """LangGraph's long-term memory, through an `AsyncEngine` or an `AsyncConnection`.
+
+    With an engine, each batch takes a connection from its pool and is a transaction of its own; the
+    engine stays yours, and a saver may share it. With a connection, the caller owns the
+    transaction: items, checkpoints and rows of the caller's commit together.
+
+    It belongs to the event loop that uses it first. The sync methods work from other threads.
+
+    Args:
+        bind: An `AsyncEngine` or an `AsyncConnection`.
+        schema: Schema of the table; by default the connection's own.
+        index: LangGraph's `IndexConfig`, for semantic search: `dims`, `embed`, `fields`; and as
+            PostgresStore has it `distance_type`: cosine, l2 or inner_product.
+        ttl: LangGraph's `TTLConfig`: `default_ttl`, `refresh_on_read`, `sweep_interval_minutes`.
+            Expired items are never returned, whatever `omit_expired` says.
+        retry_seconds: For how long an operation is tried again, after its first failure, when the
+            connection is lost, the server restarts, or another transaction is in the way; 0 is
+            never. A connection's transaction is never tried again.
+
+    Raises:
+        ConfigurationError: The engine, the connection, `index` or `ttl` can't work; the message
+            says why.
+    """
+
+    sync_class = "SQLAlchemyStore"
+
+    def __init__(
+        self,
+        bind: AsyncEngine | AsyncConnection,
+        *,
+        schema: str | None = None,
+        index: IndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        if not isinstance(bind, AsyncEngine | AsyncConnection):
+            raise ConfigurationError(
+                f"{type(self).__name__} takes an AsyncEngine or an AsyncConnection, this is"
+                f" {type(bind).__name__}. For a URL use {type(self).__name__}.from_conn_string(),"
+                " for an Engine SQLAlchemyStore."
+            )
+        owner = bind.sync_engine if isinstance(bind, AsyncEngine) else bind.sync_connection
+        if owner is None:
+            raise ConfigurationError(
+                "This AsyncConnection isn't open yet. Use `async with engine.connect() as"
+                " connection`, or pass the engine."
+            )
+        super().__init__(owner, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
+        self.bind = bind
+        self._sweeper: TaskSweeper | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(
+        cls,
+        conn_string: str | URL,
+        *,
+        schema: str | None = None,
+        index: IndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+        **engine_options: Any,
+    ) -> AsyncIterator[Self]:
+        """Open a store on a database URL; its sweeper and its engine end with it.
+
+        Args:
+            conn_string: A URL, as for `AsyncSQLAlchemySaver.from_conn_string`.
+            schema: Schema of the table.
+            index: LangGraph's `IndexConfig`.
+            ttl: LangGraph's `TTLConfig`.
+            retry_seconds: For how long an operation is tried again.
+            **engine_options: Options of `create_async_engine`, such as `pool_size`.
+
+        Raises:
+            ConfigurationError: It isn't a URL, or its driver isn't async.
+            MissingDriverError: The driver isn't installed; the message names the extra that has it.
+        """
+        engine = engines.make_async_engine(conn_string, **engine_options)
+        try:
+            store = cls(engine, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
+            # As people expect an engine to be.
+            store.bind = AsyncEngine(transactions.transactional(engine.sync_engine))
+            try:
+                yield store
+            finally:
+                await store.stop_ttl_sweeper()
+        finally:
+            await engine.dispose()
+
+    async def setup(self) -> None:
+        """Create the tables, or bring them to this release's revision, as `alembic upgrade head`.
+
+        The savers' `setup` does the same.
+
+        Raises:
+            SchemaError: The tables are a later release's or another package's, or another session
+                has been migrating for minutes.
+            ConfigurationError: The connection has a transaction, and the engine can't change tables
+                in one (MySQL, MariaDB).
+        """
+        await self._acall(self._setup)
+
+    def _setup(self) -> None:
+        self.database.enter_loop()
+        with self.database.lock:
+            if isinstance(self.bind, AsyncConnection) and not self.bind.in_transaction():
+                await_only(self.bind.begin())  # the caller's to commit
+            await_only(migrate.aupgrade(self.bind, schema=self.schema))
+        self._create_vectors()
+
+    async def sweep_ttl(self) -> int:
+        """Delete the items that have expired, in transactions of bounded size.
+
+        Any number of processes may sweep at once. An item that is stored again or read meanwhile
+        stays.
+
+        Returns:
+            How many were deleted.
+        """
+        return await self._acall(self._sweep_ttl)
+
+    async def start_ttl_sweeper(
+        self, sweep_interval_minutes: float | None = None
+    ) -> asyncio.Task[None]:
+        """Delete expired items at intervals, in a task, unless the store has no `ttl`.
+
+        Args:
+            sweep_interval_minutes: By default `sweep_interval_minutes` of the store's `ttl`,
+                otherwise 5.
+
+        Returns:
+            The task; cancelling it stops the sweeper.
+
+        Raises:
+            ConfigurationError: The store is on a connection.
+        """
+        seconds = self._sweep_seconds(sweep_interval_minutes)
+        if self.ttl_config is None:
+            return asyncio.create_task(asyncio.sleep(0))
+        if self._sweeper is None or not self._sweeper.is_running:
+            self._sweeper = TaskSweeper(self, seconds)
+        return self._sweeper.task
+
+    async def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
+        """Stop the sweeper; a sweep that is going on is cancelled.
+
+        Args:
+            timeout: Seconds to wait; None is until it has ended.
+
+        Returns:
+            Whether none is running any more.
+        """
+        return self._sweeper is None or await self._sweeper.stop(timeout)
+
+    @staticmethod
+    def _async_call(operation: str) -> str:  # noqa: ARG004 - all are batches
+        return "await store.aget(...)"

@@ -1,0 +1,180 @@
+"""Semantic search: the texts of items as vectors, and the ranking of vectors.
+
+The ranking is exact, and made here rather than in the database, so that it is the same on every
+engine. It looks through all vectors of a namespace, in pages of bounded size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from langgraph.store.base import ensure_embeddings, get_text_at_path, tokenize_path
+from sqlalchemy.util import await_only
+
+from checkpoint_sa.codec.ids import validate_id
+from checkpoint_sa.errors import ConfigurationError, InvalidInputError
+from checkpoint_sa.models import FIELD_BYTES
+
+try:
+    import numpy as np
+except ImportError:
+    np = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from langchain_core.embeddings import Embeddings
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from checkpoint_sa.store.pgvector import Place
+
+Metric = Literal["cosine", "l2", "inner_product"]
+Kind = Literal["vector", "halfvec"]
+
+_METRICS = ("cosine", "l2", "inner_product")
+_FLOAT = "<f4"
+_FLOAT_BYTES = 4
+
+
+class Text(NamedTuple):
+    """A text of an item that is embedded."""
+
+    field: str
+    text: str
+
+
+class Index:
+    """LangGraph's `IndexConfig`, checked.
+
+    Attributes:
+        dims: How many numbers a vector has.
+        metric: How two vectors are compared: the greater the score, the more alike.
+        kind: pgvector's type, where `setup` creates PostgresStore's table.
+        place: Where PostgresStore's vectors are; None where vectors are ours.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        if np is None:
+            raise ConfigurationError(
+                "`index` needs numpy, which isn't installed. Install it:"
+                ' pip install "langgraph-checkpoint-sa[index]".'
+            )
+        dims: Any = config.get("dims")
+        metric: Any = config.get("distance_type") or "cosine"
+        if not isinstance(dims, int) or isinstance(dims, bool) or dims < 1:
+            raise ConfigurationError(f"`dims` of `index` is {dims!r}. Expected a whole number.")
+        if metric not in _METRICS:
+            raise ConfigurationError(
+                f"`distance_type` of `index` is {metric!r}. Expected one of {', '.join(_METRICS)}."
+            )
+        if config.get("embed") is None:
+            raise ConfigurationError(
+                "`index` has no `embed`. Expected LangChain embeddings, a function of texts, or"
+                " their name such as 'openai:text-embedding-3-small'."
+            )
+        fields = config.get("fields") or ["$"]
+        self.place: Place | None = None
+        self.is_placed = False
+        ann = config.get("ann_index_config") or {}
+        self.kind: Kind = ann.get("vector_type") or "vector"
+        if self.kind not in ("vector", "halfvec"):
+            raise ConfigurationError(
+                f"`vector_type` of `index` is {self.kind!r}. Expected 'vector' or 'halfvec'."
+            )
+        self.dims = dims
+        self.metric: Metric = metric
+        self.fields = [fields] if isinstance(fields, str) else list(fields)
+        self.embeddings: Embeddings = ensure_embeddings(config["embed"])
+
+    def find_place(self, connection: Connection, schema: str | None) -> None:
+        """Look where the vectors are, before the first use."""
+        from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
+
+        self.place = pgvector.find(connection, schema, self)
+        self.is_placed = True
+
+    def texts(self, value: Mapping[str, Any], fields: Sequence[str] | None) -> list[Text]:
+        """Return the texts of an item's value that are embedded.
+
+        Args:
+            value: The value.
+            fields: The paths; None for those of the configuration.
+
+        Raises:
+            InvalidInputError: A path is too long.
+        """
+        found = []
+        for path in self.fields if fields is None else fields:
+            texts = get_text_at_path(value, "$" if path == "$" else tokenize_path(path))
+            for i, text in enumerate(texts):
+                field = f"{path}.{i}" if len(texts) > 1 else path
+                found.append(Text(validate_id("field", field, FIELD_BYTES), text))
+        return found
+
+    def embed(self, texts: Sequence[str], *, is_async: bool) -> dict[str, bytes]:
+        """Return the vector of each text that items have.
+
+        Args:
+            texts: The texts, each once.
+            is_async: Whether this runs in a greenlet that can await.
+
+        Raises:
+            InvalidInputError: The embeddings aren't as the configuration says.
+        """
+        if not texts:
+            return {}
+        if is_async:
+            vectors = await_only(self.embeddings.aembed_documents(list(texts)))
+        else:
+            vectors = self.embeddings.embed_documents(list(texts))
+        if len(vectors) != len(texts):
+            raise InvalidInputError(
+                f"`embed` of `index` returned {len(vectors)} vectors for {len(texts)} texts."
+            )
+        return {
+            text: self._vector(vector).tobytes()
+            for text, vector in zip(texts, vectors, strict=True)
+        }
+
+    def embed_query(self, query: str, *, is_async: bool) -> NDArray[np.float32]:
+        """Return the vector of a query; as `embed`."""
+        if is_async:
+            return self._vector(await_only(self.embeddings.aembed_query(query)))
+        return self._vector(self.embeddings.embed_query(query))
+
+    def _vector(self, numbers: Sequence[float]) -> NDArray[np.float32]:
+        vector = np.asarray(numbers, dtype=_FLOAT)
+        if vector.shape != (self.dims,):
+            raise InvalidInputError(
+                f"`embed` of `index` returned a vector of {vector.size} numbers, `dims` says"
+                f" {self.dims}."
+            )
+        if not np.isfinite(vector).all():
+            raise InvalidInputError("`embed` of `index` returned a vector that isn't finite.")
+        return vector
+
+    @property
+    def size(self) -> int:
+        """How many bytes a vector has in the database."""
+        return self.dims * _FLOAT_BYTES
+
+    def scores(self, query: NDArray[np.float32], vectors: Sequence[bytes]) -> list[float]:
+        """Return how alike vectors are to a query.
+
+        Raises:
+            ConfigurationError: They have another number of dimensions.
+        """
+        if any(len(vector) != self.size for vector in vectors):
+            raise ConfigurationError(
+                f"There are embeddings of other than {self.dims} dimensions in this namespace. Use"
+                " the `index` that they were stored with, or put their items again."
+            )
+        matrix = np.frombuffer(b"".join(vectors), dtype=_FLOAT).reshape(-1, self.dims)
+        if self.metric == "l2":
+            return [float(score) for score in -np.linalg.norm(matrix - query, axis=1)]
+        scores = matrix @ query
+        if self.metric == "cosine":
+            lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(query)
+            scores = np.divide(scores, lengths, out=np.zeros_like(scores), where=lengths > 0)
+        return [float(score) for score in scores]

@@ -1,0 +1,215 @@
+"""The vectors of PostgresStore, in pgvector's types: ranked by the server, exactly.
+
+The table `store_vectors` is PostgresStore's own. Where it is there, it is used, so that both stores
+find what the other one has embedded.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    inspect,
+    literal_column,
+    select,
+    text,
+)
+
+from checkpoint_sa.errors import ConfigurationError
+from checkpoint_sa.store import sql
+from checkpoint_sa.types import UtcTime, metadata_contains, one_of, utc_now
+from checkpoint_sa.upsert import UpsertRows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy.types import TypeEngine
+
+    from checkpoint_sa.store.index import Index, Metric
+
+_TABLE = "store_vectors"
+
+
+class Place(NamedTuple):
+    """Where the vectors are: in `store_vectors`, in one of pgvector's types."""
+
+    kind: str
+    """`vector` or `halfvec`."""
+
+
+def find(connection: Connection, schema: str | None, index: Index) -> Place | None:
+    """Return where vectors are, if PostgresStore's table is there.
+
+    Raises:
+        ConfigurationError: Its vectors are of another type or length than the index, or the package
+            pgvector isn't installed.
+    """
+    if connection.dialect.name != "postgresql":
+        return None
+    if not inspect(connection).has_table(_TABLE, schema=schema):
+        return None
+    found = connection.scalar(
+        text(
+            "SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a"
+            " JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relname = :table AND a.attname = 'embedding'"
+            " AND n.nspname = COALESCE(CAST(:schema AS TEXT), current_schema())"
+        ),
+        {"table": _TABLE, "schema": schema},
+    )
+    kind, _, dims = str(found).rpartition(".")[2].rstrip(")").partition("(")
+    if kind not in ("vector", "halfvec") or dims != str(index.dims):
+        raise ConfigurationError(
+            f"The embeddings of {_TABLE} are of type {found}, `dims` of `index` is {index.dims}."
+            " Use the `index` that they were stored with."
+        )
+    _type(kind)
+    return Place(kind)
+
+
+def create(connection: Connection, index: Index) -> None:
+    """Create PostgresStore's table where the extension is, and no vectors are elsewhere."""
+    if connection.dialect.name != "postgresql":
+        return
+    has_extension = text("SELECT 1 FROM pg_extension WHERE extname = 'vector'")
+    if connection.scalar(has_extension) is None:
+        return
+    if connection.execute(select(sql.embeddings.c.prefix).limit(1)).first() is not None:
+        return
+    models = MetaData()
+    sql.items.to_metadata(models)
+    _table(models, _type(index.kind, index.dims), refers=True).create(connection, checkfirst=True)
+
+
+def _type(kind: str, dims: int | None = None) -> TypeEngine[Any]:
+    try:
+        from pgvector.sqlalchemy import HALFVEC, VECTOR  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigurationError(
+            f"{_TABLE} has pgvector's types, and the package pgvector isn't installed. Install it:"
+            ' pip install "langgraph-checkpoint-sa[pgvector]".'
+        ) from None
+    found: TypeEngine[Any] = VECTOR(dims) if kind == "vector" else HALFVEC(dims)
+    return found
+
+
+def _table(models: MetaData, embedding: TypeEngine[Any], *, refers: bool = False) -> Table:
+    keys = ["prefix", "key"]
+    to_items = ForeignKeyConstraint(keys, [f"store.{name}" for name in keys], ondelete="CASCADE")
+    now = func.current_timestamp()
+    return Table(
+        _TABLE,
+        models,
+        *(Column(name, Text(), primary_key=True) for name in (*keys, "field_name")),
+        Column("embedding", embedding),
+        Column("created_at", UtcTime(), server_default=now),
+        Column("updated_at", UtcTime(), server_default=now),
+        *([to_items] if refers else ()),
+    )
+
+
+@cache
+def _vectors(kind: str) -> Table:
+    return _table(MetaData(), _type(kind))
+
+
+def as_text(vector: bytes) -> str:
+    """Return a vector as pgvector reads it."""
+    return f"[{','.join(map(repr, np.frombuffer(vector, dtype='<f4').tolist()))}]"
+
+
+def _given(name: str, kind: str) -> ColumnElement[Any]:
+    """Return a parameter: drivers know the type of text, not pgvector's."""
+    return cast(bindparam(name, type_=Text()), _type(kind))
+
+
+def _row(kind: str, i: int) -> dict[str, ColumnElement[Any]]:
+    return {
+        "prefix": bindparam(f"prefix_{i}", type_=Text()),
+        "key": bindparam(f"key_{i}", type_=Text()),
+        "field_name": bindparam(f"field_{i}", type_=Text()),
+        "embedding": _given(f"embedding_{i}", kind),
+        "created_at": utc_now(),
+        "updated_at": utc_now(),
+    }
+
+
+def _vector_row(i: int) -> dict[str, ColumnElement[Any]]:
+    return _row("vector", i)
+
+
+def _halfvec_row(i: int) -> dict[str, ColumnElement[Any]]:
+    return _row("halfvec", i)
+
+
+@cache
+def put(kind: str, count: int) -> UpsertRows:
+    """Return the statement that stores `count` vectors."""
+    row = _vector_row if kind == "vector" else _halfvec_row
+    return UpsertRows(_vectors(kind), row, count, update=("embedding", "updated_at"))
+
+
+@cache
+def delete_vectors(kind: str) -> Any:
+    """Return the statement that deletes the vectors of items."""
+    table = _vectors(kind)
+    return delete(table).where(one_of("keys", table.c.prefix, table.c.key))
+
+
+@cache
+def rank(kind: str, metric: Metric, *, is_scoped: bool, has_filter: bool) -> Select[Any]:
+    """Return the statement that ranks items by the best of their vectors, some after a number."""
+    table = _vectors(kind)
+    embedding: Any = table.c.embedding
+    query = _given("query", kind)
+    distances = {
+        "cosine": embedding.cosine_distance,
+        "l2": embedding.l2_distance,
+        "inner_product": embedding.max_inner_product,
+    }
+    # A vector of zeros has no angle to another one: it is as alike as one at a right angle.
+    no_angle = literal_column("'NaN'::float8", Float())
+    distance = func.coalesce(
+        func.nullif(distances[metric](query), no_angle), literal_column("1.0", Float())
+    )
+    least = func.min(distance)
+    wanted = [sql.LIVE]
+    if is_scoped:
+        wanted.append(sql.WITHIN)
+    if has_filter:
+        wanted.append(metadata_contains(sql.items.c.value, bindparam("filter_json", type_=Text())))
+    same = and_(sql.items.c.prefix == table.c.prefix, sql.items.c.key == table.c.key)
+    return (
+        select(table.c.prefix, table.c.key, least.label("distance"))
+        .join_from(table, sql.items, same)
+        .where(*wanted)
+        .group_by(table.c.prefix, table.c.key)
+        .order_by(least, table.c.prefix, table.c.key)
+        .limit(bindparam("size", type_=Integer()))
+        .offset(bindparam("skip", type_=Integer()))
+    )
+
+
+def score(metric: Metric, distance: float) -> float:
+    """Return how alike vectors of a distance are, as PostgresStore does."""
+    return 1 - distance if metric == "cosine" else -distance
+
+
+def rows(vectors: Sequence[tuple[str, str, str, bytes]]) -> list[tuple[str, str, str, str]]:
+    """Return rows with vectors as text."""
+    return [(*row[:3], as_text(row[3])) for row in vectors]

@@ -1,0 +1,428 @@
+"""Functions over a `Connection` that read and write items; none of them commits."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import JSON, VARBINARY, inspect
+
+from checkpoint_sa.engine.statements import Statement, execute
+from checkpoint_sa.engine.waiting import offload
+from checkpoint_sa.errors import SchemaError
+from checkpoint_sa.rows import MAX_TUPLES, as_bytes, chunks
+from checkpoint_sa.store import filters, sql, values
+from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
+from checkpoint_sa.store.plan import has
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
+
+    from checkpoint_sa.rows import AnyRow
+    from checkpoint_sa.store.index import Index
+    from checkpoint_sa.store.namespaces import Namespace
+    from checkpoint_sa.store.pgvector import Place
+    from checkpoint_sa.store.plan import Key, List, Plan, Put, Search
+    from checkpoint_sa.upsert import UpsertRows
+
+_AT_ONCE = 128
+"""Items that one statement stores; there is a statement for each number of items."""
+
+_BYTES_AT_ONCE = 1024 * 1024
+"""The most characters of the values that one statement stores, unless it stores a single one."""
+
+_PAGE_BYTES = 4 * 1024 * 1024
+"""About so many characters of values are read at once where Python looks through them."""
+
+_PAGE_ROWS = (50, 2_000)
+"""The least and the most rows of such a page."""
+
+_NAMESPACES = 5_000
+"""Namespaces that are read at once."""
+
+_SWEPT = 500
+"""Expired items that one transaction deletes."""
+
+COLUMNS = {"prefix", "key", "value", "created_at", "updated_at", "expires_at", "ttl_minutes"}
+
+
+class Found(NamedTuple):
+    """What a batch has read."""
+
+    results: list[Any]
+    """An item's row, rows, namespaces or None, by the operation's place in the batch."""
+    expiring: set[Key]
+    """The items whose time to live begins anew."""
+    scores: dict[int, dict[Key, float]]
+    """How alike the items of a search with a query are to it, by the operation's place."""
+
+
+class Ranking(NamedTuple):
+    """An index, and the vectors of the texts of a batch."""
+
+    by: Index
+    texts: dict[str, bytes]
+    """Of the items that the batch stores."""
+    queries: dict[str, NDArray[Any]]
+
+
+def check_table(connection: Connection, schema: str | None) -> None:
+    """Check that the table `store` is ours or PostgresStore's.
+
+    Raises:
+        SchemaError: It is an application's own, or another package's.
+    """
+    inspector = inspect(connection)
+    found: dict[str, Any] = {}
+    if inspector.has_table(sql.items.name, schema=schema):
+        columns = inspector.get_columns(sql.items.name, schema=schema)
+        found = {column["name"]: column["type"] for column in columns}
+        if found.keys() >= COLUMNS and (
+            isinstance(found["value"], JSON) or isinstance(found["prefix"], VARBINARY)
+        ):
+            return
+    what = "is no table `store`" if not found else "is a table `store` of another layout"
+    raise SchemaError(
+        f"There {what} in this database: an application's own, or that of LangGraph's SqliteStore"
+        " or MySQLStore? Give this store a schema or a database of its own, or rename the table and"
+        " run `checkpoint-sa downgrade checkpoint_sa_0005` and `checkpoint-sa upgrade`."
+    )
+
+
+def read(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
+    """Do the reads of a batch."""
+    results: list[Any] = [None] * plan.size
+    expiring: set[Key] = set()
+    if plan.gets:
+        rows = _get(connection, {operation.key for operation in plan.gets.values()})
+        for i, operation in plan.gets.items():
+            results[i] = rows.get(operation.key)
+    scores: dict[int, dict[Key, float]] = {}
+    for i, wanted in plan.searches.items():
+        if wanted.query is None or ranking is None:
+            results[i] = _search(connection, wanted)
+            continue
+        scores[i] = _rank(connection, wanted, ranking.by, ranking.queries[wanted.query])
+        rows = _get(connection, {*scores[i]}) if scores[i] else {}
+        results[i] = [rows[key] for key in scores[i] if key in rows]
+    for i, listed in plan.lists.items():
+        results[i] = _list(connection, listed)
+    for i, operation in plan.gets.items():
+        if operation.refresh and results[i] is not None:
+            expiring |= _expiring([results[i]])
+    for i, wanted in plan.searches.items():
+        if wanted.refresh:
+            expiring |= _expiring(results[i])
+    return Found(results, expiring, scores)
+
+
+def _expiring(rows: Sequence[AnyRow]) -> set[Key]:
+    return {(row.prefix, row.key) for row in rows if row.ttl_minutes is not None}
+
+
+def _get(connection: Connection, keys: set[Key]) -> dict[Key, AnyRow]:
+    if len(keys) == 1:
+        ((prefix, key),) = keys
+        found = connection.execute(sql.GET_ITEM, {"prefix": prefix, "key": key})
+        return {(row.prefix, row.key): row for row in found}
+    return {
+        (row.prefix, row.key): row
+        for part in chunks(sorted(keys), MAX_TUPLES)
+        for row in connection.execute(sql.GET_ITEMS, {"keys": part})
+    }
+
+
+def _search(connection: Connection, wanted: Search) -> list[AnyRow]:
+    if wanted.limit == 0:
+        return []
+    if wanted.filter is None:
+        return _page(connection, wanted, wanted.limit, skip=wanted.offset)
+    matching: list[AnyRow] = []
+    passed = 0
+    for row in _candidates(connection, wanted):
+        if filters.matches(values.load(row.value), wanted.filter):
+            passed += 1
+            if passed > wanted.offset:
+                matching.append(row)
+            if len(matching) == wanted.limit:
+                break
+    return matching
+
+
+def _candidates(connection: Connection, wanted: Search) -> Iterator[AnyRow]:
+    """Iterate over the items that may match a filter, a page of bounded size at a time."""
+    least, most = _PAGE_ROWS
+    # Where the engine answers the filter, the first page has all of the result.
+    size = min(max(wanted.offset + wanted.limit, least), most)
+    last = None
+    while True:
+        rows = _page(connection, wanted, size, after=last)
+        yield from rows
+        if len(rows) < size:
+            return
+        last = rows[-1]
+        average = sum(len(row.value) for row in rows) // len(rows) + 1
+        size = min(max(_PAGE_BYTES // average, least), most)
+
+
+def _rank(
+    connection: Connection, wanted: Search, index: Index, query: NDArray[Any]
+) -> dict[Key, float]:
+    """Return the items whose texts are the most alike to a query, the most alike first."""
+    if index.place is not None:
+        return _rank_there(connection, wanted, index, index.place, query)
+    count = wanted.offset + wanted.limit
+    best: dict[Key, float] = {}
+    for rows in _vectors(connection, wanted, index) if wanted.limit else ():
+        vectors = [as_bytes(row.embedding) for row in rows]
+        scores = offload(connection, index.scores, query, vectors)
+        least = min(best.values()) if len(best) >= count else -math.inf
+        for row, score in zip(rows, scores, strict=True):
+            key = (row.prefix, row.key)
+            if score < least or score <= best.get(key, -math.inf):
+                continue
+            if wanted.filter and not filters.matches(values.load(row.value), wanted.filter):
+                continue
+            best[key] = score
+        best = dict(heapq.nsmallest(count, best.items(), key=lambda item: (-item[1], item[0])))
+    return dict([*best.items()][wanted.offset :])
+
+
+def _rank_there(
+    connection: Connection, wanted: Search, index: Index, place: Place, query: NDArray[Any]
+) -> dict[Key, float]:
+    """`_rank`, by the server."""
+    from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
+
+    statement = pgvector.rank(
+        place.kind,
+        index.metric,
+        is_scoped=bool(wanted.prefix),
+        has_filter=wanted.filter_json is not None,
+    )
+    parameters: dict[str, Any] = {"query": pgvector.as_text(query.tobytes())}
+    parameters |= _scope(wanted.prefix)
+    if wanted.filter_json is not None:
+        parameters["filter_json"] = wanted.filter_json
+    if wanted.filter is None:
+        parameters |= {"size": wanted.limit, "skip": wanted.offset}
+        found = connection.execute(statement, parameters).all()
+        return {(row.prefix, row.key): pgvector.score(index.metric, row.distance) for row in found}
+    least, most = _PAGE_ROWS
+    size = min(max(wanted.offset + wanted.limit, least), most)
+    matching: list[tuple[Key, float]] = []
+    skip = 0
+    while len(matching) < wanted.offset + wanted.limit:
+        page = connection.execute(statement, {**parameters, "size": size, "skip": skip}).all()
+        items = _get(connection, {(row.prefix, row.key) for row in page}) if page else {}
+        for row in page:
+            item = items.get((row.prefix, row.key))
+            if item is not None and filters.matches(values.load(item.value), wanted.filter):
+                matching.append(((row.prefix, row.key), pgvector.score(index.metric, row.distance)))
+        if len(page) < size:
+            break
+        skip += size
+    return dict(matching[wanted.offset : wanted.offset + wanted.limit])
+
+
+def _vectors(connection: Connection, wanted: Search, index: Index) -> Iterator[list[AnyRow]]:
+    """Iterate over pages of vectors, of bounded size where values aren't large."""
+    least, most = _PAGE_ROWS
+    size = min(max(_PAGE_BYTES // index.size, least), most if wanted.filter is None else 5 * least)
+    parameters: dict[str, Any] = {"size": size, **_scope(wanted.prefix)}
+    if wanted.filter_json is not None:
+        parameters["filter_json"] = wanted.filter_json
+    is_later_page = False
+    while True:
+        statement = sql.vectors(
+            is_scoped=bool(wanted.prefix),
+            reads_values=wanted.filter is not None,
+            has_filter=wanted.filter_json is not None,
+            is_later_page=is_later_page,
+        )
+        rows = [*connection.execute(statement, parameters)]
+        if rows:
+            yield rows
+        if len(rows) < size:
+            return
+        last = rows[-1]
+        parameters |= {
+            "after_prefix": last.prefix,
+            "after_key": last.key,
+            "after_field": last.field_name,
+        }
+        is_later_page = True
+
+
+def _page(
+    connection: Connection,
+    wanted: Search,
+    size: int,
+    *,
+    skip: int = 0,
+    after: AnyRow | None = None,
+) -> list[AnyRow]:
+    statement = sql.search(
+        is_scoped=bool(wanted.prefix),
+        has_filter=wanted.filter_json is not None,
+        is_later_page=after is not None,
+    )
+    parameters: dict[str, Any] = {"size": size, **_scope(wanted.prefix)}
+    if wanted.filter_json is not None:
+        parameters["filter_json"] = wanted.filter_json
+    if after is None:
+        parameters["skip"] = skip
+    else:
+        parameters |= {
+            "updated_at": after.updated_at,
+            "after_prefix": after.prefix,
+            "after_key": after.key,
+        }
+    return sorted(connection.execute(statement, parameters), key=attrgetter("rank"))
+
+
+def _scope(prefix: str) -> dict[str, str]:
+    if not prefix:
+        return {}
+    return {"prefix": prefix, "low": f"{prefix}.", "high": f"{prefix}{BEHIND_DOT}"}
+
+
+def _list(connection: Connection, wanted: List) -> list[Namespace]:
+    """Return namespaces in the order of their labels, which isn't that of their texts.
+
+    So all are read, and as many kept as come first.
+    """
+    found = (
+        namespace[: wanted.max_depth]
+        for namespace in _namespaces(connection, wanted.prefix)
+        if all(has(namespace, condition) for condition in wanted.conditions)
+    )
+    first: list[Namespace] = []
+    for part in iter(lambda: [*_take(found, _NAMESPACES)], []):
+        first = heapq.nsmallest(wanted.offset + wanted.limit, {*first, *part})
+    return first[wanted.offset :]
+
+
+def _take(found: Iterator[Namespace], count: int) -> Iterator[Namespace]:
+    for _, namespace in zip(range(count), found, strict=False):
+        yield namespace
+
+
+def _namespaces(connection: Connection, prefix: str) -> Iterator[Namespace]:
+    last = None
+    while True:
+        statement = sql.namespaces(is_scoped=bool(prefix), is_later_page=last is not None)
+        parameters = {"size": _NAMESPACES, **_scope(prefix)}
+        if last is not None:
+            parameters["after_prefix"] = last
+        texts = connection.scalars(statement, parameters).all()
+        yield from map(to_labels, texts)
+        if len(texts) < _NAMESPACES:
+            return
+        last = texts[-1]
+
+
+def refresh(connection: Connection, keys: set[Key]) -> None:
+    """Let the time to live of items begin anew."""
+    for part in chunks(sorted(keys), MAX_TUPLES):
+        connection.execute(sql.REFRESH_ITEMS, {"keys": part})
+
+
+def read_and_write(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
+    """Do a batch that reads and writes."""
+    found = read(connection, plan, ranking)
+    if found.expiring:
+        refresh(connection, found.expiring)
+    execute(connection, writes(plan, ranking))
+    return found
+
+
+def writes(plan: Plan, ranking: Ranking | None) -> list[Statement]:
+    """Return the statements that do the writes of a batch: one for each kind of a usual size."""
+    statements = [
+        Statement(sql.put_items(len(part)), _parameters(part)) for part in _parts(plan.puts)
+    ]
+    if len(plan.deletes) == 1:
+        prefix, key = plan.deletes[0]
+        statements.append(Statement(sql.DELETE_ITEM, {"prefix": prefix, "key": key}))
+    else:
+        statements += [
+            Statement(sql.DELETE_ITEMS, {"keys": part}) for part in chunks(plan.deletes, MAX_TUPLES)
+        ]
+    if ranking is not None:
+        statements += _index(plan.puts, ranking)
+    return statements
+
+
+def _index(puts: dict[Key, Put], ranking: Ranking) -> Iterator[Statement]:
+    """Make the statements that replace the vectors of items."""
+    place = ranking.by.place
+    drop: Any = sql.DELETE_EMBEDDINGS
+    put_vectors: Callable[[int], UpsertRows] = sql.put_embeddings
+    if place is not None:
+        from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
+
+        drop = pgvector.delete_vectors(place.kind)
+        put_vectors = partial(pgvector.put, place.kind)
+    for keys in chunks([*puts], MAX_TUPLES):
+        yield Statement(drop, {"keys": keys})
+    rows: list[tuple[Any, ...]] = [
+        (*key, text.field, ranking.texts[text.text])
+        for key, put in puts.items()
+        for text in put.texts
+    ]
+    if place is not None:
+        rows = [*pgvector.rows(rows)]
+    count = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // ranking.by.size))
+    for part in chunks(rows, count):
+        parameters = {
+            f"{name}_{i}": value
+            for i, row in enumerate(part)
+            for name, value in zip(("prefix", "key", "field", "embedding"), row, strict=True)
+        }
+        yield Statement(put_vectors(len(part)), parameters)
+
+
+def _parts(puts: dict[Key, Put]) -> Iterator[list[tuple[Key, Put]]]:
+    part: list[tuple[Key, Put]] = []
+    size = 0
+    for item in puts.items():
+        size += len(item[1].value)
+        if part and (len(part) == _AT_ONCE or size > _BYTES_AT_ONCE):
+            yield part
+            part, size = [], len(item[1].value)
+        part.append(item)
+    if part:
+        yield part
+
+
+def _parameters(part: Sequence[tuple[Key, Put]]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for i, ((prefix, key), put) in enumerate(part):
+        parameters[f"prefix_{i}"] = prefix
+        parameters[f"key_{i}"] = key
+        parameters[f"value_{i}"] = put.value
+        parameters[f"ttl_{i}"] = put.ttl
+        parameters[f"ttl_minutes_{i}"] = None if put.ttl is None else math.ceil(put.ttl)
+    return parameters
+
+
+def sweep(connection: Connection) -> tuple[int, bool]:
+    """Delete expired items, as many as one transaction should.
+
+    Returns:
+        How many this transaction deleted, and whether there may be more. Another process may have
+        deleted some of those that were found.
+    """
+    found = connection.execute(sql.GET_EXPIRED, {"size": _SWEPT}).all()
+    if not found:
+        return 0, False
+    keys = sorted((row.prefix, row.key) for row in found)
+    deleted = connection.execute(sql.DELETE_EXPIRED, {"keys": keys}).rowcount
+    return deleted, len(found) == _SWEPT

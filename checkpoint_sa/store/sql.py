@@ -1,0 +1,218 @@
+"""The statements on the table of items."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    Float,
+    Integer,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from checkpoint_sa.models import StoreEmbedding, StoreItem
+from checkpoint_sa.types import (
+    UtcTime,
+    in_byte_range,
+    json_text,
+    key,
+    metadata_contains,
+    minutes_from_now,
+    one_of,
+    to_json,
+    typed,
+    utc_now,
+)
+from checkpoint_sa.upsert import UpsertRows
+
+if TYPE_CHECKING:
+    from sqlalchemy import BindParameter, ColumnElement, Select, Table
+
+items: Table = StoreItem.__table__  # type: ignore[assignment]
+embeddings: Table = StoreEmbedding.__table__  # type: ignore[assignment]
+
+
+def _bind(name: str) -> BindParameter[str]:
+    return bindparam(name, type_=key())
+
+
+LIVE = or_(items.c.expires_at.is_(None), items.c.expires_at > utc_now())
+_THIS = and_(items.c.prefix == _bind("prefix"), items.c.key == _bind("key"))
+_THESE = one_of("keys", items.c.prefix, items.c.key)
+
+_COLUMNS = (
+    items.c.prefix,
+    items.c.key,
+    json_text(items.c.value).label("value"),
+    items.c.created_at,
+    items.c.updated_at,
+    items.c.ttl_minutes,
+)
+
+GET_ITEM = select(*_COLUMNS).where(_THIS, LIVE)
+
+GET_ITEMS = select(*_COLUMNS).where(_THESE, LIVE)
+
+DELETE_ITEM = delete(items).where(_THIS)
+
+DELETE_ITEMS = delete(items).where(_THESE)
+
+REFRESH_ITEMS = (
+    update(items)
+    .where(_THESE, items.c.ttl_minutes.is_not(None), LIVE)
+    .values(expires_at=minutes_from_now(items.c.ttl_minutes))
+)
+
+_EXPIRED = items.c.expires_at <= utc_now()
+
+GET_EXPIRED = (
+    select(items.c.prefix, items.c.key).where(_EXPIRED).limit(bindparam("size", type_=Integer()))
+)
+
+DELETE_EXPIRED = delete(items).where(_THESE, _EXPIRED)
+"""An item that was stored again meanwhile stays."""
+
+UPDATED = ("value", "updated_at", "expires_at", "ttl_minutes")
+"""What a put changes of an item that is there, as PostgresStore does."""
+
+
+def _row(i: int) -> dict[str, ColumnElement[Any]]:
+    return {
+        "prefix": _bind(f"prefix_{i}"),
+        "key": _bind(f"key_{i}"),
+        "value": to_json(bindparam(f"value_{i}", type_=Text())),
+        "created_at": utc_now(),
+        "updated_at": utc_now(),
+        "expires_at": minutes_from_now(typed(bindparam(f"ttl_{i}", type_=Float()))),
+        "ttl_minutes": bindparam(f"ttl_minutes_{i}", type_=Integer()),
+    }
+
+
+@cache
+def put_items(count: int) -> UpsertRows:
+    """Return the statement that stores `count` items."""
+    return UpsertRows(items, _row, count, update=UPDATED)
+
+
+DELETE_EMBEDDINGS = delete(embeddings).where(one_of("keys", embeddings.c.prefix, embeddings.c.key))
+
+
+def _embedding(i: int) -> dict[str, ColumnElement[Any]]:
+    return {
+        "prefix": _bind(f"prefix_{i}"),
+        "key": _bind(f"key_{i}"),
+        "field_name": _bind(f"field_{i}"),
+        "embedding": bindparam(f"embedding_{i}", type_=embeddings.c.embedding.type),
+    }
+
+
+@cache
+def put_embeddings(count: int) -> UpsertRows:
+    """Return the statement that stores `count` vectors."""
+    return UpsertRows(embeddings, _embedding, count, update=("embedding",))
+
+
+WITHIN = or_(
+    items.c.prefix == _bind("prefix"),
+    in_byte_range(items.c.prefix, _bind("low"), _bind("high")),
+)
+"""A namespace and those below it."""
+
+_updated = bindparam("updated_at", type_=UtcTime())
+
+_AFTER = or_(
+    items.c.updated_at < _updated,
+    and_(
+        items.c.updated_at == _updated,
+        tuple_(items.c.prefix, items.c.key) > tuple_(_bind("after_prefix"), _bind("after_key")),
+    ),
+)
+
+
+@cache
+def search(*, is_scoped: bool, has_filter: bool, is_later_page: bool) -> Select[Any]:
+    """Return the statement that finds items, the latest first, and reads them in any order.
+
+    The rows that are sorted have no values: MySQL's sort fails on large ones, and PostgreSQL would
+    unpack all of them. `rank` has the order.
+
+    Args:
+        is_scoped: In one namespace and those below it, not in all.
+        has_filter: That the engine's JSON may match a filter.
+        is_later_page: That come after a position, and not after a number of items.
+    """
+    wanted = [LIVE]
+    if is_scoped:
+        wanted.append(WITHIN)
+    if has_filter:
+        wanted.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
+    if is_later_page:
+        wanted.append(_AFTER)
+    order = (items.c.updated_at.desc(), items.c.prefix, items.c.key)
+    ranked = (
+        select(items.c.prefix, items.c.key, func.row_number().over(order_by=order).label("rank"))
+        .where(*wanted)
+        .order_by(*order)
+        .limit(bindparam("size", type_=Integer()))
+    )
+    if not is_later_page:
+        ranked = ranked.offset(bindparam("skip", type_=Integer()))
+    found = ranked.subquery("found")
+    return select(*_COLUMNS, found.c.rank).join_from(
+        found, items, and_(items.c.prefix == found.c.prefix, items.c.key == found.c.key)
+    )
+
+
+_VECTOR = (embeddings.c.prefix, embeddings.c.key, embeddings.c.field_name)
+
+
+@cache
+def vectors(
+    *, is_scoped: bool, reads_values: bool, has_filter: bool, is_later_page: bool
+) -> Select[Any]:
+    """Return the statement that reads a page of vectors, those of one item after each other."""
+    wanted = [LIVE]
+    if is_scoped:
+        wanted.append(WITHIN)
+    if has_filter:
+        wanted.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
+    if is_later_page:
+        after = tuple_(_bind("after_prefix"), _bind("after_key"), _bind("after_field"))
+        wanted.append(tuple_(*_VECTOR) > after)
+    columns: list[Any] = [*_VECTOR, embeddings.c.embedding]
+    if reads_values:
+        columns.append(json_text(items.c.value).label("value"))
+    same = and_(items.c.prefix == embeddings.c.prefix, items.c.key == embeddings.c.key)
+    return (
+        select(*columns)
+        .join_from(embeddings, items, same)
+        .where(*wanted)
+        .order_by(*_VECTOR)
+        .limit(bindparam("size", type_=Integer()))
+    )
+
+
+@cache
+def namespaces(*, is_scoped: bool, is_later_page: bool) -> Select[Any]:
+    """Return the statement that reads a page of the namespaces that have items."""
+    wanted = [LIVE]
+    if is_scoped:
+        wanted.append(WITHIN)
+    if is_later_page:
+        wanted.append(items.c.prefix > _bind("after_prefix"))
+    return (
+        select(items.c.prefix)
+        .where(*wanted)
+        .distinct()
+        .order_by(items.c.prefix)
+        .limit(bindparam("size", type_=Integer()))
+    )

