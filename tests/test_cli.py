@@ -122,7 +122,7 @@ def test_a_lock_that_cannot_be_had(url: str, capsys: Captured) -> None:
         (["verify", "--url", "postgresql+psycopg://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
         (["verify", "--url", "postgresql+asyncpg://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
         (["upgrade", "--url", "mysql+pymysql://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
-        (["current", "--url", "sqlite:////nowhere/app.db"], DATABASE, "unable to open"),
+        (["current", "--url", "sqlite:////nowhere/app.db"], DATABASE, "no SQLite file /nowhere/app.db"),
     ],
 )
 def test_a_failure_has_its_exit_code_and_shows_no_password(

@@ -169,7 +169,7 @@ def _run(args: argparse.Namespace, action: Callable[..., None], total: int | Non
                 return
         _say(args, _counted(partial(action, saver, dry_run=False), "Deleting", total), "deleted")
 
-    database.run(args, run)
+    database.run(args, run, writes=not args.dry_run)
 
 
 def _counted(action: Callable[..., None], what: str, total: int | None) -> Deleted:

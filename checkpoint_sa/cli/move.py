@@ -90,7 +90,8 @@ def _import(args: argparse.Namespace) -> None:
             )
 
     in_loop = engines.is_async(args.source)
-    done = database.run_on(args.target, args.target_schema, run, in_loop=in_loop)
+    database.check_file(args.source)
+    done = database.run_on(args.target, args.target_schema, run, in_loop=in_loop, writes=True)
     terminal.rows(args, _SUMMARY, [done._asdict()])
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from sqlalchemy import (
     BINARY,
@@ -310,11 +312,30 @@ def dialect_of(bind: Engine | Connection | AsyncEngine | AsyncConnection | URL |
 
 
 def read_only(url: URL) -> URL:
-    """Return a URL with which SQLite neither makes a file nor changes the mode of its journal."""
-    if url.get_backend_name() != "sqlite" or "uri" in url.query:
+    """Return a URL with which SQLite neither makes a file nor changes the mode of its journal.
+
+    In a folder where nothing can be written, SQLite can't make the files beside a database in WAL
+    mode; it needs none if no writer has left such a file (`immutable`).
+    """
+    path = sqlite_file(url)
+    if path is None or "mode" in url.query:
         return url
-    name = f"file:{quote(str(url.database))}"
-    return url.set(database=name, query={**url.query, "mode": "ro", "uri": "true"})
+    more = {"mode": "ro", "uri": "true"}
+    left = path.with_name(f"{path.name}-wal")
+    if path.exists() and not os.access(path.parent, os.W_OK) and not left.exists():
+        more["immutable"] = "1"
+    name = url.database if "uri" in url.query else f"file:{quote(str(url.database))}"
+    return url.set(database=name, query={**url.query, **more})
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """Return the file of an SQLite database; None for other engines, and for one in memory."""
+    if url.get_backend_name() != "sqlite" or is_memory(url):
+        return None
+    name = str(url.database)
+    if "uri" in url.query and name.startswith("file:"):
+        name = unquote(urlsplit(name).path)
+    return Path(name)
 
 
 def how_to_make_a_schema(connection: Connection) -> str:
