@@ -31,6 +31,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, SingletonThreadPool
 
+from checkpoint_sa.engine import binds
 from checkpoint_sa.errors import ConfigurationError, MissingDriverError
 from checkpoint_sa.types import MYSQL_FAMILY, POSTGRESQL_FAMILY
 
@@ -134,6 +135,12 @@ def url_of(url: str | URL) -> URL:
     Raises:
         ConfigurationError: It isn't a URL.
     """
+    if not isinstance(url, str | URL):
+        raise ConfigurationError(
+            f"Expected a database URL, such as postgresql://app@localhost/app, this is"
+            f" {binds.name_of(url)}. An engine or a connection of SQLAlchemy is passed to the"
+            " saver's class itself: SQLAlchemySaver(engine)."
+        )
     try:
         return make_url(url)
     except ArgumentError:
