@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib
 import json
+import logging
 import os
 import re
 import select
@@ -22,6 +23,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
+from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
 from stores import Store, id_of, thread
 from test_migration_schemas import schemas
 from test_retention import NOW, id_at
@@ -35,7 +38,7 @@ from checkpoint_sa import (
 )
 from checkpoint_sa.cli import DATA, DONE, USAGE, layout, main, parser, terminal
 from checkpoint_sa.cli.look import drawn
-from checkpoint_sa.engine import engines
+from checkpoint_sa.engine import engines, retry
 from checkpoint_sa.repository import statistics
 from checkpoint_sa.sql.statistics import GET_TABLE_SIZES
 
@@ -707,6 +710,15 @@ def test_a_limit_is_not_negative(capsys: Captured, command: str) -> None:
     assert "'-1' isn't a number from 0 on" in capsys.readouterr().err
 
 
+def test_a_slow_command_prints_no_warning(
+    sqlite_store: Store, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "SLOW_SECONDS", 0)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
+    sqlite_store.save()
+    assert run(sqlite_store, capsys, "threads")
+
+
 # JSON
 
 
@@ -798,6 +810,24 @@ def test_an_ascii_terminal_shows_everything(sqlite_store: Store) -> None:
     with process(*command, "--json", stdout=subprocess.PIPE, env={**os.environ, **given}) as piped:
         assert piped.stdout is not None
         assert json.loads(piped.stdout.read())["values"]["x"] == "näme"
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_look_changes_nothing_and_leaves_no_file(tmp_path: Path, driver: str) -> None:
+    path = tmp_path / "app ü.db"
+    with SQLAlchemySaver.from_conn_string(f"sqlite:///{path}") as saver:
+        saver.setup()
+        saver.put(thread("t"), empty_checkpoint(), {}, {})
+    before = path.read_bytes()
+    for url in (f"{driver}:///{path}", f"{driver}:///file:{path}?uri=true"):
+        for command in ("threads", "history t", "show t", "stats", "verify", "current"):
+            assert main([*command.split(), "--url", url]) == DONE
+            assert [each.name for each in tmp_path.iterdir()] == ["app ü.db"]
+    assert path.read_bytes() == before
+    engine = engines.make_engine(engines.read_only(make_url(f"sqlite:///{path}")))
+    with engine.connect() as connection, pytest.raises(OperationalError, match="readonly"):
+        connection.exec_driver_sql("DELETE FROM checkpoints")
+    engine.dispose()
 
 
 def test_a_read_only_folder_can_be_looked_at(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ installed, also without an extra; and a probe starts them every few seconds, so 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors go to standard error, without a password."""
     arguments = sys.argv[1:] if arguments is None else arguments
     terminal.prepare()
+    # A person waits and sees it; without a handler Python would print it as an error.
+    logging.getLogger("checkpoint_sa.slow").addHandler(logging.NullHandler())
     args = parser(arguments[0] if arguments else None).parse_args(arguments)
     try:
         args.run(args)

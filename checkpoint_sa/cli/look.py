@@ -14,7 +14,7 @@ from checkpoint_sa.cli import database, readable, terminal
 from checkpoint_sa.cli.terminal import Column
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 from checkpoint_sa.inspection import Inspector, plain
-from checkpoint_sa.repository import statistics
+from checkpoint_sa.repository import statistics, threads
 
 if TYPE_CHECKING:
     import argparse
@@ -565,7 +565,8 @@ def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
     largest: list[tuple[int, str, int]] = []
     checkpoints: Counter[str] = Counter()
     bytes_: Counter[str] = Counter()
-    with terminal.progress("threads", None) as advance:
+    total = saver.database.read("threads", threads.count) if terminal.shows_progress() else None
+    with terminal.progress("threads", total) as advance:
         for summary in saver.threads():
             largest = heapq.nlargest(
                 _LARGEST, [*largest, (summary.bytes, summary.thread_id, summary.checkpoints)]
@@ -575,7 +576,7 @@ def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
                 checkpoints[day] += 1
                 bytes_[day] += step.bytes
             advance(1)
-    with terminal.progress("prune", None) as advance:
+    with terminal.progress("prune", total) as advance:
         prunable = saver.prunable(keep=1, report=lambda _: advance(1))
     for size, name, rows in largest:
         yield {"kind": "thread", "name": name, "rows": rows, "bytes": size}

@@ -87,6 +87,9 @@ _ASYNCPG_LACKS = frozenset(
 )
 """libpq's parameters that have no counterpart in asyncpg, which would send them to the server."""
 
+_READS = "checkpoint_sa_reads"
+"""A parameter of SQLite's URLs that `read_only` makes; SQLite ignores it."""
+
 _BUSY_MILLISECONDS = 30_000
 
 _POOL_SIZE = 10
@@ -240,7 +243,9 @@ def is_memory(url: URL) -> bool:
 
 def _listen(engine: Engine) -> None:
     name = engine.dialect.name
-    if name == "sqlite" and engine.url.query.get("mode") != "ro":
+    if name == "sqlite" and _READS in engine.url.query:
+        at_connect(engine, "PRAGMA query_only=ON")
+    elif name == "sqlite" and engine.url.query.get("mode") != "ro":
         # Readers and a writer at the same time; no effect on a database in memory.
         at_connect(engine, "PRAGMA journal_mode=WAL")
     elif name in MYSQL_FAMILY:
@@ -319,17 +324,19 @@ def dialect_of(bind: Engine | Connection | AsyncEngine | AsyncConnection | URL |
 
 
 def read_only(url: URL) -> URL:
-    """Return a URL with which SQLite neither makes a file nor changes the mode of its journal.
+    """Return a URL with which SQLite makes no database, and changes none.
 
-    In a folder where nothing can be written, SQLite can't make the files beside a database in WAL
-    mode; it needs none if no writer has left such a file (`immutable`).
+    A connection that may write is one for which writing is switched off (`query_only`): at its end
+    SQLite removes the files that it has made beside a database in WAL mode. Where nothing can be
+    written, SQLite needs no such files if no writer has left one (`immutable`).
     """
     path = sqlite_file(url)
     if path is None or "mode" in url.query:
         return url
     more = {"mode": "ro", "uri": "true"}
-    left = path.with_name(f"{path.name}-wal")
-    if path.exists() and not os.access(path.parent, os.W_OK) and not left.exists():
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        more |= {"mode": "rw", _READS: "only"}
+    elif path.exists() and not path.with_name(f"{path.name}-wal").exists():
         more["immutable"] = "1"
     name = url.database if "uri" in url.query else f"file:{quote(str(url.database))}"
     return url.set(database=name, query={**url.query, **more})
