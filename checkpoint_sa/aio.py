@@ -11,7 +11,7 @@ from sqlalchemy.util import await_only
 from checkpoint_sa import migrate
 from checkpoint_sa.base import BaseSaver
 from checkpoint_sa.calls import AsyncCalls
-from checkpoint_sa.engine import engines, transactions
+from checkpoint_sa.engine import binds, engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
 from checkpoint_sa.errors import ConfigurationError
 
@@ -65,11 +65,7 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
         check_parent: bool = False,
     ) -> None:
         if not isinstance(bind, AsyncEngine | AsyncConnection):
-            raise ConfigurationError(
-                f"{type(self).__name__} takes an AsyncEngine or an AsyncConnection, this is"
-                f" {type(bind).__name__}. For a URL use {type(self).__name__}.from_conn_string(),"
-                " for an Engine SQLAlchemySaver."
-            )
+            raise binds.refused(bind, type(self).__name__, is_async=True)
         owner = bind.sync_engine if isinstance(bind, AsyncEngine) else bind.sync_connection
         if owner is None:
             raise ConfigurationError(
@@ -112,10 +108,12 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
             **engine_options: Options of `create_async_engine`, such as `pool_size`.
 
         Raises:
-            ConfigurationError: It isn't a URL, or its driver isn't async.
+            ConfigurationError: It isn't a URL, or its driver isn't async; or `pipeline=True` is
+                given.
             MissingDriverError: The driver isn't installed; the message names the extra that has it.
         """
-        engine = engines.make_async_engine(conn_string, **engine_options)
+        options = binds.without_pipeline(engine_options, cls.__name__)
+        engine = engines.make_async_engine(conn_string, **options)
         try:
             saver = cls(
                 engine,

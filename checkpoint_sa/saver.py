@@ -10,9 +10,8 @@ from sqlalchemy import Connection, Engine
 from checkpoint_sa import migrate
 from checkpoint_sa.base import BaseSaver
 from checkpoint_sa.calls import SyncCalls
-from checkpoint_sa.engine import engines, transactions
+from checkpoint_sa.engine import binds, engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
-from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,11 +59,7 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
         check_parent: bool = False,
     ) -> None:
         if not isinstance(bind, Engine | Connection):
-            raise ConfigurationError(
-                f"{type(self).__name__} takes an Engine or a Connection, this is"
-                f" {type(bind).__name__}. For a URL use {type(self).__name__}.from_conn_string(),"
-                " for an AsyncEngine AsyncSQLAlchemySaver."
-            )
+            raise binds.refused(bind, type(self).__name__, is_async=False)
         super().__init__(
             bind,
             serde=serde,
@@ -101,10 +96,11 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
             **engine_options: Options of `sqlalchemy.create_engine`, such as `pool_size`.
 
         Raises:
-            ConfigurationError: It isn't a URL, or its driver is async.
+            ConfigurationError: It isn't a URL, or its driver is async; or `pipeline=True` is given.
             MissingDriverError: The driver isn't installed; the message names the extra that has it.
         """
-        engine = engines.make_engine(conn_string, **engine_options)
+        options = binds.without_pipeline(engine_options, cls.__name__)
+        engine = engines.make_engine(conn_string, **options)
         try:
             saver = cls(
                 engine,

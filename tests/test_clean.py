@@ -6,6 +6,7 @@ import io
 import json
 
 import pytest
+from sqlalchemy import make_url
 from stores import Store, thread
 from test_deleting import line
 
@@ -146,7 +147,35 @@ def test_it_does_not_ask_about_nothing(
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(""))
     assert main(["delete", "nobody"]) == DONE
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "There is no thread 'nobody'.\n"
+
+
+@pytest.mark.parametrize("option", ["--yes", "--dry-run"])
+def test_delete_names_the_threads_that_are_not_there(
+    filled: Store, capsys: Captured, option: str
+) -> None:
+    assert main(["delete", "nobody", "t", "nobody", "x\x1b", option]) == DONE
+    said = capsys.readouterr()
+    assert said.out.startswith("4 checkpoints")
+    assert said.err == "There is no thread 'nobody'.\nThere is no thread 'x\\x1b'.\n"
+    assert main(["delete", "--run", "none", option]) == DONE
+    assert capsys.readouterr().err == "There is no checkpoint of this run.\n"
+    assert main(["delete", "--where", "user_id=none", option]) == DONE
+    assert capsys.readouterr().err == "There is no checkpoint of this metadata.\n"
+
+
+def test_the_question_names_the_database_without_a_password(
+    store: Store, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line(store, 2)
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert main(["delete", "t", "--url", store.url]) == DONE
+    said = capsys.readouterr().err
+    url = make_url(store.url)
+    assert f" from {url.drivername}://" in said
+    assert f"/{url.database}? [y/N]" in said
+    if url.password:
+        assert f":{url.password}@" not in said
 
 
 def test_json(filled: Store, capsys: Captured) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from databases import bare_store, on_connection
 from sqlalchemy import URL
 from stores import KINDS, Store
 
+import checkpoint_sa
 from checkpoint_sa import migrate
 from checkpoint_sa.cli import main
 from checkpoint_sa.engine import engines, locks
@@ -122,7 +124,11 @@ def test_a_lock_that_cannot_be_had(url: str, capsys: Captured) -> None:
         (["verify", "--url", "postgresql+psycopg://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
         (["verify", "--url", "postgresql+asyncpg://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
         (["upgrade", "--url", "mysql+pymysql://app:s3cr%25t@127.0.0.1:1/app"], DATABASE, ""),
-        (["current", "--url", "sqlite:////nowhere/app.db"], DATABASE, "unable to open"),
+        (
+            ["current", "--url", "sqlite:////nowhere/app.db"],
+            DATABASE,
+            "no SQLite file /nowhere/app.db",
+        ),
     ],
 )
 def test_a_failure_has_its_exit_code_and_shows_no_password(
@@ -166,6 +172,83 @@ def test_a_message_hides_a_password_and_no_other_word(
     monkeypatch.setattr(migrate, "current", fail)
     assert main(["current", "--url", url.render_as_string(hide_password=False)]) == DATABASE
     assert capsys.readouterr().err == f"checkpoint-sa: {shown or said}\n"
+
+
+def test_the_version_is_that_of_the_installed_package(capsys: Captured) -> None:
+    assert checkpoint_sa.__version__ == importlib.metadata.version("langgraph-checkpoint-sa")
+    with pytest.raises(SystemExit) as error:
+        main(["--version"])
+    assert error.value.code == DONE
+    assert capsys.readouterr().out == f"checkpoint-sa {checkpoint_sa.__version__}\n"
+
+
+def test_a_package_that_is_not_installed_has_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> str:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert checkpoint_sa.__version__ == "0+unknown"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("threads", "history t", "show t", "diff t 1 2", "stats", "verify", "current"),
+        *("prune --all --keep 1 --yes", "delete t --yes", "vacuum-orphans --yes"),
+        *("downgrade checkpoint_sa_0001", "rewrite --plain"),
+    ],
+)
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_typo_makes_no_file(tmp_path: Path, capsys: Captured, command: str, driver: str) -> None:
+    path = tmp_path / "tpyo.db"
+    assert main([*command.split(), "--url", f"{driver}:///{path}"]) == DATABASE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"There is no SQLite file {path}" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["copy", "import"])
+def test_a_typo_in_a_source_or_a_target_makes_no_file(
+    url: str, tmp_path: Path, capsys: Captured, command: str
+) -> None:
+    typo = f"sqlite:///{tmp_path / 'tpyo.db'}"
+    main(["upgrade", "--url", url])
+    assert main([command, "--from", typo, "--to", url]) == DATABASE
+    assert main([command, "--from", url, "--to", typo]) == DATABASE
+    assert capsys.readouterr().err.count("There is no SQLite file") == 2
+    assert not (tmp_path / "tpyo.db").exists()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from checkpoint_sa.__main__ import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+where = sys.argv.pop(1)
+if where == "import":
+    class Finder:
+        def find_spec(self, name, *_):
+            if name == "checkpoint_sa.cli":
+                os.kill(os.getpid(), signal.SIGINT)
+    sys.meta_path.insert(0, Finder())
+else:
+    from checkpoint_sa import migrate
+    migrate.current = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+sys.exit(run())
+"""
+
+
+@pytest.mark.parametrize("where", ["import", "command"])
+def test_ctrl_c_is_a_line_and_an_exit_code(url: str, where: str) -> None:
+    migrate.upgrade(url)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, where, "current", "--url", url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "checkpoint-sa: interrupted\n"
 
 
 def test_a_revision_that_is_not_there(url: str, capsys: Captured) -> None:

@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from checkpoint_sa import cli
+from checkpoint_sa.engine import engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +138,40 @@ def test_old_and_new_lines_are_python(line: str) -> None:
             module = importlib.import_module(str(statement.module))
             with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
                 assert all(hasattr(module, alias.name) for alias in statement.names)
+
+
+URLS = re.findall(r"`(\w[\w+]*://[^`\s]*/[^`\s]+)`", PAGES["README.md"])
+
+
+@pytest.mark.parametrize("url", dict.fromkeys(URLS))
+def test_a_url_of_the_readme_works_in_every_snippet(url: str) -> None:
+    is_async = engines.is_async(url)
+    if not is_async:
+        create_engine(url).dispose()
+        engines.make_engine(url).dispose()
+    if is_async or "+psycopg:" in url:
+        create_async_engine(url).sync_engine.dispose()
+        engines.make_async_engine(url).sync_engine.dispose()
+
+
+def test_the_figures_of_the_readme_are_the_measured_ones() -> None:
+    text = PAGES["README.md"]
+    row = r"^\| pg-psycopg-async \| 2 \| 16 \| (\d+) \| (\d+) \|"
+    ((ours, peers),) = re.findall(row, PAGES["docs/benchmarks.md"], re.MULTILINE)
+    assert f"[{ours} cycles/s]" in text
+    assert f"{peers} cycles/s |" in text
+    chat = PAGES["docs/incremental.md"].partition("## Figures")[2].partition("![")[0]
+    row = r"^\| ([\w ]+) \| [\d.]+ \| ([\d.]+) \|"
+    size = {name: float(mb) for name, mb in re.findall(row, chat, re.MULTILINE)}
+    assert f"[{size['postgresql incremental']:.1f} MB]" in text
+    assert f"{size['postgresql peer']:.0f} MB (`-postgres`)" in text
+    assert f"{size['sqlite peer']:.0f} MB (`-sqlite`)" in text
+
+
+@pytest.mark.parametrize("page", list(PAGES))
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", PAGES[page]):
+        assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
 
 
 def test_blocks_and_commands_are_found() -> None:

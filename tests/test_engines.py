@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.util
+import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 from stores import KINDS, Store, thread
 
@@ -276,8 +282,97 @@ def test_an_engine_of_the_other_colour_is_refused(tmp_path: Path) -> None:
     async_engine = make_async_engine("sqlite://")
     with pytest.raises(ConfigurationError, match="AsyncSQLAlchemySaver"):
         SQLAlchemySaver(async_engine)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="for an Engine SQLAlchemySaver"):
+    with pytest.raises(ConfigurationError, match="Use SQLAlchemySaver for it"):
         AsyncSQLAlchemySaver(engine)  # type: ignore[arg-type]
+
+
+def unmade(name: str) -> Any:
+    """Return an object of a class, as far as its type goes."""
+    module, _, kind = name.rpartition(".")
+    return object.__new__(type(kind, (), {"__module__": module}))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("psycopg.Connection", "SQLAlchemySaver(create_engine('postgresql+psycopg://"),
+        (
+            "psycopg_pool.pool.ConnectionPool",
+            "SQLAlchemySaver(create_engine('postgresql+psycopg://",
+        ),
+        (
+            "psycopg.AsyncConnection",
+            "AsyncSQLAlchemySaver(create_async_engine('postgresql+psycopg:",
+        ),
+        (
+            "psycopg_pool.pool_async.AsyncConnectionPool",
+            "AsyncSQLAlchemySaver(create_async_engine(",
+        ),
+        ("asyncpg.pool.Pool", "AsyncSQLAlchemySaver(create_async_engine('postgresql+asyncpg://"),
+        ("pymysql.connections.Connection", "SQLAlchemySaver(create_engine('mysql+pymysql://"),
+        ("aiomysql.pool.Pool", "AsyncSQLAlchemySaver(create_async_engine('mysql+aiomysql://"),
+        ("sqlite3.Connection", "SQLAlchemySaver(create_engine('sqlite:///app.db'"),
+        (
+            "aiosqlite.core.Connection",
+            "AsyncSQLAlchemySaver(create_async_engine('sqlite+aiosqlite:",
+        ),
+    ],
+)
+def test_a_drivers_connection_or_pool_is_named_with_the_line_to_write(name: str, line: str) -> None:
+    bind = unmade(name)
+    with pytest.raises(ConfigurationError) as error:
+        SQLAlchemySaver(bind)
+    said = str(error.value)
+    assert f"this is {name.split('.', maxsplit=1)[0]}.{name.rsplit('.', maxsplit=1)[-1]}." in said
+    assert f"Write {line}" in said
+    assert ("pool_size=" in said) is ("Pool" in name)
+    assert ast.parse(said.partition("Write ")[2].partition(", with the engine")[0])
+    with pytest.raises(
+        ConfigurationError, match=r"Write AsyncSQLAlchemySaver\(create_async_engine"
+    ):
+        AsyncSQLAlchemySaver(bind)
+    with pytest.raises(
+        ConfigurationError, match=r"Expected a database URL.*SQLAlchemySaver\(engine"
+    ):
+        SQLAlchemySaver.from_conn_string(bind).__enter__()
+
+
+def test_real_connections_are_recognised() -> None:
+    connection: Any = sqlite3.connect(":memory:")
+    with pytest.raises(ConfigurationError, match=r"this is sqlite3\.Connection"):
+        SQLAlchemySaver(connection)
+    connection.close()
+    pool: Any = psycopg.AsyncConnection.__new__(psycopg.AsyncConnection)
+    with pytest.raises(ConfigurationError, match=r"this is psycopg\.AsyncConnection"):
+        AsyncSQLAlchemySaver(pool)
+    with Session(make_engine("sqlite://")) as session:
+        wrong: Any = session
+        with pytest.raises(ConfigurationError, match=r"SQLAlchemySaver\(session\.connection\(\)\)"):
+            SQLAlchemySaver(wrong)
+
+
+def test_an_error_about_a_driver_imports_no_driver() -> None:
+    program = (
+        "import sys; from checkpoint_sa.engine import binds;"
+        "binds.refused(type('Connection', (), {'__module__': 'psycopg'})(), 'S', is_async=False);"
+        "assert not {'psycopg', 'pymysql', 'aiosqlite', 'asyncpg'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_langgraphs_pipeline_is_refused_with_the_line_to_write() -> None:
+    line = r"Write SQLAlchemySaver\.from_conn_string\(url\) without it"
+    with pytest.raises(ConfigurationError, match=line):
+        SQLAlchemySaver.from_conn_string("sqlite://", pipeline=True).__enter__()
+    with SQLAlchemySaver.from_conn_string("sqlite://", pipeline=False) as saver:
+        saver.setup()
+
+    async def use() -> None:
+        async with AsyncSQLAlchemySaver.from_conn_string("sqlite://", pipeline=True):
+            pass
+
+    with pytest.raises(ConfigurationError, match="Write AsyncSQLAlchemySaver"):
+        asyncio.run(use())
 
 
 def test_an_autocommit_engine_still_stores_checkpoints_whole(store: Store) -> None:

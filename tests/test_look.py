@@ -6,19 +6,25 @@ import argparse
 import asyncio
 import importlib
 import json
+import logging
 import os
 import re
 import select
 import subprocess
 import sys
+import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from databases import bare_store, on_connection
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.base import empty_checkpoint
-from langgraph.types import Send
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command, Send, interrupt
+from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
 from stores import ONE_PER_SERVER, Store, id_of, thread
 from test_migration_schemas import schemas
 from test_retention import NOW, id_at
@@ -30,9 +36,9 @@ from checkpoint_sa import (
     SQLAlchemySaver,
     ThreadSummary,
 )
-from checkpoint_sa.cli import DATA, DONE, USAGE, main, parser, terminal
+from checkpoint_sa.cli import DATA, DONE, USAGE, layout, main, parser, terminal
 from checkpoint_sa.cli.look import drawn
-from checkpoint_sa.engine import engines
+from checkpoint_sa.engine import engines, retry
 from checkpoint_sa.repository import statistics
 from checkpoint_sa.sql.statistics import GET_TABLE_SIZES
 
@@ -555,7 +561,303 @@ def test_stored_text_sends_no_escape_codes(
     assert "\x1b" not in capsys.readouterr().err
 
 
+# Conversations, and threads that wait for a person
+
+
+def chat(state: MessagesState) -> dict[str, Any]:
+    if len(state["messages"]) > 1:
+        return {"messages": [AIMessage("Sunny,\nand warm.")]}
+    call = {"name": "weather", "args": {"city": "Porto", "days": 2}, "id": "1"}
+    return {"messages": [AIMessage("I look.", tool_calls=[call])]}
+
+
+def weather(state: MessagesState) -> dict[str, Any]:
+    interrupt({"allow": "weather"})
+    return {"messages": [ToolMessage("22 degrees", tool_call_id="1")]}
+
+
+@pytest.fixture
+def conversations(sqlite_store: Store) -> Store:
+    """A store with a finished conversation, and with one in which a tool waits."""
+    builder = StateGraph(MessagesState)
+    builder.add_node("chat", chat)
+    builder.add_node("weather", weather)
+    builder.add_edge(START, "chat")
+    builder.add_conditional_edges(
+        "chat", lambda state: "weather" if len(state["messages"]) == 2 else END, ["weather", END]
+    )
+    builder.add_edge("weather", "chat")
+    graph = builder.compile(checkpointer=sqlite_store.saver)
+    for name in ("done", "waits"):
+        graph.invoke({"messages": [HumanMessage("What is the weather?")]}, config_of(name))
+    graph.invoke(Command(resume=True), config_of("done"))
+    return sqlite_store
+
+
+def config_of(name: str) -> Any:
+    return {"configurable": {"thread_id": name}}
+
+
+def test_show_shows_a_conversation(conversations: Store, capsys: Captured) -> None:
+    shown = [row for row in run(conversations, capsys, "show", "done") if row[0] == "message"]
+    assert [row[1:] for row in shown] == [
+        ["messages", "", "human: What is the weather?"],
+        ["messages", "", "ai: I look. -> weather(city=Porto, days=2)"],
+        ["messages", "", "tool: 22 degrees"],
+        ["messages", "", "ai: Sunny, and warm."],
+    ]
+    full = run(conversations, capsys, "show", "done", "--full", "--channel", "messages")
+    assert [row[3] for row in full][-1] == "ai: Sunny,\\nand warm."
+    (found,) = objects(conversations, capsys, "show", "done", "--channel", "messages")
+    assert found["values"].keys() == {"messages"}
+    assert found["interrupts"] == []
+    assert main(["show", "done", "--channel", "mesages", "--url", conversations.url]) == DATA
+    assert "no channel 'mesages'; it has 'messages'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ({"role": "user", "content": "hi"}, "human: hi"),
+        ({"role": "assistant", "content": [{"type": "text", "text": "a"}, "b"]}, "ai: a b"),
+        ({"type": "system", "content": ""}, "system:"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, None),
+        (HumanMessage("hi", name="ann"), "human (ann): hi"),
+        (ToolMessage("no", tool_call_id="1", status="error"), "tool (error): no"),
+        (
+            {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]},
+            "ai: -> f()",
+        ),
+    ],
+)
+def test_messages_of_any_form_are_read(
+    sqlite_store: Store, capsys: Captured, message: Any, line: str | None
+) -> None:
+    sqlite_store.save(values={"x": [message]})
+    (shown,) = run(sqlite_store, capsys, "show", "t", "--channel", "x")
+    assert shown == ["message", "x", "", line or "human: [image_url]"]
+
+
+@pytest.mark.parametrize("value", [[], ["hi"], {"content": "x"}, [{"role": 1, "content": "x"}]])
+def test_other_values_are_no_conversation(
+    sqlite_store: Store, capsys: Captured, value: Any
+) -> None:
+    sqlite_store.save(values={"x": value})
+    (shown,) = run(sqlite_store, capsys, "show", "t", "--channel", "x")
+    assert shown[0] == "value"
+
+
+def test_the_latest_messages_are_shown(sqlite_store: Store, capsys: Captured) -> None:
+    messages = [{"role": "user", "content": f"{number}"} for number in range(30)]
+    sqlite_store.save(values={"x": messages})
+    shown = [row[3] for row in run(sqlite_store, capsys, "show", "t", "--channel", "x")]
+    assert shown[0] == "(20 earlier messages; --full shows all)"
+    assert shown[1:] == [f"human: {number}" for number in range(20, 30)]
+    assert len(run(sqlite_store, capsys, "show", "t", "--channel", "x", "--full")) == 30
+
+
+def test_interrupts_are_shown_until_they_are_answered(
+    conversations: Store, capsys: Captured
+) -> None:
+    done, waits = objects(conversations, capsys, "threads")
+    assert (done["interrupts"], waits["interrupts"]) == ([], [{"allow": "weather"}])
+    (row,) = run(conversations, capsys, "threads", "--waiting")
+    assert (row[0], row[-1]) == ("waits", '{"allow": "weather"}')
+    assert [row["interrupts"] for row in objects(conversations, capsys, "history", "waits")] == [
+        [{"allow": "weather"}],
+        [],
+        [],
+    ]
+    assert not any(row["interrupts"] for row in objects(conversations, capsys, "history", "done"))
+    shown = run(conversations, capsys, "show", "waits")
+    assert [row[3] for row in shown if row[0] == "waiting"] == ['{"allow": "weather"}']
+    (found,) = objects(conversations, capsys, "show", "waits")
+    assert found["interrupts"] == [{"allow": "weather"}]
+
+
+def test_waiting_threads_on_every_driver(store: Store, capsys: Captured) -> None:
+    for name in ("a", "b", "c"):
+        config = store.save(name)
+        store.put_writes(config, [("__interrupt__", [{"value": name, "id": "1"}])], "task")
+    store.put_writes(config, [("x", 1)], "task")  # answered
+    store.save("b", parent=store.found(thread("b")).config)
+    assert [row["interrupts"] for row in objects(store, capsys, "threads")] == [["a"], [], []]
+    for name, waiting in (("a", ["a"]), ("b", []), ("c", [])):
+        (newest, *_) = objects(store, capsys, "history", name, "--limit", "1")
+        assert newest["interrupts"] == waiting
+    assert [row[0] for row in run(store, capsys, "threads", "--waiting")] == ["a"]
+    newest_first = [row[0] for row in run(store, capsys, "threads", "--newest")]
+    assert newest_first == ["b", "c", "a"]
+    assert [row[0] for row in run(store, capsys, "threads", "--newest", "--limit", "2")] == [
+        "b",
+        "c",
+    ]
+
+
+def test_history_has_a_limit(sqlite_store: Store, capsys: Captured) -> None:
+    config = None
+    made = []
+    for _ in range(4):
+        config = sqlite_store.save(parent=config)
+        made.append(id_of(config))
+    shown = [row[0] for row in run(sqlite_store, capsys, "history", "t", "--limit", "2")]
+    assert shown == [made[3], made[2]]
+
+
+@pytest.mark.parametrize("command", ["threads", "history t"])
+def test_a_limit_is_not_negative(capsys: Captured, command: str) -> None:
+    with pytest.raises(SystemExit) as error:
+        main([*command.split(), "--limit", "-1"])
+    assert error.value.code == USAGE
+    assert "'-1' isn't a number from 0 on" in capsys.readouterr().err
+
+
+def test_a_slow_command_prints_no_warning(
+    sqlite_store: Store, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "SLOW_SECONDS", 0)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
+    sqlite_store.save()
+    assert run(sqlite_store, capsys, "threads")
+
+
+# JSON
+
+
+def test_json_is_strict(sqlite_store: Store, capsys: Captured) -> None:
+    sqlite_store.save(values={"x": [float("nan"), {"a": float("-inf")}, float("inf"), 1.5]})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    assert main(["show", "t", "--json", "--url", sqlite_store.url]) == DONE
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found["values"]["x"] == ["NaN", {"a": "-Infinity"}, "Infinity", 1.5]
+
+
 # Terminals and pipes
+
+
+WIDTHS = [60, 80, 100, 200]
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("rich", [True, False])
+def test_an_id_is_never_cut_or_wrapped(
+    sqlite_store: Store,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+    rich: bool,
+) -> None:
+    name, other = str(uuid.uuid4()), str(uuid.uuid4())
+    config = sqlite_store.save(name, {"words": ["one two"] * 30, "branch:to:node": None})
+    sqlite_store.put_writes(config, [("__interrupt__", [{"value": "May I? " * 9}])], other)
+    sqlite_store.save(name, ns=f"node:{other}", values={"x": [1]})
+    monkeypatch.setattr(terminal, "is_pretty", lambda _=None: True)
+    monkeypatch.setattr(terminal, "has_rich", lambda: rich)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for command, ids in (
+        (["threads"], [name]),
+        (["history", name], [id_of(config)[:13]]),
+        (["history", name, "--all"], [f"node:{other}"]),
+        (["show", name], [name, id_of(config)]),
+    ):
+        assert main([*command, "--url", sqlite_store.url]) == DONE
+        out = capsys.readouterr().out
+        lines = out.splitlines()
+        assert all(each in out for each in ids), out
+        too_long = [line for line in lines if len(line) > columns]
+        assert not too_long or "--all" in command or columns < 80, out
+        headings = lines[0].split()
+        assert {"thread", "checkpoint", "name"} & {*headings}
+
+
+def test_words_are_wrapped_and_never_broken() -> None:
+    assert layout.wrapped("one two  three", 8) == ["one two", "three"]
+    assert layout.wrapped("a" * 20, 8) == ["a" * 20]
+    assert layout.wrapped("  indented\n\nmore", 80) == ["  indented", "", "more"]
+    assert layout.width("日本") == 4
+
+
+def test_a_terminal_without_rich_has_a_table_and_a_hint(
+    sqlite_store: Store, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite_store.save("short")
+    sqlite_store.save("a longer name")
+    monkeypatch.setattr(terminal, "is_pretty", lambda _=None: True)
+    monkeypatch.setattr(terminal, "has_rich", lambda: False)
+    assert main(["threads", "--url", sqlite_store.url]) == DONE
+    said = capsys.readouterr()
+    heading, *lines = said.out.splitlines()
+    assert heading.startswith("thread         steps")
+    assert [line[15:20] for line in lines] == ["    1"] * 2
+    assert "langgraph-checkpoint-sa[cli]" in said.err
+    found = id_of(sqlite_store.found(thread("short")).config)
+    assert main(["diff", "short", found, found, "--url", sqlite_store.url]) == DONE
+
+
+def test_an_ascii_terminal_shows_everything(sqlite_store: Store) -> None:
+    root = sqlite_store.save("t", {"x": "näme"})
+    sqlite_store.save(parent=root)
+    sqlite_store.save(parent=root)
+    given = {"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}
+    shown = at_terminal("history", "t", "--url", sqlite_store.url, **given)
+    assert "| *" in shown
+    assert "*-'" in shown
+    assert shown.isascii()
+    command = ["show", "t", id_of(root), "--url", sqlite_store.url]
+    shown = at_terminal(*command, **given)
+    assert "n\\u00e4me" in shown
+    with process(*command, "--json", stdout=subprocess.PIPE, env={**os.environ, **given}) as piped:
+        assert piped.stdout is not None
+        assert json.loads(piped.stdout.read())["values"]["x"] == "näme"
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_look_changes_nothing_and_leaves_no_file(tmp_path: Path, driver: str) -> None:
+    path = tmp_path / "app ü.db"
+    with SQLAlchemySaver.from_conn_string(f"sqlite:///{path}") as saver:
+        saver.setup()
+        saver.put(thread("t"), empty_checkpoint(), {}, {})
+    before = path.read_bytes()
+    for url in (f"{driver}:///{path}", f"{driver}:///file:{path}?uri=true"):
+        for command in ("threads", "history t", "show t", "stats", "verify", "current"):
+            assert main([*command.split(), "--url", url]) == DONE
+            assert [each.name for each in tmp_path.iterdir()] == ["app ü.db"]
+    assert path.read_bytes() == before
+    engine = engines.make_engine(engines.read_only(make_url(f"sqlite:///{path}")))
+    with engine.connect() as connection, pytest.raises(OperationalError, match="readonly"):
+        connection.exec_driver_sql("DELETE FROM checkpoints")
+    engine.dispose()
+
+
+def test_a_read_only_folder_can_be_looked_at(tmp_path: Path) -> None:
+    """By a user who can't write there; root always can."""
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    with SQLAlchemySaver.from_conn_string(url) as saver:
+        saver.setup()
+        saver.put(thread("t"), empty_checkpoint(), {}, {})
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    tmp_path.chmod(0o555)
+    (tmp_path / "app.db").chmod(0o444)
+    program = (
+        "import os, sys, sqlite3, checkpoint_sa.cli.look, checkpoint_sa.saver;"
+        "from sqlalchemy.dialects.sqlite import pysqlite;"
+        "from checkpoint_sa.cli import main;"
+        "os.geteuid() or os.setgid(65534) or os.setuid(65534);"
+        "given = ['--url', sys.argv[1]];"
+        "sys.exit(main(['threads', *given]) or main(['verify', *given]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, url], capture_output=True, text=True, check=False
+    )
+    tmp_path.chmod(0o755)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("t\t1\t")
+    assert [path.name for path in tmp_path.iterdir()] == ["app.db"]
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -584,7 +886,7 @@ def at_terminal(*arguments: str, **environment: str) -> str:
 
 
 def test_colours_are_for_terminals_and_not_with_no_color(sqlite_store: Store) -> None:
-    sqlite_store.save()
+    sqlite_store.save(values={"branch:to:a": None})
     given = ["history", "t", "--url", sqlite_store.url]
     assert "\x1b[32m" in at_terminal(*given)
     assert "\x1b[3" not in at_terminal(*given, NO_COLOR="1")

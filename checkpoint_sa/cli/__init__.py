@@ -7,6 +7,7 @@ installed, also without an extra; and a probe starts them every few seconds, so 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -16,7 +17,8 @@ from urllib.parse import quote, quote_plus
 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from checkpoint_sa.cli import schema
+import checkpoint_sa
+from checkpoint_sa.cli import schema, terminal
 from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DONE, DATA, USAGE, DATABASE = range(4)
+INTERRUPTED = 130
+"""Of Ctrl-C: 128 and the signal's number, as shells say it."""
 
 _EPILOG = """\
 exit codes:
@@ -31,7 +35,8 @@ exit codes:
   1  the schema: behind, ahead, not there, another package's, or locked by another migration;
      a value can't be read; a thread isn't there
   2  usage: an argument, the URL, a driver that isn't installed
-  3  the database: can't be reached, or refused a statement
+  3  the database: can't be reached, isn't there, or refused a statement
+  130  interrupted by Ctrl-C
 
 A URL on the command line shows in the list of processes; CHECKPOINT_SA_URL doesn't.
 """
@@ -40,6 +45,9 @@ A URL on the command line shows in the list of processes; CHECKPOINT_SA_URL does
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors go to standard error, without a password."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    terminal.prepare()
+    # A person waits and sees it; without a handler Python would print it as an error.
+    logging.getLogger("checkpoint_sa.slow").addHandler(logging.NullHandler())
     args = parser(arguments[0] if arguments else None).parse_args(arguments)
     try:
         args.run(args)
@@ -50,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, args, DATA)
     except (ArgumentError, ImportError) as error:
         return _fail(error, args, USAGE)
+    except KeyboardInterrupt:
+        terminal.note("checkpoint-sa: interrupted")
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (SQLAlchemyError, OSError) as error:
@@ -69,12 +80,24 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    whole.add_argument("--version", action=_Version, help="print the version of the package")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     schema.add(commands)
-    if command not in commands.choices:
+    if command not in {*commands.choices, "--version"}:
         for module in ("look", "clean", "move", "completion"):
             import_module(f"{__name__}.{module}").add(commands)
     return whole
+
+
+class _Version(argparse.Action):
+    """Prints the version; it is read only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        terminal.say(f"checkpoint-sa {checkpoint_sa.__version__}")
+        parser.exit()
 
 
 def _fail(error: Exception, args: argparse.Namespace, code: int) -> int:

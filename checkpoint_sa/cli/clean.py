@@ -8,17 +8,18 @@ import sys
 from argparse import ArgumentTypeError
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.inspection import Inspector
+from checkpoint_sa.repository import threads as thread_pages
 from checkpoint_sa.repository.deleting import Deleted
 from checkpoint_sa.retention import GRACE
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from checkpoint_sa import SQLAlchemySaver
     from checkpoint_sa.cli.terminal import Commands
@@ -115,7 +116,7 @@ def _prune(args: argparse.Namespace) -> None:
         act = saver.prunable if dry_run else saver.prune
         act(threads, report=report, **options)
 
-    _run(args, prune, total=len(args.thread) or None)
+    _run(args, prune)
 
 
 def _delete(args: argparse.Namespace) -> None:
@@ -136,17 +137,17 @@ def _delete(args: argparse.Namespace) -> None:
             whole = args.run_id is None
             saver.delete_where(metadata, whole_threads=whole, dry_run=dry_run, report=report)
 
-    _run(args, delete, total=len(args.thread) or None)
+    _run(args, delete)
 
 
 def _vacuum(args: argparse.Namespace) -> None:
     def vacuum(saver: SQLAlchemySaver, *, dry_run: bool, report: Callable[[Deleted], None]) -> None:
         saver.vacuum_orphans(args.older_than, dry_run=dry_run, report=report)
 
-    _run(args, vacuum, total=None)
+    _run(args, vacuum)
 
 
-def _run(args: argparse.Namespace, action: Callable[..., None], total: int | None) -> None:
+def _run(args: argparse.Namespace, action: Callable[..., None]) -> None:
     """Count the rows to delete, ask unless `--yes` is given, delete, and print the counts."""
     asks = not args.dry_run and not args.yes
     if asks and not sys.stdin.isatty():
@@ -156,33 +157,67 @@ def _run(args: argparse.Namespace, action: Callable[..., None], total: int | Non
         )
 
     def run(saver: SQLAlchemySaver) -> None:
+        threads = list(dict.fromkeys(getattr(args, "thread", ())))
+        total = len(threads) or None
+        if getattr(args, "all", False) and terminal.shows_progress():
+            total = saver.database.read("threads", thread_pages.count)
         if args.dry_run or asks:
-            found = _counted(partial(action, saver, dry_run=True), "Looking", total)
+            found = _counted(partial(action, saver, dry_run=True), "Looking", total, threads)
+            _name_missing(args, found)
             if args.dry_run:
-                _say(args, found, "would be deleted")
+                _say(args, found.sum, "would be deleted")
                 return
-            if found == Deleted():
-                _say(args, found, "deleted")
+            if found.sum == Deleted():
+                _say(args, found.sum, "deleted")
                 return
-            if not _agrees(f"Delete {_text(found)}?"):
+            if not _agrees(f"Delete {_text(found.sum)} from {database.name(args)}?"):
                 terminal.note("Nothing was deleted.")
                 return
-        _say(args, _counted(partial(action, saver, dry_run=False), "Deleting", total), "deleted")
+        done = _counted(partial(action, saver, dry_run=False), "Deleting", total, threads)
+        if not asks:
+            _name_missing(args, done)
+        _say(args, done.sum, "deleted")
 
-    database.run(args, run)
+    database.run(args, run, writes=not args.dry_run)
 
 
-def _counted(action: Callable[..., None], what: str, total: int | None) -> Deleted:
+class _Counted(NamedTuple):
+    """The rows that were counted or deleted, and the given threads that have none."""
+
+    sum: Deleted
+    missing: list[str]
+
+
+def _name_missing(args: argparse.Namespace, found: _Counted) -> None:
+    """Say that there was nothing to delete; `delete` alone deletes all that it finds."""
+    if args.run is not _delete:
+        return
+    for thread in found.missing:
+        terminal.note(f"There is no thread {terminal.visible(repr(thread))}.")
+    if not args.thread and found.sum == Deleted():
+        what = "this run" if args.run_id is not None else "this metadata"
+        terminal.note(f"There is no checkpoint of {what}.")
+
+
+def _counted(
+    action: Callable[..., None], what: str, total: int | None, threads: Sequence[str]
+) -> _Counted:
+    """Run an action with a progress bar; it reports the `threads` in their order."""
     counted = Deleted()
+    missing: list[str] = []
+    number = 0
     with terminal.progress(what, total) as advance:
 
         def report(deleted: Deleted) -> None:
-            nonlocal counted
+            nonlocal counted, number
             counted += deleted
+            if number < len(threads) and not any(deleted):
+                missing.append(threads[number])
+            number += 1
             advance(1)
 
         action(report=report)
-    return counted
+    return _Counted(counted, missing)
 
 
 def _agrees(question: str) -> bool:

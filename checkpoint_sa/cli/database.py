@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.util import greenlet_spawn
 
 import checkpoint_sa
+from checkpoint_sa.cli import terminal
 from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import ConfigurationError
 
@@ -83,9 +84,36 @@ def need(option: str, value: str | None) -> str:
     return value
 
 
-def run(args: argparse.Namespace, function: Callable[[SQLAlchemySaver], T]) -> T:
-    """Call a function with a saver on a command's database, with a sync or an async driver."""
-    return run_on(url(args), args.schema, function)
+def name(args: argparse.Namespace) -> str:
+    """Return the name of a command's database for a person: neither a password nor options."""
+    parsed = engines.url_of(url(args)).set(password=None, query={})
+    schema = f", schema {args.schema}" if args.schema else ""
+    return f"{terminal.visible(parsed.render_as_string())}{schema}"
+
+
+def check_file(url: str) -> None:
+    """Refuse an SQLite file that isn't there: opening it would make an empty file.
+
+    Raises:
+        FileNotFoundError: It isn't there.
+    """
+    path = engines.sqlite_file(engines.url_of(url))
+    if path is not None and not path.exists():
+        raise FileNotFoundError(
+            f"There is no SQLite file {terminal.visible(str(path))} (in the folder"
+            f" {terminal.visible(str(path.absolute().parent))}). Check the path;"
+            " `checkpoint-sa upgrade` makes a new file with the tables."
+        )
+
+
+def run(
+    args: argparse.Namespace, function: Callable[[SQLAlchemySaver], T], *, writes: bool = False
+) -> T:
+    """Call a function with a saver on a command's database, with a sync or an async driver.
+
+    A database of SQLite is opened for reading unless the function `writes`.
+    """
+    return run_on(url(args), args.schema, function, writes=writes)
 
 
 def run_on(
@@ -94,11 +122,15 @@ def run_on(
     function: Callable[[SQLAlchemySaver], T],
     *,
     in_loop: bool = False,
+    writes: bool = False,
 ) -> T:
     """Call a function with a saver; an async driver runs in an event loop of its own.
 
     `in_loop` is for a function that uses an async driver itself.
     """
+    check_file(url)
+    if not writes:
+        url = _read_only(url)
     if in_loop or engines.is_async(url):
         return asyncio.run(_in_loop([(url, schema)], function))
     with checkpoint_sa.SQLAlchemySaver.from_conn_string(url, schema=schema) as saver:
@@ -110,10 +142,19 @@ def run_on_two(
     target: tuple[str, str | None],
     function: Callable[[SQLAlchemySaver, SQLAlchemySaver], T],
 ) -> T:
-    """Call a function with savers on two databases, each a URL and a schema."""
+    """Call a function with savers on two databases, each a URL and a schema; the second writes."""
+    for url, _ in (source, target):
+        check_file(url)
     if any(engines.is_async(url) for url, _ in (source, target)):
-        return asyncio.run(_in_loop([source, target], function))
-    return run_on(*source, lambda one: run_on(*target, lambda other: function(one, other)))
+        return asyncio.run(_in_loop([(_read_only(source[0]), source[1]), target], function))
+    return run_on(
+        *source,
+        lambda one: run_on(*target, lambda other: function(one, other), writes=True),
+    )
+
+
+def _read_only(url: str) -> str:
+    return engines.read_only(engines.url_of(url)).render_as_string(hide_password=False)
 
 
 async def _in_loop(places: Sequence[tuple[str, str | None]], function: Callable[..., T]) -> T:

@@ -5,28 +5,31 @@ from __future__ import annotations
 import difflib
 import heapq
 from collections import Counter
+from datetime import datetime, timedelta, timezone
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_sa import codec
-from checkpoint_sa.cli import database, terminal
+from checkpoint_sa.cli import database, readable, terminal
 from checkpoint_sa.cli.terminal import Column
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 from checkpoint_sa.inspection import Inspector, plain
-from checkpoint_sa.repository import statistics
+from checkpoint_sa.repository import statistics, threads
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from datetime import datetime
 
     from langgraph.checkpoint.base import CheckpointTuple
 
     from checkpoint_sa import SQLAlchemySaver
     from checkpoint_sa.cli.terminal import Commands
-    from checkpoint_sa.repository.statistics import Step
+    from checkpoint_sa.repository.statistics import Pending, Step, ThreadSummary
 
 _FOLDED = 200
 """The number of characters after which a shown value is cut."""
+_LEAST = 40
+"""The number of characters after which a list cuts what a thread waits for."""
 _LARGEST = 10
 """The number of threads, and of channels, that `stats` lists."""
 
@@ -37,7 +40,15 @@ def add(commands: Commands) -> None:
     database.add_arguments(threads)
     database.add_where(threads, "only threads that have a checkpoint with this metadata")
     threads.add_argument("--after", metavar="THREAD", help="only threads behind this one")
-    threads.add_argument("--limit", type=int, metavar="N", help="the largest number of threads")
+    threads.add_argument(
+        "--limit", type=terminal.from_zero, metavar="N", help="the largest number of threads"
+    )
+    threads.add_argument(
+        "--newest", action="store_true", help="the thread with the newest checkpoint first"
+    )
+    threads.add_argument(
+        "--waiting", action="store_true", help="only threads that wait for a person (interrupts)"
+    )
     terminal.add_json(threads)
 
     history = terminal.command(
@@ -46,10 +57,19 @@ def add(commands: Commands) -> None:
     database.add_arguments(history)
     history.add_argument("thread", help="the id of a thread")
     history.add_argument("--all", action="store_true", help="also the checkpoints of subgraphs")
+    history.add_argument(
+        "--limit",
+        type=terminal.from_zero,
+        metavar="N",
+        help="the largest number of checkpoints; the newest are listed",
+    )
     terminal.add_json(history)
 
     show = terminal.command(
-        commands, "show", _show, "print the values, pending writes and metadata of a checkpoint"
+        commands,
+        "show",
+        _show,
+        "print the messages, values, pending writes and metadata of a checkpoint",
     )
     database.add_arguments(show)
     show.add_argument("thread", help="the id of a thread")
@@ -59,7 +79,16 @@ def add(commands: Commands) -> None:
         help="the id of a checkpoint, or its beginning; default: the latest",
     )
     _add_namespace(show)
-    show.add_argument("--full", action="store_true", help="print long values as a whole")
+    show.add_argument(
+        "--channel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this channel's value and writes; may be given several times",
+    )
+    show.add_argument(
+        "--full", action="store_true", help="print all messages, and long values as a whole"
+    )
     terminal.add_json(show)
 
     diff = terminal.command(
@@ -95,26 +124,92 @@ def _time(value: datetime) -> str:
     return value.strftime("%Y-%m-%d %H:%M:%S")
 
 
+_RECENT = timedelta(days=180)
+
+
+def _short_time(value: datetime) -> str:
+    """Return a time as `ls` does: `Nov 21 09:24`, or `Nov 21  2024` if that is long ago."""
+    is_recent = abs(datetime.now(timezone.utc) - value) < _RECENT
+    day = f"{_MONTHS[value.month - 1]} {value.day:2}"
+    return f"{day} {value:%H:%M}" if is_recent else f"{day}  {value.year:04}"
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _waiting(values: Sequence[Any]) -> str:
+    return "; ".join(map(readable.short, values))
+
+
+def _cut_waiting(values: Sequence[Any]) -> str:
+    return _cut(_waiting(values).replace("\n", " "), _LEAST)
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else terminal.drawing(f"{text[: size - 1]}…")
+
+
+_WAITING = Column(
+    "interrupts",
+    "waiting for",
+    _waiting,
+    style="yellow",
+    wraps=True,
+    brief=_cut_waiting,
+    is_optional=True,
+)
+
 # threads
 
 _THREADS = (
     Column("thread_id", "thread", style="bold"),
-    Column("checkpoints", "checkpoints", is_number=True),
-    Column("writes", "writes", is_number=True),
-    Column("bytes", "size", terminal.bytes_or_size, is_number=True),
-    Column("namespaces", "namespaces", is_number=True),
-    Column("first", "first (UTC)", _time, wraps=False),
-    Column("last", "last (UTC)", _time, wraps=False),
+    Column("checkpoints", "checkpoints", is_number=True, abbreviation="steps", dispensable=1),
+    Column("writes", "writes", is_number=True, dispensable=3),
+    Column("bytes", "size", terminal.bytes_or_size, is_number=True, dispensable=2),
+    Column("namespaces", "namespaces", is_number=True, abbreviation="ns", dispensable=4),
+    Column("first", "first (UTC)", _time, narrow=_short_time, dispensable=5),
+    Column("last", "last (UTC)", _time, narrow=_short_time),
+    _WAITING,
 )
 
 
 def _threads(args: argparse.Namespace) -> None:
     def look(saver: SQLAlchemySaver) -> None:
         saver.serde = Inspector()  # metadata may have values that JSON can't represent
-        found = saver.threads(where=dict(args.where or ()), after=args.after, limit=args.limit)
-        terminal.rows(args, _THREADS, (summary._asdict() for summary in found))
+        reads_all = args.newest or args.waiting
+        summaries = saver.threads(
+            where=dict(args.where or ()),
+            after=args.after,
+            limit=None if reads_all else args.limit,
+        )
+        found: Iterable[dict[str, Any]] = _with_interrupts(saver, summaries)
+        if args.waiting:
+            found = (row for row in found if row["interrupts"])
+        if args.newest:
+            found = sorted(found, key=_last, reverse=True)
+        terminal.rows(args, _THREADS, islice(found, args.limit))
 
     database.run(args, look)
+
+
+_PAGE = 100
+
+
+def _with_interrupts(
+    saver: SQLAlchemySaver, summaries: Iterator[ThreadSummary]
+) -> Iterator[dict[str, Any]]:
+    """Yield threads with the values for which they wait; a statement for each page."""
+    while page := list(islice(summaries, _PAGE)):
+        ids = [summary.thread_id for summary in page]
+        pending = saver.database.read("threads", statistics.latest_pending, ids)
+        values = {key[0]: found for key, found in readable.waiting_at(pending).items()}
+        for summary in page:
+            waits_for = values.get(summary.thread_id, [])
+            yield {**summary._asdict(), "interrupts": waits_for}
+
+
+def _last(row: Mapping[str, Any]) -> datetime:
+    return row["last"] or datetime.min.replace(tzinfo=timezone.utc)
 
 
 # history
@@ -126,32 +221,53 @@ def _is_state(channel: str) -> bool:
 
 
 _STEPS = (
-    Column("checkpoint_id", "checkpoint", style="bold", wraps=False),
-    Column("time", "time (UTC)", _time, wraps=False),
-    Column("step", "step", is_number=True, wraps=False),
-    Column("source", "source", wraps=False),
-    Column("next", "next", ", ".join, style="green"),
-    Column("changed", "changed", lambda names: ", ".join(filter(_is_state, names))),
-    Column("bytes", "size", terminal.bytes_or_size, is_number=True, wraps=False),
+    Column("checkpoint_id", "checkpoint", style="bold"),
+    Column("time", "time (UTC)", _time, narrow=_short_time, dispensable=1),
+    Column("step", "step", is_number=True),
+    Column("source", "source", dispensable=3),
+    Column("next", "next", ", ".join, style="green", wraps=True),
+    Column(
+        "changed",
+        "changed",
+        lambda names: ", ".join(filter(_is_state, names)),
+        wraps=True,
+        dispensable=4,
+    ),
+    Column("bytes", "size", terminal.bytes_or_size, is_number=True, dispensable=2),
+    _WAITING,
 )
 _PARENT = Column("parent_id", "parent")
 _NAMESPACE = Column("checkpoint_ns", "namespace")
-_TREE = Column("tree", "", style="cyan", wraps=False)
+_TREE = Column("tree", "", terminal.drawing, style="cyan")
 
 
 def _history(args: argparse.Namespace) -> None:
-    def look(saver: SQLAlchemySaver) -> list[Step]:
-        return saver.database.read("thread", statistics.thread, codec.thread_id(args.thread))
+    def look(saver: SQLAlchemySaver) -> tuple[list[Step], list[Pending]]:
+        thread_id = codec.thread_id(args.thread)
+        return (
+            saver.database.read("thread", statistics.thread, thread_id),
+            saver.database.read("thread", statistics.interrupted, thread_id),
+        )
 
-    steps = database.run(args, look)
+    steps, pending = database.run(args, look)
     if not steps:
         raise _missing(args.thread)
+    parents = {(step.checkpoint_ns, step.parent_id) for step in steps}
+    values = {  # a checkpoint with a successor waits no more
+        key[1:]: found
+        for key, found in readable.waiting_at(pending).items()
+        if key[1:] not in parents
+    }
     found = [
-        {"tree": tree, **step._asdict()}
+        {
+            "tree": tree,
+            **step._asdict(),
+            "interrupts": values.get((step.checkpoint_ns, step.checkpoint_id), []),
+        }
         for namespace in dict.fromkeys(step.checkpoint_ns for step in steps)
         if args.all or not namespace
         for step, tree in drawn([step for step in steps if step.checkpoint_ns == namespace])
-    ]
+    ][: args.limit]
     columns = [*_STEPS, _NAMESPACE] if args.all else [*_STEPS]
     columns[0] = columns[0]._replace(brief=_beginning([step.checkpoint_id for step in steps]))
     if not terminal.is_pretty():
@@ -231,51 +347,102 @@ def _picture(columns: Sequence[str | None], ends: Sequence[int]) -> str:
 _PARTS = (
     Column("part", "", style="dim"),
     Column("name", "name", style="bold"),
-    Column("task", "task"),
-    Column("value", "value"),
+    Column("task", "task", dispensable=1, is_optional=True),
+    Column("value", "value", wraps=True),
 )
+_MESSAGES = 10
+"""The number of latest messages that are shown without `--full`."""
 
 
 def _show(args: argparse.Namespace) -> None:
     (found,) = database.run(args, lambda saver: _found(saver, args, args.checkpoint))
     checkpoint = found.checkpoint
     parent = found.parent_config["configurable"] if found.parent_config else {}
-    writes = [
-        {"task": task, "channel": channel, "value": plain(value)}
-        for task, channel, value in found.pending_writes or ()
-    ]
+    pending = [(task, channel, plain(value)) for task, channel, value in found.pending_writes or ()]
+    values = checkpoint["channel_values"]
+    _check_channels(args, {*values, *(channel for _, channel, _ in pending)})
+    wanted = args.channel or {*values, *(channel for _, channel, _ in pending)}
+    waits = readable.waiting(pending)
     whole = {
         **found.config["configurable"],
         "parent_id": parent.get("checkpoint_id"),
         "ts": checkpoint.get("ts"),
         "metadata": found.metadata,
-        "values": checkpoint["channel_values"],
-        "writes": writes,
+        "values": {name: value for name, value in values.items() if name in wanted},
+        "writes": [
+            {"task": task, "channel": channel, "value": value}
+            for task, channel, value in pending
+            if channel in wanted
+        ],
+        "interrupts": [value for several in waits.values() for value in several],
     }
     if args.json:
         terminal.say(terminal.as_json(plain(whole)))
         return
-    head = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_id", "ts")
-    rows = [{"part": "checkpoint", "name": name, "value": whole[name]} for name in head]
-    rows += [{"part": "metadata", "name": name, "value": v} for name, v in found.metadata.items()]
+    rows = []
+    if not args.channel:
+        head = ("thread_id", "checkpoint_ns", "checkpoint_id", "parent_id", "ts")
+        rows += [_row(args, "checkpoint", name, whole[name]) for name in head]
+        rows += [_row(args, "metadata", *item) for item in found.metadata.items()]
+    for name, value in sorted(whole["values"].items()):
+        messages = readable.conversation(plain(value))
+        if messages is None:
+            rows.append(_row(args, "value", name, value))
+        else:
+            rows += _conversation(args, name, messages)
     rows += [
-        {"part": "value", "name": name, "value": value}
-        for name, value in sorted(checkpoint["channel_values"].items())
+        _row(args, "write", write["channel"], write["value"], write["task"])
+        for write in whole["writes"]
     ]
-    rows += [
-        {"part": "write", "name": write["channel"], "task": write["task"], "value": write["value"]}
-        for write in writes
-    ]
-    indent = 2 if args.full and terminal.is_pretty() else None
-    for row in rows:
-        row["value"] = _folded(terminal.as_json(plain(row["value"]), indent=indent), args)
+    if not args.channel:
+        rows += [
+            {"part": "waiting", "name": "for", "task": task, "value": _long(value, args)}
+            for task, several in waits.items()
+            for value in map(readable.short, several)
+        ]
     terminal.rows(args, _PARTS, rows)
 
 
-def _folded(text: str, args: argparse.Namespace) -> str:
+def _check_channels(args: argparse.Namespace, channels: set[str]) -> None:
+    """Refuse a channel that isn't there.
+
+    Raises:
+        CheckpointError: The checkpoint has neither a value nor a write of it.
+    """
+    for name in args.channel:
+        if name not in channels:
+            there = ", ".join(map(repr, sorted(channels))) or "no value and no write"
+            raise CheckpointError(
+                f"The checkpoint has no channel {name!r}; it has {terminal.visible(there)}."
+            )
+
+
+def _row(
+    args: argparse.Namespace, part: str, name: str, value: Any, task: str = ""
+) -> dict[str, str]:
+    indent = 2 if args.full and terminal.is_pretty() else None
+    text = terminal.as_json(plain(value), indent=indent)
+    return {"part": part, "name": name, "task": task, "value": _long(text, args)}
+
+
+def _conversation(
+    args: argparse.Namespace, name: str, messages: Sequence[str]
+) -> Iterator[dict[str, str]]:
+    """Yield the latest messages of a channel, each as a row."""
+    shown = messages if args.full else messages[-_MESSAGES:]
+    if len(shown) < len(messages):
+        earlier = f"({len(messages) - len(shown)} earlier messages; --full shows all)"
+        yield {"part": "message", "name": name, "task": "", "value": earlier}
+    for message in shown:
+        text = message if args.full else " ".join(message.split())
+        yield {"part": "message", "name": name, "task": "", "value": _long(text, args)}
+
+
+def _long(text: str, args: argparse.Namespace) -> str:
+    """Return a text, cut if it is long and `--full` isn't given."""
     if args.full or len(text) <= _FOLDED:
         return text
-    return f"{text[:_FOLDED]}… ({len(text)} characters; --full shows all)"
+    return f"{_cut(text, _FOLDED + 1)} ({len(text)} characters; --full shows all)"
 
 
 def _found(
@@ -370,7 +537,7 @@ _SIZES = (
     Column("name", "name", style="bold"),
     Column("rows", "rows", is_number=True),
     Column("bytes", "size", terminal.bytes_or_size, is_number=True),
-    Column("on_disk", "on disk", terminal.bytes_or_size, is_number=True),
+    Column("on_disk", "on disk", terminal.bytes_or_size, is_number=True, dispensable=1),
 )
 
 
@@ -398,7 +565,8 @@ def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
     largest: list[tuple[int, str, int]] = []
     checkpoints: Counter[str] = Counter()
     bytes_: Counter[str] = Counter()
-    with terminal.progress("threads", None) as advance:
+    total = saver.database.read("threads", threads.count) if terminal.shows_progress() else None
+    with terminal.progress("threads", total) as advance:
         for summary in saver.threads():
             largest = heapq.nlargest(
                 _LARGEST, [*largest, (summary.bytes, summary.thread_id, summary.checkpoints)]
@@ -408,7 +576,7 @@ def _by_thread(saver: SQLAlchemySaver) -> Iterator[dict[str, Any]]:
                 checkpoints[day] += 1
                 bytes_[day] += step.bytes
             advance(1)
-    with terminal.progress("prune", None) as advance:
+    with terminal.progress("prune", total) as advance:
         prunable = saver.prunable(keep=1, report=lambda _: advance(1))
     for size, name, rows in largest:
         yield {"kind": "thread", "name": name, "rows": rows, "bytes": size}

@@ -10,6 +10,7 @@ from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
 from checkpoint_sa.engine import engines
 from checkpoint_sa.moving import copying, importing
+from checkpoint_sa.repository import threads
 
 if TYPE_CHECKING:
     import argparse
@@ -70,7 +71,10 @@ def _copy(args: argparse.Namespace) -> None:
     database.need("to", args.target)
 
     def run(source: SQLAlchemySaver, target: SQLAlchemySaver) -> CopySummary:
-        with _progress(args) as options:
+        total = None
+        if not args.thread and terminal.shows_progress():
+            total = source.database.read("copy", threads.count)
+        with _progress(args, total) as options:
             return copying.copy(source, target, **options)
 
     done = database.run_on_two(
@@ -90,14 +94,18 @@ def _import(args: argparse.Namespace) -> None:
             )
 
     in_loop = engines.is_async(args.source)
-    done = database.run_on(args.target, args.target_schema, run, in_loop=in_loop)
+    database.check_file(args.source)
+    done = database.run_on(args.target, args.target_schema, run, in_loop=in_loop, writes=True)
     terminal.rows(args, _SUMMARY, [done._asdict()])
 
 
 @contextmanager
-def _progress(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Show a progress bar; return the arguments that `copy` and `import_from` share."""
-    with terminal.progress("threads", len(args.thread) or None) as advance:
+def _progress(args: argparse.Namespace, total: int | None = None) -> Iterator[dict[str, Any]]:
+    """Show a progress bar; return the arguments that `copy` and `import_from` share.
+
+    `total` is the number of threads if none are named.
+    """
+    with terminal.progress("threads", len({*args.thread}) or total) as advance:
         yield {
             "threads": args.thread or None,
             "dry_run": args.dry_run,

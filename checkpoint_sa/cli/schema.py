@@ -102,6 +102,7 @@ def _downgrade(args: argparse.Namespace) -> None:
             "base drops the tables with every checkpoint in them. To confirm that, add"
             " --drop-all-checkpoints."
         )
+    database.check_file(url)
     migrate.downgrade(url, args.revision, schema=args.schema, lock_timeout=args.lock_timeout)
     _say_revision(url, args)
 
@@ -111,11 +112,14 @@ def _current(args: argparse.Namespace) -> None:
 
 
 def _say_revision(url: str, args: argparse.Namespace) -> None:
+    database.check_file(url)
     terminal.say(migrate.current(url, schema=args.schema) or "none")
 
 
 def _verify(args: argparse.Namespace) -> None:
-    terminal.say(migrate.verify(database.url(args), schema=args.schema))
+    url = database.url(args)
+    database.check_file(url)
+    terminal.say(migrate.verify(url, schema=args.schema))
 
 
 def _sql(args: argparse.Namespace) -> None:
@@ -128,7 +132,7 @@ def _rewrite(args: argparse.Namespace) -> None:
     def rewrite(saver: SQLAlchemySaver) -> int:
         return saver.rewrite(args.thread or None, incremental=args.incremental)
 
-    terminal.say(f"{database.run(args, rewrite)} values rewritten")
+    terminal.say(f"{database.run(args, rewrite, writes=True)} values rewritten")
 
 
 def _ini(_: argparse.Namespace) -> None:

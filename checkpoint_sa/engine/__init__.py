@@ -1,5 +1,6 @@
 """How anything runs on an `Engine` or a `Connection`.
 
+binds         errors for objects that aren't an engine, with the line to write instead
 engines       URLs, and the engines that we make or users pass
 transactions  when an operation needs a transaction, and how that begins and ends
 queues        the order in which operations wait for a connection

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from sqlalchemy import (
     BINARY,
@@ -29,6 +31,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool, SingletonThreadPool
 
+from checkpoint_sa.engine import binds
 from checkpoint_sa.errors import ConfigurationError, MissingDriverError
 from checkpoint_sa.types import MYSQL_FAMILY, POSTGRESQL_FAMILY
 
@@ -84,6 +87,9 @@ _ASYNCPG_LACKS = frozenset(
 )
 """libpq's parameters that have no counterpart in asyncpg, which would send them to the server."""
 
+_READS = "checkpoint_sa_reads"
+"""A parameter of SQLite's URLs that `read_only` makes; SQLite ignores it."""
+
 _BUSY_MILLISECONDS = 30_000
 
 _POOL_SIZE = 10
@@ -132,6 +138,12 @@ def url_of(url: str | URL) -> URL:
     Raises:
         ConfigurationError: It isn't a URL.
     """
+    if not isinstance(url, str | URL):
+        raise ConfigurationError(
+            f"Expected a database URL, such as postgresql://app@localhost/app, this is"
+            f" {binds.name_of(url)}. An engine or a connection of SQLAlchemy is passed to the"
+            " saver's class itself: SQLAlchemySaver(engine)."
+        )
     try:
         return make_url(url)
     except ArgumentError:
@@ -231,7 +243,9 @@ def is_memory(url: URL) -> bool:
 
 def _listen(engine: Engine) -> None:
     name = engine.dialect.name
-    if name == "sqlite" and engine.url.query.get("mode") != "ro":
+    if name == "sqlite" and _READS in engine.url.query:
+        at_connect(engine, "PRAGMA query_only=ON")
+    elif name == "sqlite" and engine.url.query.get("mode") != "ro":
         # Readers and a writer at the same time; no effect on a database in memory.
         at_connect(engine, "PRAGMA journal_mode=WAL")
     elif name in MYSQL_FAMILY:
@@ -310,11 +324,32 @@ def dialect_of(bind: Engine | Connection | AsyncEngine | AsyncConnection | URL |
 
 
 def read_only(url: URL) -> URL:
-    """Return a URL with which SQLite neither makes a file nor changes the mode of its journal."""
-    if url.get_backend_name() != "sqlite" or "uri" in url.query:
+    """Return a URL with which SQLite makes no database, and changes none.
+
+    A connection that may write is one for which writing is switched off (`query_only`): at its end
+    SQLite removes the files that it has made beside a database in WAL mode. Where nothing can be
+    written, SQLite needs no such files if no writer has left one (`immutable`).
+    """
+    path = sqlite_file(url)
+    if path is None or "mode" in url.query:
         return url
-    name = f"file:{quote(str(url.database))}"
-    return url.set(database=name, query={**url.query, "mode": "ro", "uri": "true"})
+    more = {"mode": "ro", "uri": "true"}
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        more |= {"mode": "rw", _READS: "only"}
+    elif path.exists() and not path.with_name(f"{path.name}-wal").exists():
+        more["immutable"] = "1"
+    name = url.database if "uri" in url.query else f"file:{quote(str(url.database))}"
+    return url.set(database=name, query={**url.query, **more})
+
+
+def sqlite_file(url: URL) -> Path | None:
+    """Return the file of an SQLite database; None for other engines, and for one in memory."""
+    if url.get_backend_name() != "sqlite" or is_memory(url):
+        return None
+    name = str(url.database)
+    if "uri" in url.query and name.startswith("file:"):
+        name = unquote(urlsplit(name).path)
+    return Path(name)
 
 
 def how_to_make_a_schema(connection: Connection) -> str:

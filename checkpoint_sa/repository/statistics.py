@@ -64,6 +64,17 @@ class Step(NamedTuple):
     """Of its documents, its writes, and the values that no earlier checkpoint has."""
 
 
+class Pending(NamedTuple):
+    """A write of a task."""
+
+    key: CheckpointKey
+    task_id: str
+    channel: str
+    type: str | None
+    blob: bytes | None
+    """The value of an interrupt; of another channel it isn't read."""
+
+
 class TableSize(NamedTuple):
     """The rows of a table."""
 
@@ -181,6 +192,24 @@ def thread(connection: Connection, thread_id: str) -> list[Step]:
         for namespace, rows in namespaces.items()
         for step in _steps(rows, values[namespace], writes)
     ]
+
+
+def latest_pending(connection: Connection, thread_ids: Sequence[str]) -> list[Pending]:
+    """Read the writes of the latest root checkpoint of some threads: one statement."""
+    rows = connection.execute(sql.GET_LATEST_PENDING, {"thread_ids": list(thread_ids)})
+    return [_pending(row) for row in rows]
+
+
+def interrupted(connection: Connection, thread_id: str) -> list[Pending]:
+    """Read the writes of a thread's tasks that were interrupted: one statement."""
+    rows = connection.execute(sql.GET_INTERRUPTED, {"thread_id": thread_id})
+    return [_pending(row) for row in rows]
+
+
+def _pending(row: AnyRow) -> Pending:
+    key = (row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+    blob = None if row.blob is None else bytes(row.blob)
+    return Pending(key, row.task_id, row.channel, row.type, blob)
 
 
 def _steps(

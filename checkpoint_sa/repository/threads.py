@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
 
+def count(connection: Connection) -> int:
+    """Count the threads that have checkpoints: one statement, over the whole primary key."""
+    return int(connection.scalar(sql.COUNT_THREADS) or 0)
+
+
 def thread_ids(
     connection: Connection,
     size: int,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Text,
+    and_,
     bindparam,
+    case,
     func,
     select,
     tuple_,
@@ -15,7 +17,16 @@ from sqlalchemy import (
 )
 
 from checkpoint_sa.sql.reading import HEAD_COLUMNS
-from checkpoint_sa.sql.tables import bind, blobs, checkpoints, deltas, page_size, writes, zero
+from checkpoint_sa.sql.tables import (
+    INTERRUPT,
+    bind,
+    blobs,
+    checkpoints,
+    deltas,
+    page_size,
+    writes,
+    zero,
+)
 from checkpoint_sa.types import (
     byte_length,
     json_text,
@@ -102,6 +113,48 @@ GET_STEPS = (
     .where(checkpoints.c.thread_id == bind("thread_id"))
     .order_by(checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id)
 )
+
+_is_interrupt = writes.c.channel == INTERRUPT
+
+_pending = select(
+    writes.c.thread_id,
+    writes.c.checkpoint_ns,
+    writes.c.checkpoint_id,
+    writes.c.task_id,
+    writes.c.channel,
+    writes.c.type,
+    case((_is_interrupt, writes.c.blob)).label("blob"),
+).order_by(*writes.primary_key)
+"""Writes, of which only interrupts have their value."""
+
+_latest = (
+    select(checkpoints.c.thread_id, func.max(checkpoints.c.checkpoint_id).label("checkpoint_id"))
+    .where(one_of("thread_ids", checkpoints.c.thread_id), checkpoints.c.checkpoint_ns == "")
+    .group_by(checkpoints.c.thread_id)
+    .subquery("latest")
+)
+
+GET_LATEST_PENDING = _pending.join(
+    _latest,
+    and_(
+        writes.c.thread_id == _latest.c.thread_id,
+        writes.c.checkpoint_ns == "",
+        writes.c.checkpoint_id == _latest.c.checkpoint_id,
+    ),
+)
+"""The writes of the latest checkpoint of some threads."""
+
+_interrupted = writes.alias("interrupted")
+
+GET_INTERRUPTED = _pending.where(
+    writes.c.thread_id == bind("thread_id"),
+    writes.c.task_id.in_(
+        select(_interrupted.c.task_id).where(
+            _interrupted.c.thread_id == bind("thread_id"), _interrupted.c.channel == INTERRUPT
+        )
+    ),
+)
+"""The writes of a thread's tasks that were interrupted."""
 
 GET_TABLE_SIZES = {
     table.name: select(func.count().label("rows"), func.sum(size).label("bytes")).select_from(table)

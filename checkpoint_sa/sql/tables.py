@@ -36,6 +36,9 @@ deltas: Table = CheckpointDelta.__table__  # type: ignore[assignment]
 TASKS = "__pregel_tasks"
 """The channel of LangGraph's pending sends."""
 
+INTERRUPT = "__interrupt__"
+"""The channel of LangGraph's interrupts: a task waits for a person."""
+
 INPUT = "__start__"
 """The channel of a graph's input."""
 

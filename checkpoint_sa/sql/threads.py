@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     and_,
+    func,
     or_,
     select,
     union,
@@ -36,6 +37,9 @@ _of_runs = or_(
 GET_RUNS = select(
     checkpoints.c.thread_id, checkpoints.c.checkpoint_ns, checkpoints.c.checkpoint_id
 ).where(_of_runs)
+
+
+COUNT_THREADS = select(func.count(checkpoints.c.thread_id.distinct()))
 
 
 @cache
