@@ -11,6 +11,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     delete,
     func,
     or_,
@@ -22,6 +23,7 @@ from sqlalchemy import (
 from checkpoint_sa.models import StoreEmbedding, StoreItem
 from checkpoint_sa.types import (
     UtcTime,
+    byte_length,
     in_byte_range,
     json_text,
     key,
@@ -61,6 +63,20 @@ _COLUMNS = (
 GET_ITEM = select(*_COLUMNS).where(_THIS, LIVE)
 
 GET_ITEMS = select(*_COLUMNS).where(_THESE, LIVE)
+
+_SIZE = byte_length(json_text(items.c.value))
+
+GET_STATISTICS = select(
+    func.count().label("items"),
+    func.coalesce(func.sum(_SIZE), 0).label("bytes"),
+    func.count(items.c.expires_at).label("expiring"),
+    func.coalesce(func.sum(case((items.c.expires_at <= utc_now(), 1), else_=0)), 0).label(
+        "expired"
+    ),
+    func.count(items.c.prefix.distinct()).label("namespaces"),
+    func.min(items.c.created_at).label("first"),
+    func.max(items.c.updated_at).label("last"),
+)
 
 DELETE_ITEM = delete(items).where(_THIS)
 
