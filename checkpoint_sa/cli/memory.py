@@ -9,8 +9,10 @@ from langgraph.store.base import PutOp
 
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
+from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 from checkpoint_sa.store import SQLAlchemyStore, repository
+from checkpoint_sa.store.moving import copy_items
 
 if TYPE_CHECKING:
     import argparse
@@ -58,6 +60,13 @@ def add(commands: Commands) -> None:
     )
     delete.add_argument("--yes", action="store_true", help="needed to delete")
     terminal.add_json(delete)
+
+    copy = terminal.command(own, "copy", _copy, "copy items from another database")
+    copy.add_argument("--from", dest="source", metavar="URL", help="of ours or LangGraph's stores")
+    copy.add_argument("--from-schema", metavar="SCHEMA", help="the schema of its table")
+    copy.add_argument("--to", dest="target", metavar="URL", help="the target, with our tables")
+    copy.add_argument("--to-schema", metavar="SCHEMA", help="the schema of its tables")
+    terminal.add_json(copy)
 
     stats = terminal.command(own, "stats", _stats, "count items and their bytes; reads everything")
     database.add_arguments(stats)
@@ -171,3 +180,17 @@ def _stats(given: argparse.Namespace) -> None:
         terminal.rows(given, _STATISTICS, [found._asdict()])
 
     _run(given, look)
+
+
+def _copy(given: argparse.Namespace) -> None:
+    source = engines.make_engine(database.need("from", given.source))
+    try:
+        to = database.need("to", given.target)
+        with SQLAlchemyStore.from_conn_string(to, schema=given.to_schema) as target:
+            copied = copy_items(source, target, schema=given.from_schema)
+    finally:
+        source.dispose()
+    if given.json:
+        terminal.say(terminal.as_json(copied._asdict()))
+    else:
+        terminal.say(f"{copied.items}\t{copied.present}")

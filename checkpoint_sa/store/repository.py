@@ -414,6 +414,20 @@ def _parameters(part: Sequence[tuple[Key, Put]]) -> dict[str, Any]:
     return parameters
 
 
+def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
+    """Store items with their times, unless they are there; return how many were."""
+    keys = sorted((row["prefix"], row["key"]) for row in rows)
+    there = {tuple(row) for row in connection.execute(sql.GET_KEYS, {"keys": keys})}
+    new = [
+        {**{name: row[name] for name in row if name != "value"}, "value_json": row["value"]}
+        for row in sorted(rows, key=lambda row: (row["prefix"], row["key"]))
+        if (row["prefix"], row["key"]) not in there
+    ]
+    if new:
+        connection.execute(sql.ADD_ITEMS, new)
+    return len(new)
+
+
 def sweep(connection: Connection) -> tuple[int, bool]:
     """Delete expired items, as many as one transaction should.
 

@@ -34,7 +34,7 @@ from checkpoint_sa.types import (
     typed,
     utc_now,
 )
-from checkpoint_sa.upsert import UpsertRows
+from checkpoint_sa.upsert import Upsert, UpsertRows
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Select, Table
@@ -61,6 +61,8 @@ _COLUMNS = (
 )
 
 GET_ITEM = select(*_COLUMNS).where(_THIS, LIVE)
+
+GET_KEYS = select(items.c.prefix, items.c.key).where(_THESE)
 
 GET_ITEMS = select(*_COLUMNS).where(_THESE, LIVE)
 
@@ -111,6 +113,10 @@ def _row(i: int) -> dict[str, ColumnElement[Any]]:
         "expires_at": minutes_from_now(typed(bindparam(f"ttl_{i}", type_=Float()))),
         "ttl_minutes": bindparam(f"ttl_minutes_{i}", type_=Integer()),
     }
+
+
+ADD_ITEMS = Upsert(items).values(value=to_json(bindparam("value_json", type_=Text())))
+"""An item that is there stays as it is."""
 
 
 @cache
