@@ -94,6 +94,7 @@ def store(migrated_store: Store) -> Store:
 @pytest.fixture
 def memory(store: Store) -> Memory:
     """An empty long-term memory on each engine, beside an empty store of checkpoints."""
+    store.sql("DELETE FROM store")
     return Memory(store)
 
 

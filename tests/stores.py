@@ -132,7 +132,6 @@ class Store(testing.Store):
             "checkpoint_deltas",
             "checkpoint_blobs",
             "checkpoints",
-            "store",
         ):
             self.sql(f"DELETE FROM {table}")
 
