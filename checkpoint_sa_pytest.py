@@ -1,4 +1,4 @@
-"""pytest's plugin: the fixtures `checkpointer` and `async_checkpointer`, on any database.
+"""pytest's plugin: the fixtures `checkpointer` and `store`, sync and async, on any database.
 
 A module beside the package: pytest loads it in every project that has checkpoint_sa installed, and
 importing the package would import SQLAlchemy and LangGraph there. See docs/testing.md.
@@ -13,7 +13,12 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from checkpoint_sa import AsyncSQLAlchemySaver, SQLAlchemySaver
+    from checkpoint_sa import (
+        AsyncSQLAlchemySaver,
+        AsyncSQLAlchemyStore,
+        SQLAlchemySaver,
+        SQLAlchemyStore,
+    )
     from checkpoint_sa.testing.databases import Database
 
 _DEFAULT = "sqlite://"
@@ -27,11 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--checkpoint-url",
         action="append",
         metavar="URL",
-        help="database for the fixtures checkpointer and async_checkpointer; may be repeated",
+        help="database for the fixtures checkpointer, store and their async twins; may be repeated",
     )
     parser.addini(
         "checkpoint_urls",
-        "databases for the fixtures checkpointer and async_checkpointer",
+        "databases for the fixtures checkpointer, store and their async twins",
         type="linelist",
     )
 
@@ -76,7 +81,7 @@ def _checkpoint_database(
 
 @pytest.fixture
 def _empty_checkpoint_database(_checkpoint_database: Database) -> Iterator[Database]:
-    """The same, without checkpoints."""
+    """The same, without checkpoints and items."""
     _checkpoint_database.begin()
     yield _checkpoint_database
     _checkpoint_database.end()
@@ -104,5 +109,31 @@ def async_checkpointer(_empty_checkpoint_database: Database) -> AsyncSQLAlchemyS
 
     try:
         return open_async_saver(_empty_checkpoint_database)
+    except CheckpointError as error:
+        pytest.fail(f"--checkpoint-url: {error}", pytrace=False)
+
+
+@pytest.fixture
+def store(_empty_checkpoint_database: Database) -> Iterator[SQLAlchemyStore]:
+    """A long-term memory without items, on the same database as `checkpointer`."""
+    from checkpoint_sa.errors import CheckpointError  # noqa: PLC0415
+    from checkpoint_sa.testing.databases import open_store  # noqa: PLC0415
+
+    try:
+        memory = open_store(_empty_checkpoint_database)
+    except CheckpointError as error:
+        pytest.fail(f"--checkpoint-url: {error}", pytrace=False)
+    yield memory
+    memory.bind.engine.dispose()
+
+
+@pytest.fixture
+def async_store(_empty_checkpoint_database: Database) -> AsyncSQLAlchemyStore:
+    """An async long-term memory on the same database, for whichever loop a test has."""
+    from checkpoint_sa.errors import CheckpointError  # noqa: PLC0415
+    from checkpoint_sa.testing.databases import open_async_store  # noqa: PLC0415
+
+    try:
+        return open_async_store(_empty_checkpoint_database)
     except CheckpointError as error:
         pytest.fail(f"--checkpoint-url: {error}", pytrace=False)

@@ -240,7 +240,8 @@ def test_every_alembic_command_works(bare_store: Store) -> None:
     assert output[3] == "checkpoint_sa_0001"
     assert "No new upgrade operations detected" in output[6]
     assert output[8] == "checkpoint_sa_0006_from_0005"
-    assert output[9].count("CREATE TABLE") == 7
+    # PostgreSQL's script has a `$$ ` of its own, at which it was split.
+    assert "".join(output[9:]).count("CREATE TABLE") == 7
 
 
 def test_the_alembic_command_without_a_database_says_how_to_name_one() -> None:

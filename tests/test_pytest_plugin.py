@@ -57,8 +57,19 @@ TESTS = """
         checkpointer.put(CONFIG, empty_checkpoint(), {}, {})
         assert asyncio.run(async_checkpointer.aget_tuple(CONFIG)) is not None
         assert asyncio.run(async_checkpointer.aget_tuple(CONFIG)) is not None
+
+    @pytest.mark.parametrize("number", range(2))
+    def test_memory(store, number):
+        assert store.search(()) == []
+        store.put(("users",), "1", {"name": "Ada"})
+        assert store.get(("users",), "1").value == {"name": "Ada"}
+
+    @pytest.mark.asyncio
+    async def test_async_memory(async_store, store):
+        await async_store.aput(("users",), "1", {"name": "Ada"})
+        assert (await store.aget(("users",), "1")).value == {"name": "Ada"}
 """
-"""Six tests."""
+"""Nine tests."""
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
@@ -75,13 +86,13 @@ def left_on(url: str) -> list[str]:
 
 def test_sqlite_is_the_default(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TESTS)
-    run(pytester).assert_outcomes(passed=6)
+    run(pytester).assert_outcomes(passed=9)
 
 
 def test_a_file_that_the_url_names_is_left_alone(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TESTS)
     mine = pytester.path / "app.db"
-    run(pytester, f"--checkpoint-url=sqlite:///{mine}").assert_outcomes(passed=6)
+    run(pytester, f"--checkpoint-url=sqlite:///{mine}").assert_outcomes(passed=9)
     assert not mine.exists()
 
 
@@ -92,7 +103,7 @@ def test_a_server_is_left_as_it_was(
     url = start_server(kind.server).url(kind.driver)
     pytester.makepyfile(TESTS)
     workers = ("-n", "2") if kind.server == "postgresql" else ()
-    run(pytester, *workers, f"--checkpoint-url={url}").assert_outcomes(passed=6)
+    run(pytester, *workers, f"--checkpoint-url={url}").assert_outcomes(passed=9)
     assert left_on(url) == []
 
 
@@ -101,7 +112,7 @@ def test_an_async_driver_serves_the_sync_fixture_by_the_default_driver(
 ) -> None:
     url = start_server("postgresql").url("postgresql+asyncpg")
     pytester.makepyfile(TESTS)
-    run(pytester, f"--checkpoint-url={url}").assert_outcomes(passed=6)
+    run(pytester, f"--checkpoint-url={url}").assert_outcomes(passed=9)
 
 
 def test_several_urls_run_a_test_on_each(
@@ -192,7 +203,7 @@ def test_between_two_tests_sqlite_executes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", SERVERS, ids=lambda kind: kind.server)
-def test_between_two_tests_a_server_gets_four_statements(
+def test_between_two_tests_a_server_gets_six_statements(
     start_server: Callable[[str], Server], kind: Kind, tmp_path: Path
 ) -> None:
     database = databases.open_database(start_server(kind.server).url(kind.driver), tmp_path)
@@ -204,7 +215,7 @@ def test_between_two_tests_a_server_gets_four_statements(
     event.listen(Engine, "before_cursor_execute", count)
     database.begin()
     event.remove(Engine, "before_cursor_execute", count)
-    assert [statement.split()[0] for statement in executed] == ["DELETE"] * 4
+    assert [statement.split()[0] for statement in executed] == ["DELETE"] * 6
     database.drop()
 
 

@@ -25,7 +25,7 @@ from langgraph.store.base import (
 )
 from memories import Labels, Memory
 from sqlalchemy import text
-from stores import KINDS, Store, exact, thread
+from stores import KINDS, ONE_PER_COLOUR, Store, exact, thread
 from test_behaviour import fails_at_each_of_its_statements
 
 from checkpoint_sa import (
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from langgraph.store.base import BaseStore, Item
+
+pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
 
 __all__ = ["bare_store"]
 

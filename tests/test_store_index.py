@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.store.base import GetOp, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
+from stores import ONE_PER_COLOUR
 from test_model import examples
 
 from checkpoint_sa import (
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from memories import Memory
     from stores import Store
+
+pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
 
 NS = ("docs",)
 DIMS = 16

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
-from stores import exact
+from stores import ONE_PER_SERVER, exact
 from test_model import examples
 
 from checkpoint_sa.store import filters
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from langgraph.store.base import Op
     from memories import Labels, Memory
+
+pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 
 ALL = 1_000
 

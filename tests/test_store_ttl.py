@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
 from sqlalchemy import event
+from stores import ONE_PER_COLOUR
 
 from checkpoint_sa import ConfigurationError, InvalidInputError, SQLAlchemyStore
 from checkpoint_sa.store import repository
@@ -21,6 +22,8 @@ from checkpoint_sa.store import repository
 if TYPE_CHECKING:
     from memories import Memory
     from stores import Store
+
+pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
 
 NS = ("n",)
 

@@ -84,7 +84,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     schema.add(commands)
     if command not in {*commands.choices, "--version"}:
-        for module in ("look", "clean", "move", "completion"):
+        for module in ("look", "clean", "move", "memory", "completion"):
             import_module(f"{__name__}.{module}").add(commands)
     return whole
 

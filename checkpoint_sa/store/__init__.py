@@ -8,6 +8,9 @@ sql.py            the statements
 namespaces.py     a namespace as text and back
 values.py         an item's value as JSON and back
 filters.py        the meaning of a filter
+index.py          semantic search: texts as vectors, and their ranking
+pgvector.py       the vectors of PostgresStore, ranked by the server
+moving.py         items from another database, of ours or of LangGraph's stores
 sweeping.py       deleting expired items at intervals
 """
 

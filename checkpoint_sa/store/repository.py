@@ -20,6 +20,7 @@ from checkpoint_sa.store.plan import has
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection
@@ -413,6 +414,20 @@ def _parameters(part: Sequence[tuple[Key, Put]]) -> dict[str, Any]:
     return parameters
 
 
+def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
+    """Store items with their times, unless they are there; return how many were."""
+    keys = sorted((row["prefix"], row["key"]) for row in rows)
+    there = {tuple(row) for row in connection.execute(sql.GET_KEYS, {"keys": keys})}
+    new = [
+        {**{name: row[name] for name in row if name != "value"}, "value_json": row["value"]}
+        for row in sorted(rows, key=lambda row: (row["prefix"], row["key"]))
+        if (row["prefix"], row["key"]) not in there
+    ]
+    if new:
+        connection.execute(sql.ADD_ITEMS, new)
+    return len(new)
+
+
 def sweep(connection: Connection) -> tuple[int, bool]:
     """Delete expired items, as many as one transaction should.
 
@@ -426,3 +441,33 @@ def sweep(connection: Connection) -> tuple[int, bool]:
     keys = sorted((row.prefix, row.key) for row in found)
     deleted = connection.execute(sql.DELETE_EXPIRED, {"keys": keys}).rowcount
     return deleted, len(found) == _SWEPT
+
+
+class Statistics(NamedTuple):
+    """What the table of items has, expired items included."""
+
+    items: int
+    namespaces: int
+    bytes: int
+    """Of the values."""
+    expiring: int
+    """Items that expire, or have."""
+    expired: int
+    first: datetime | None
+    """When the oldest item was first stored."""
+    last: datetime | None
+    """When an item was last stored."""
+
+
+def statistics(connection: Connection) -> Statistics:
+    """Count items; reads the whole table."""
+    found = connection.execute(sql.GET_STATISTICS).one()
+    return Statistics(
+        items=found.items,
+        namespaces=found.namespaces,
+        bytes=int(found.bytes),
+        expiring=found.expiring,
+        expired=int(found.expired),
+        first=found.first,
+        last=found.last,
+    )

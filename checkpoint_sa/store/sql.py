@@ -11,6 +11,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     delete,
     func,
     or_,
@@ -22,6 +23,7 @@ from sqlalchemy import (
 from checkpoint_sa.models import StoreEmbedding, StoreItem
 from checkpoint_sa.types import (
     UtcTime,
+    byte_length,
     in_byte_range,
     json_text,
     key,
@@ -32,7 +34,7 @@ from checkpoint_sa.types import (
     typed,
     utc_now,
 )
-from checkpoint_sa.upsert import UpsertRows
+from checkpoint_sa.upsert import Upsert, UpsertRows
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, Select, Table
@@ -60,7 +62,23 @@ _COLUMNS = (
 
 GET_ITEM = select(*_COLUMNS).where(_THIS, LIVE)
 
+GET_KEYS = select(items.c.prefix, items.c.key).where(_THESE)
+
 GET_ITEMS = select(*_COLUMNS).where(_THESE, LIVE)
+
+_SIZE = byte_length(json_text(items.c.value))
+
+GET_STATISTICS = select(
+    func.count().label("items"),
+    func.coalesce(func.sum(_SIZE), 0).label("bytes"),
+    func.count(items.c.expires_at).label("expiring"),
+    func.coalesce(func.sum(case((items.c.expires_at <= utc_now(), 1), else_=0)), 0).label(
+        "expired"
+    ),
+    func.count(items.c.prefix.distinct()).label("namespaces"),
+    func.min(items.c.created_at).label("first"),
+    func.max(items.c.updated_at).label("last"),
+)
 
 DELETE_ITEM = delete(items).where(_THIS)
 
@@ -95,6 +113,10 @@ def _row(i: int) -> dict[str, ColumnElement[Any]]:
         "expires_at": minutes_from_now(typed(bindparam(f"ttl_{i}", type_=Float()))),
         "ttl_minutes": bindparam(f"ttl_minutes_{i}", type_=Integer()),
     }
+
+
+ADD_ITEMS = Upsert(items).values(value=to_json(bindparam("value_json", type_=Text())))
+"""An item that is there stays as it is."""
 
 
 @cache

@@ -21,7 +21,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateSchema, DropSchema
 
-from checkpoint_sa import AsyncSQLAlchemySaver, SQLAlchemySaver, migrate
+from checkpoint_sa import (
+    AsyncSQLAlchemySaver,
+    AsyncSQLAlchemyStore,
+    SQLAlchemySaver,
+    SQLAlchemyStore,
+    migrate,
+)
 from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.errors import ConfigurationError, MissingDriverError
 from checkpoint_sa.models import metadata
@@ -97,12 +103,24 @@ def open_saver(database: Database) -> SQLAlchemySaver:
     Raises:
         ConfigurationError: There is no sync driver for the database.
     """
-    url, schema = database.place
-    engine = engines.make_engine(_coloured(url, "sync"))
-    _never_wait_for_the_disk(engine)
-    saver = SQLAlchemySaver(engine, schema=schema)
+    engine = _engine(database)
+    saver = SQLAlchemySaver(engine, schema=database.place.schema)
     saver.bind = transactions.transactional(engine)
     return saver
+
+
+def open_store(database: Database) -> SQLAlchemyStore:
+    """Return a long-term memory on a database; as `open_saver`."""
+    engine = _engine(database)
+    store = SQLAlchemyStore(engine, schema=database.place.schema)
+    store.bind = transactions.transactional(engine)
+    return store
+
+
+def _engine(database: Database) -> Engine:
+    engine = engines.make_engine(_coloured(database.place.url, "sync"))
+    _never_wait_for_the_disk(engine)
+    return engine
 
 
 def open_async_saver(database: Database) -> AsyncSQLAlchemySaver:
@@ -111,12 +129,25 @@ def open_async_saver(database: Database) -> AsyncSQLAlchemySaver:
     Raises:
         ConfigurationError: There is no async driver for the database.
     """
-    url, schema = database.place
-    engine = engines.make_async_engine(_coloured(url, "async"), poolclass=NullPool)
-    _never_wait_for_the_disk(engine.sync_engine)
-    saver = AsyncSQLAlchemySaver(engine, schema=schema)
+    engine = _async_engine(database)
+    saver = AsyncSQLAlchemySaver(engine, schema=database.place.schema)
     saver.bind = AsyncEngine(transactions.transactional(engine.sync_engine))
     return saver
+
+
+def open_async_store(database: Database) -> AsyncSQLAlchemyStore:
+    """Return an async long-term memory on a database; as `open_async_saver`."""
+    engine = _async_engine(database)
+    store = AsyncSQLAlchemyStore(engine, schema=database.place.schema)
+    store.bind = AsyncEngine(transactions.transactional(engine.sync_engine))
+    return store
+
+
+def _async_engine(database: Database) -> AsyncEngine:
+    url = _coloured(database.place.url, "async")
+    engine = engines.make_async_engine(url, poolclass=NullPool)
+    _never_wait_for_the_disk(engine.sync_engine)
+    return engine
 
 
 def _coloured(url: URL, colour: engines.Colour) -> URL:

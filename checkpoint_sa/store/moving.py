@@ -1,0 +1,122 @@
+"""Items from another database into a store: of our own table, or of LangGraph's own stores.
+
+LangGraph's SqliteStore, MySQLStore and PostgresStore have a table of the same name and columns,
+some of them without times to live.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import column, inspect, literal_column, select, table
+from sqlalchemy import text as sql_text
+from sqlalchemy.types import NullType
+
+from checkpoint_sa.engine import engines
+from checkpoint_sa.errors import SchemaError, TransferError
+from checkpoint_sa.store import repository, sql, values
+from checkpoint_sa.store.namespaces import to_labels, to_text
+from checkpoint_sa.types import MYSQL_FAMILY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+    from checkpoint_sa.rows import AnyRow
+    from checkpoint_sa.store.sync import SQLAlchemyStore
+
+_PAGE = 200
+_NAMES = [part.name for part in sql.items.c]
+
+
+class Copied(NamedTuple):
+    """What a copy did."""
+
+    items: int
+    """Items that were stored."""
+    present: int
+    """Items that the target had already, which stay as they are."""
+
+
+def copy_items(source: Engine, target: SQLAlchemyStore, *, schema: str | None = None) -> Copied:
+    """Copy the items that haven't expired, with their times, into a store.
+
+    An item that the target has stays as it is there, so a second run continues an interrupted one.
+    Vectors aren't copied.
+
+    Args:
+        source: A database with the table `store` of ours, SqliteStore, MySQLStore or PostgresStore.
+        target: The store.
+        schema: The schema of the source's table.
+
+    Raises:
+        SchemaError: The source has no such table.
+        TransferError: An item can't be stored; the message names it.
+    """
+    stored = present = 0
+    with engines.in_schema(source, schema).connect() as connection:
+        for page in _pages(connection, schema):
+            rows = [_row(row) for row in page if not _has_expired(row)]
+            if rows:
+                added = target.database.write("store.copy", repository.add, rows)
+                stored += added
+                present += len(rows) - added
+    return Copied(stored, present)
+
+
+def _pages(connection: Connection, schema: str | None) -> Iterator[Sequence[AnyRow]]:
+    inspector = inspect(connection)
+    if not inspector.has_table("store", schema=schema):
+        raise SchemaError("The source has no table `store`: neither ours nor one of LangGraph's.")
+    names = {item["name"] for item in inspector.get_columns("store", schema=schema)}
+    if not names >= {"prefix", "key", "value", "created_at", "updated_at"}:
+        raise SchemaError("The source's table `store` is neither ours nor one of LangGraph's.")
+    if connection.dialect.name in MYSQL_FAMILY:  # MySQLStore's times are in the session's zone
+        connection.execute(sql_text("SET time_zone = '+00:00'"))
+    # Without types: each store has its own for the same text, JSON and times.
+    found = table("store", *(column(name, NullType()) for name in _NAMES))
+    wanted = [
+        found.c[name] if name in names else literal_column("NULL").label(name) for name in _NAMES
+    ]
+    rows = connection.execution_options(stream_results=True).execute(select(*wanted))
+    yield from rows.partitions(_PAGE)
+
+
+def _has_expired(row: AnyRow) -> bool:
+    expires_at = _time(row.expires_at)
+    return expires_at is not None and expires_at <= datetime.now(timezone.utc)
+
+
+def _row(row: AnyRow) -> dict[str, Any]:
+    prefix, key = _text(row.prefix), _text(row.key)
+    try:
+        # PostgreSQL's drivers may have read the JSON.
+        text = json.dumps(row.value) if isinstance(row.value, dict) else _text(row.value)
+        return {
+            "prefix": to_text(to_labels(prefix)),
+            "key": key,
+            "value": values.dump(values.load(text)),
+            "created_at": _time(row.created_at),
+            "updated_at": _time(row.updated_at),
+            "expires_at": _time(row.expires_at),
+            "ttl_minutes": None if row.ttl_minutes is None else max(1, round(row.ttl_minutes)),
+        }
+    except ValueError as error:
+        raise TransferError(
+            f"The item {key!r} of the namespace {to_labels(prefix)!r} can't be stored: {error}"
+        ) from None
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes | bytearray) else str(value)
+
+
+def _time(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    time = value if isinstance(value, datetime) else datetime.fromisoformat(_text(value))
+    is_aware = time.tzinfo is not None
+    return time.astimezone(timezone.utc) if is_aware else time.replace(tzinfo=timezone.utc)

@@ -1,0 +1,84 @@
+"""`checkpoint-sa store`: what it shows and deletes, on every engine."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langgraph.store.base import PutOp
+
+from checkpoint_sa.cli import DATA, DONE, USAGE, main
+
+if TYPE_CHECKING:
+    from memories import Memory
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(memory: Memory, capsys: Captured, *words: str, code: int = DONE) -> list[Any]:
+    """Run a command with --json, and return the rows; of a failure the message."""
+    assert main(["store", *words, "--json", "--url", memory.on.url]) == code
+    said = capsys.readouterr()
+    return [said.err] if code else [json.loads(line) for line in said.out.splitlines()]
+
+
+@pytest.fixture
+def filled(memory: Memory) -> Memory:
+    memory.put(("users", "1"), "prefs", {"theme": "dark", "n": 1})
+    memory.put(("users", "1", "a.b"), "k", {"n": 2}, ttl=5)
+    memory.put(("users", "10"), "k", {"n": 2}, ttl=5)
+    return memory
+
+
+def test_ls_lists_namespaces(filled: Memory, capsys: Captured) -> None:
+    names = [["users", "1"], ["users", "1", "a.b"], ["users", "10"]]
+    assert run(filled, capsys, "ls") == [{"namespace": name} for name in names]
+    assert run(filled, capsys, "ls", "users", "1", "--depth", "2") == [{"namespace": names[0]}]
+
+
+def test_get_prints_an_item(filled: Memory, capsys: Captured) -> None:
+    (row,) = run(filled, capsys, "get", "users", "1", "prefs")
+    assert row["value"] == {"theme": "dark", "n": 1}
+    assert main(["store", "get", "users", "1", "prefs", "--url", filled.on.url]) == DONE
+    assert json.loads(capsys.readouterr().out) == {"theme": "dark", "n": 1}
+    (message,) = run(filled, capsys, "get", "users", "1", "none", code=DATA)
+    assert "There is no item 'none' in the namespace ('users', '1')" in message
+
+
+def test_search_lists_items(filled: Memory, capsys: Captured) -> None:
+    assert len(run(filled, capsys, "search")) == 3
+    found = run(filled, capsys, "search", "users", "1", "--where", "n=2")
+    assert [row["namespace"] for row in found] == [["users", "1", "a.b"]]
+    assert len(run(filled, capsys, "search", "users", "--limit", "1")) == 1
+
+
+def test_reading_postpones_no_expiry(filled: Memory, capsys: Captured) -> None:
+    filled.on.sql("UPDATE store SET ttl_minutes = 50")
+    run(filled, capsys, "search")
+    run(filled, capsys, "get", "users", "10", "k")
+    assert filled.minutes_left() == pytest.approx([5, 5], abs=1)
+
+
+def test_delete_deletes_an_item_or_a_namespace(filled: Memory, capsys: Captured) -> None:
+    (message,) = run(filled, capsys, "delete", "users", "10", "k", code=USAGE)
+    assert "--yes" in message
+    assert run(filled, capsys, "delete", "users", "10", "k", "--yes") == [{"items": 1}]
+    assert run(filled, capsys, "delete", "users", "10", "k", "--yes") == [{"items": 0}]
+    filled.batch([PutOp(("users", "1", f"{i}"), "k", {}) for i in range(20)])
+    assert run(filled, capsys, "delete", "users", "1", "--below", "--yes") == [{"items": 22}]
+    assert filled.search(()) == []
+
+
+def test_stats_counts(filled: Memory, capsys: Captured) -> None:
+    filled.expire("k")
+    (row,) = run(filled, capsys, "stats")
+    assert (row["items"], row["namespaces"], row["expiring"], row["expired"]) == (3, 3, 2, 2)
+    assert 30 < row["bytes"] < 60
+    assert main(["store", "stats", "--url", filled.on.url]) == DONE
+    assert capsys.readouterr().out == f"3\t3\t{row['bytes']}\t2\t2\n"
+
+
+def test_stats_of_nothing(memory: Memory, capsys: Captured) -> None:
+    (row,) = run(memory, capsys, "stats")
+    assert (row["items"], row["bytes"], row["expired"], row["first"]) == (0, 0, 0, None)
