@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     ls = terminal.command(own, "ls", _ls, "list the namespaces that have items")
     database.add_arguments(ls)
     ls.add_argument("label", nargs="*", help="only this namespace and those below it; * is any")
-    ls.add_argument("--depth", type=int, metavar="N", help="how many labels of each")
+    ls.add_argument("--depth", type=terminal.from_zero, metavar="N", help="how many labels of each")
     terminal.add_json(ls)
 
     get = terminal.command(own, "get", _get, "print an item's value as JSON")
@@ -47,7 +47,9 @@ def add(commands: Commands) -> None:
     database.add_arguments(search)
     search.add_argument("label", nargs="*", help="only this namespace and those below it")
     database.add_where(search, "only items whose value has this")
-    search.add_argument("--limit", type=int, default=100, metavar="N", help="how many (100)")
+    search.add_argument(
+        "--limit", type=terminal.from_zero, default=100, metavar="N", help="how many (100)"
+    )
     terminal.add_json(search)
 
     delete = terminal.command(own, "delete", _delete, "delete an item, or a namespace")
@@ -73,11 +75,13 @@ def add(commands: Commands) -> None:
     terminal.add_json(stats)
 
 
-def _run(given: argparse.Namespace, action: Callable[[SQLAlchemyStore], None]) -> None:
+def _run(
+    args: argparse.Namespace, action: Callable[[SQLAlchemyStore], None], *, writes: bool = False
+) -> None:
     def run(saver: SQLAlchemySaver) -> None:
         action(SQLAlchemyStore(saver.bind, schema=saver.schema))
 
-    database.run(given, run)
+    database.run(args, run, writes=writes)
 
 
 def _labels(value: tuple[str, ...]) -> str:
@@ -102,13 +106,13 @@ _STATISTICS = (
 )
 
 
-def _ls(given: argparse.Namespace) -> None:
+def _ls(args: argparse.Namespace) -> None:
     def look(store: SQLAlchemyStore) -> None:
         def found() -> Iterator[dict[str, Any]]:
             for page in count():
                 names = store.list_namespaces(
-                    prefix=tuple(given.label),
-                    max_depth=given.depth,
+                    prefix=tuple(args.label),
+                    max_depth=args.depth,
                     limit=_PAGE,
                     offset=page * _PAGE,
                 )
@@ -116,9 +120,9 @@ def _ls(given: argparse.Namespace) -> None:
                 if len(names) < _PAGE:
                     return
 
-        terminal.rows(given, _NAMESPACES, found())
+        terminal.rows(args, _NAMESPACES, found())
 
-    _run(given, look)
+    _run(args, look)
 
 
 def _row(item: Item) -> dict[str, Any]:
@@ -126,71 +130,71 @@ def _row(item: Item) -> dict[str, Any]:
     return {name: getattr(item, name) for name in names}
 
 
-def _get(given: argparse.Namespace) -> None:
+def _get(args: argparse.Namespace) -> None:
     def look(store: SQLAlchemyStore) -> None:
-        *namespace, key = given.path
+        *namespace, key = args.path
         item = store.get(tuple(namespace), key, refresh_ttl=False)
         if item is None:
             raise CheckpointError(
                 f"There is no item {key!r} in the namespace {tuple(namespace)!r}."
             )
-        if given.json:
+        if args.json:
             terminal.say(terminal.as_json(_row(item)))
         else:
             terminal.say(terminal.as_json(item.value, indent=2))
 
-    _run(given, look)
+    _run(args, look)
 
 
-def _search(given: argparse.Namespace) -> None:
+def _search(args: argparse.Namespace) -> None:
     def look(store: SQLAlchemyStore) -> None:
         found = store.search(
-            tuple(given.label), filter=dict(given.where), limit=given.limit, refresh_ttl=False
+            tuple(args.label), filter=dict(args.where), limit=args.limit, refresh_ttl=False
         )
-        terminal.rows(given, _ITEMS, map(_row, found))
+        terminal.rows(args, _ITEMS, map(_row, found))
 
-    _run(given, look)
+    _run(args, look)
 
 
-def _delete(given: argparse.Namespace) -> None:
-    if not given.yes:
+def _delete(args: argparse.Namespace) -> None:
+    if not args.yes:
         raise ConfigurationError("Add --yes to delete; `store search` shows what is there.")
 
     def delete(store: SQLAlchemyStore) -> None:
-        *namespace, key = given.path
+        *namespace, key = args.path
         deleted = 0
-        if given.below:
-            while page := store.search(tuple(given.path), limit=_PAGE, refresh_ttl=False):
+        if args.below:
+            while page := store.search(tuple(args.path), limit=_PAGE, refresh_ttl=False):
                 store.batch([PutOp(item.namespace, item.key, None) for item in page])
                 deleted += len(page)
         elif store.get(tuple(namespace), key, refresh_ttl=False) is not None:
             store.delete(tuple(namespace), key)
             deleted = 1
-        if given.json:
+        if args.json:
             terminal.say(terminal.as_json({"items": deleted}))
         else:
             terminal.say(f"{deleted} item{'' if deleted == 1 else 's'} deleted")
 
-    _run(given, delete)
+    _run(args, delete, writes=True)
 
 
-def _stats(given: argparse.Namespace) -> None:
+def _stats(args: argparse.Namespace) -> None:
     def look(store: SQLAlchemyStore) -> None:
         found = store.database.read("store.stats", repository.statistics)
-        terminal.rows(given, _STATISTICS, [found._asdict()])
+        terminal.rows(args, _STATISTICS, [found._asdict()])
 
-    _run(given, look)
+    _run(args, look)
 
 
-def _copy(given: argparse.Namespace) -> None:
-    source = engines.make_engine(database.need("from", given.source))
+def _copy(args: argparse.Namespace) -> None:
+    source = engines.make_engine(database.need("from", args.source))
     try:
-        to = database.need("to", given.target)
-        with SQLAlchemyStore.from_conn_string(to, schema=given.to_schema) as target:
-            copied = copy_items(source, target, schema=given.from_schema)
+        to = database.need("to", args.target)
+        with SQLAlchemyStore.from_conn_string(to, schema=args.to_schema) as target:
+            copied = copy_items(source, target, schema=args.from_schema)
     finally:
         source.dispose()
-    if given.json:
+    if args.json:
         terminal.say(terminal.as_json(copied._asdict()))
     else:
         terminal.say(f"{copied.items}\t{copied.present}")
