@@ -76,8 +76,8 @@ class Database:
             engines.check_engine(bind)
             self._turns = queues.pool_queue(bind)
             engine = engines.in_schema(bind, schema)
-            self._once = allow_cursor(transactions.autocommit_engine(engine), bind)
-            self._writing = allow_cursor(transactions.transaction_engine(engine), bind)
+            self._once = _on_cursor(transactions.autocommit_engine(engine), bind)
+            self._writing = _on_cursor(transactions.transaction_engine(engine), bind)
             self._commits_at_once = transactions.is_autocommit(
                 self._once
             ) and not transactions.has_begin_listener(engine)
@@ -229,6 +229,11 @@ class Database:
     def _is_free(self) -> bool:
         """Whether each operation has a connection of its own, so that any loop may run it."""
         return isinstance(self._owner, Engine) and isinstance(self._owner.pool, NullPool)
+
+
+def _on_cursor(engine: Engine, watched: Engine) -> Engine:
+    is_autocommit = transactions.is_autocommit(engine)
+    return allow_cursor(engine, watched, is_autocommit=is_autocommit)
 
 
 def _execute(

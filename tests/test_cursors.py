@@ -20,6 +20,7 @@ from checkpoint_sa.engine import cursors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 VALUES = {
     "text": "ä\x00🙂" * 100,
@@ -130,6 +131,74 @@ def test_echo_shows_every_statement(
         fresh.close()
     assert not on_cursor
     assert sum("INTO checkpoints" in record.message for record in caplog.records) == 2
+
+
+def test_a_listener_of_begin_sees_each_transaction(store: Store, on_cursor: Counter[str]) -> None:
+    """As row-level security with SET LOCAL has one."""
+    expected = fill(store)
+    own = Store(store.kind, store.url)
+    begun: list[object] = []
+    event.listen(own.root, "begin", begun.append)
+    fresh = own.using(own.make_saver())
+    on_cursor.clear()
+    found = fresh.found(thread("t"))
+    assert without_versions(found) == without_versions(expected[0])
+    assert begun
+    assert not on_cursor
+    own.close()
+
+
+def test_no_read_leaves_a_transaction_open_in_a_pool_that_does_not_reset(store: Store) -> None:
+    """It would go on reading the snapshot of its first statement."""
+    level = {} if not store.kind.server else {"isolation_level": "REPEATABLE READ"}
+    own = Store(store.kind, store.url, pool_size=1, pool_reset_on_return=None, **level)
+    fill(store)
+    assert len(own.list(None)) == 2
+    assert own.found(thread("t")).config["configurable"]["checkpoint_id"] == "2"
+    store.save("t", {"x": [1]}, checkpoint_id="3")
+    assert own.found(thread("t")).config["configurable"]["checkpoint_id"] == "3"
+    own.close()
+
+
+@pytest.mark.parametrize("migrated_store", ["aiosqlite"], indirect=True)
+def test_an_aiosqlite_connection_that_was_closed_is_replaced(store: Store) -> None:
+    fill(store)
+    own = Store(store.kind, store.url, pool_size=1)
+    own.found(thread("t"))
+
+    async def close() -> None:
+        assert own.async_engine is not None
+        async with own.async_engine.connect() as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+        await raw.close()
+
+    own.run(close())
+    assert own.found(thread("t")).config["configurable"]["checkpoint_id"] == "2"
+    own.close()
+
+
+def test_a_statement_is_compiled_once_for_all_schemas(
+    sqlite_store: Store, on_cursor: Counter[str], tmp_path: Path
+) -> None:
+    engine = sqlite_store.root
+
+    @event.listens_for(engine, "connect")
+    def attach(connection: Any, _: object) -> None:
+        for i in range(3):
+            connection.execute(f"ATTACH '{tmp_path / f'{i}.db'}' AS \"Tenant {i}\"")
+
+    engine.dispose()
+    for i in range(3):
+        saver = SQLAlchemySaver(engine, schema=f"Tenant {i}")
+        saver.setup()
+        if i == 1:
+            on_cursor.clear()
+        one = sqlite_store.using(saver)
+        one.save(f"t{i}", VALUES, checkpoint_id="1")
+        assert [item.config["configurable"]["thread_id"] for item in one.list(None)] == [f"t{i}"]
+        assert one.found(thread(f"t{i}")).checkpoint["channel_values"] == VALUES
+    assert on_cursor["_compile"] == 0
+    assert on_cursor["_execute"] > 0
 
 
 def test_a_connection_of_the_callers_goes_through_sqlalchemy(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import TypeAlias
 
-    from sqlalchemy import Connection, Dialect, Engine, Executable, Pool
+    from sqlalchemy import Connection, Engine, Executable, Pool
 
     Rows: TypeAlias = Sequence[Sequence[Any]]
     Parameters: TypeAlias = Mapping[str, Any]
@@ -44,22 +44,24 @@ _DRIVERS = PSYCOPG | frozenset(
 _OPTION = "checkpoint_sa_cursor"
 """The execution option that has a `_Watched`."""
 
-_MAX_STATEMENTS = 1_000
-"""The statements that are kept for each pool: about 30 for a schema."""
+_SCHEMA = "checkpoint_sa_placeholder"
+"""Stands for the schema in the text of a statement, which is compiled once for all schemas."""
 
 
-def allow_cursor(engine: Engine, watched: Engine) -> Engine:
+def allow_cursor(engine: Engine, watched: Engine, *, is_autocommit: bool) -> Engine:
     """Return the engine, with statements on the driver's cursor where that is safe.
 
     Args:
         engine: An engine of ours, on the pool of `watched`.
         watched: The user's engine, whose listeners must see each statement.
+        is_autocommit: Whether each statement of the engine commits by itself.
     """
     dialect = engine.dialect
     if dialect.driver not in _DRIVERS or not type(dialect).__module__.startswith("sqlalchemy."):
         return engine
     compiled = _caches.setdefault(engine.pool, {})
-    return engine.execution_options(**{_OPTION: _Watched(watched, compiled)})
+    option = _Watched(watched, compiled, begins=not is_autocommit)
+    return engine.execution_options(**{_OPTION: option})
 
 
 def fetch_all(connection: Connection, statement: Executable, parameters: Parameters) -> Rows:
@@ -67,7 +69,7 @@ def fetch_all(connection: Connection, statement: Executable, parameters: Paramet
     compiled = _compiled(connection, statement, parameters)
     if compiled is None:
         return connection.execute(statement, parameters).all()
-    rows = _execute(connection, compiled.text, compiled.bind(parameters))
+    rows = _execute(connection, _text(connection, compiled), compiled.bind(parameters))
     return compiled.decode(rows) if compiled.decoders else rows
 
 
@@ -76,10 +78,12 @@ def execute(connection: Connection, statement: Executable, rows: Sequence[Parame
     compiled = _compiled(connection, statement, rows[0])
     if compiled is None:
         connection.execute(statement, rows if len(rows) > 1 else rows[0])
-    elif len(rows) == 1:
-        _execute(connection, compiled.text, compiled.bind(rows[0]), fetch=False)
+        return
+    text = _text(connection, compiled)
+    if len(rows) == 1:
+        _execute(connection, text, compiled.bind(rows[0]), fetch=False)
     else:
-        _execute(connection, compiled.text, [*map(compiled.bind, rows)], many=True, fetch=False)
+        _execute(connection, text, [*map(compiled.bind, rows)], many=True, fetch=False)
 
 
 def execute_text(connection: Connection, text: str) -> None:
@@ -95,6 +99,8 @@ class _Watched(NamedTuple):
 
     engine: Engine
     compiled: dict[Any, _Compiled | None]
+    begins: bool
+    """Whether the first statement begins a transaction."""
 
 
 def _watched(connection: Connection) -> _Watched | None:
@@ -102,12 +108,16 @@ def _watched(connection: Connection) -> _Watched | None:
     found: _Watched | None = connection.get_execution_options().get(_OPTION)
     if found is None:
         return None
-    events = found.engine.dispatch
+    events, driver_events = found.engine.dispatch, connection.dialect.dispatch
     if (
         events.before_cursor_execute
         or events.after_cursor_execute
         or events.before_execute
         or events.after_execute
+        or events.begin
+        or driver_events.do_execute
+        or driver_events.do_executemany
+        or driver_events.handle_error
         or found.engine.logger.isEnabledFor(logging.INFO)
     ):
         return None
@@ -156,29 +166,41 @@ def _compiled(
     watched = _watched(connection)
     if watched is None:
         return None
-    known = watched.compiled
-    schemas = connection.get_execution_options().get("schema_translate_map")
     # An INSERT has the columns that it gets values for.
-    key = statement, schemas and tuple(schemas.items()), tuple(parameters)
-    if key not in known:
-        if len(known) >= _MAX_STATEMENTS:
-            known.clear()
-        known[key] = _compile(connection.dialect, statement, [*parameters], schemas)
-    return known[key]
+    key = statement, _schema(connection) is not None, tuple(parameters)
+    try:
+        return watched.compiled[key]
+    except KeyError:
+        compiled = _compile(connection, statement, [*parameters])
+        watched.compiled[key] = compiled
+        return compiled
 
 
-def _compile(
-    dialect: Dialect,
-    statement: Any,
-    names: list[str],
-    schemas: Mapping[str | None, str | None] | None,
-) -> _Compiled | None:
+def _schema(connection: Connection) -> str | None:
+    """Return the schema of our tables; None is the connection's own."""
+    schemas = connection.get_execution_options().get("schema_translate_map")
+    schema: str | None = schemas.get(None) if schemas else None
+    return schema
+
+
+def _text(connection: Connection, compiled: _Compiled) -> str:
+    """Return the text of a statement, with the schema of the connection."""
+    schema = _schema(connection)
+    if schema is None:
+        return compiled.text
+    quoted = connection.dialect.identifier_preparer.quote_schema(schema)
+    return compiled.text.replace(_SCHEMA, quoted)
+
+
+def _compile(connection: Connection, statement: Any, names: list[str]) -> _Compiled | None:
     """Compile a statement; None where its text depends on the values of its parameters."""
+    dialect = connection.dialect
+    has_schema = _schema(connection) is not None
     compiled = statement.compile(
         dialect=dialect,
         column_keys=names,
-        schema_translate_map=schemas,
-        render_schema_translate=bool(schemas),
+        schema_translate_map={None: _SCHEMA} if has_schema else None,
+        render_schema_translate=has_schema,
     )
     if compiled.post_compile_params or compiled.literal_execute_params:
         return None
@@ -223,12 +245,11 @@ def _execute(
     """
     dialect: Any = connection.dialect
     cursor: Any = None
+    if connection.get_execution_options()[_OPTION].begins and not connection.in_transaction():
+        connection.begin()  # as Connection.execute does; the connection's end ends it
     try:
         if dialect.driver == "aiosqlite" and not many:
-            # One hop between threads; the cursor takes four.
-            driver_connection: Any = connection.connection.driver_connection
-            rows: Rows = await_only(driver_connection.execute_fetchall(text, parameters))
-            return rows
+            return _aiosqlite_rows(connection, text, parameters)
         cursor = connection.connection.cursor()
         if dialect.driver == "asyncpg":
             # As SQLAlchemy's execution context does, so that plans are made anew after a DDL.
@@ -242,12 +263,26 @@ def _execute(
         rows = cursor.fetchall() if fetch else ()
         cursor.close()
     except BaseException as error:
-        is_drivers = isinstance(error, dialect.loaded_dbapi.Error)
-        if is_drivers and dialect.driver == "asyncpg":
+        driver = dialect.loaded_dbapi
+        is_drivers = isinstance(error, driver.Error)
+        if dialect.driver == "asyncpg" and isinstance(
+            error, driver.InvalidCachedStatementError | driver.InternalServerError
+        ):
             dialect._invalidate_schema_cache()  # noqa: SLF001
         # SQLAlchemy has no public name for it: it makes a DBAPIError of the driver's error, tells
         # listeners, and invalidates a lost connection. It always raises.
         handle: Any = connection._handle_dbapi_exception  # noqa: SLF001
         handle(error, text if is_drivers else None, None, cursor, None)
         raise
+    return rows
+
+
+def _aiosqlite_rows(connection: Connection, text: str, parameters: Any) -> Rows:
+    """Execute a statement with one hop between threads; a cursor takes four."""
+    driver_connection: Any = connection.connection.driver_connection
+    try:
+        rows: Rows = await_only(driver_connection.execute_fetchall(text, parameters))
+    except ValueError as error:  # the connection was closed; SQLAlchemy knows that by this error
+        driver: Any = connection.dialect.loaded_dbapi
+        raise driver.OperationalError(*error.args) from error
     return rows
