@@ -23,6 +23,7 @@ from stores import KINDS, Store, id_of, thread
 from test_connections import joined
 
 from checkpoint_sa import ThreadExistsError
+from checkpoint_sa.engine import faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +158,7 @@ def end_session(admin: Connection, number: int) -> None:
 
 @contextmanager
 def before_statement(
-    store: Store, number: int, act: Callable[[Connection], None]
+    store: Store, number: int, act: Callable[[Connection], object]
 ) -> Iterator[list[str]]:
     """Act once, before the n-th statement from now; give the statements there were."""
     seen: list[str] = []
@@ -199,6 +200,33 @@ def test_a_session_that_is_killed_before_any_statement_is_replaced(
             break
         assert own.saver.metrics.retries > retries
     assert number > 0
+
+
+CODES = [
+    (name, code)
+    for name, is_mysql in (("pg-psycopg", False), ("mariadb-pymysql", True), ("mysql-async", True))
+    for code in faults._FAULTS  # noqa: SLF001 - each of them is tried
+    if isinstance(code, int) is is_mysql
+]
+
+
+@pytest.mark.parametrize(("migrated_store", "code"), CODES, indirect=["migrated_store"], ids=str)
+def test_each_error_that_passes_is_retried(
+    migrated_store: Store, own: Store, code: int | str
+) -> None:
+    """The server itself raises it, as a statement asks it to."""
+    raised = (
+        f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}"
+        if isinstance(code, int)
+        else f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$"
+    )
+    fill(migrated_store)
+    own.get_tuple(thread())
+    with before_statement(own, 0, lambda connection: connection.exec_driver_sql(raised)):
+        put(own, "3", parent="2")
+    assert own.saver.metrics.retries == 1
+    assert own.saver.metrics.failures == 0
+    assert ids(migrated_store) == ["3", "2", "1"]
 
 
 @on_servers
