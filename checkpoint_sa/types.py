@@ -23,6 +23,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     literal_column,
+    select,
     tuple_,
 )
 from sqlalchemy.dialects.mysql import DATETIME, LONGBLOB, MEDIUMBLOB
@@ -34,7 +35,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Dialect
+    from sqlalchemy import Column, Dialect
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.elements import ColumnElement
 
@@ -151,6 +152,33 @@ class one_of(FunctionElement[bool]):  # noqa: N801
 
     def __init__(self, name: str, *columns: ColumnElement[Any]) -> None:
         super().__init__(bindparam(name, expanding=True), *columns)
+
+
+class locked_in_order(FunctionElement[bool]):  # noqa: N801
+    """Whether a row is in a list, as `one_of` says; for an UPDATE or DELETE of several rows.
+
+    PostgreSQL locks the rows of such a statement in no order, so that two of them deadlock: there
+    they are locked in the order of their keys first. The engines of the MySQL family lock in the
+    order of the primary key, and SQLite has one writer.
+
+    Args:
+        name: The parameter with the list.
+        columns: The columns, which are the primary key.
+        skip_locked: Whether rows that somebody has locked are left out, where rows are locked.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, name: str, *columns: Column[Any], skip_locked: bool = False) -> None:
+        listed = columns[0].table.alias("listed")
+        keys = [listed.c[column.name] for column in columns]
+        ordered = (
+            select(*keys)
+            .where(one_of(name, *keys))
+            .order_by(*(column.collate("C") for column in keys))
+            .with_for_update(skip_locked=skip_locked)
+        )
+        super().__init__(one_of(name, *columns), tuple_(*columns).in_(ordered))
 
 
 class json_text(FunctionElement[str]):  # noqa: N801
@@ -302,6 +330,16 @@ def _postgresql_between(element: in_byte_range, compiler: SQLCompiler, **kw: Any
     return f"({found} ~>=~ {low} AND {found} ~<~ {high})"
 
 
+@compiles(locked_in_order)
+def _in_list(element: locked_in_order, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(next(iter(element.clauses)), **kw)
+
+
+def _postgresql_locked(element: locked_in_order, compiler: SQLCompiler, **kw: Any) -> str:
+    _, ordered = element.clauses
+    return compiler.process(ordered, **kw)
+
+
 @compiles(one_of)
 def _in(element: one_of, compiler: SQLCompiler, **kw: Any) -> str:
     wanted, *columns = element.clauses
@@ -393,6 +431,7 @@ for _dialect in POSTGRESQL_FAMILY:
     compiles(to_json, _dialect)(_postgresql_to_json)
     compiles(typed, _dialect)(_postgresql_typed)
     compiles(one_of, _dialect)(_postgresql_in)
+    compiles(locked_in_order, _dialect)(_postgresql_locked)
     compiles(json_text, _dialect)(_postgresql_json_text)
     compiles(metadata_contains, _dialect)(_postgresql_contains)
     compiles(peer_run_id, _dialect)(_postgresql_run_id)

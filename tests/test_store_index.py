@@ -91,6 +91,19 @@ def test_what_is_embedded_can_be_said_for_each_put(indexed: Memory) -> None:
     assert len(scores(indexed, "tea")) == 3
 
 
+def test_a_path_that_stands_twice_is_embedded_once(indexed: Memory) -> None:
+    indexed.put(NS, "k", {"text": "tea"}, index=["text", "text"])
+    assert scores(indexed, "tea")["k"] == pytest.approx(1)
+    assert indexed.on.count("store_embeddings") == 1
+
+
+@pytest.mark.parametrize("index", [True, "text", 1])
+def test_an_index_that_is_no_list_is_an_error(indexed: Memory, index: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"index is a .* Expected a list of paths, False"):
+        indexed.put(NS, "k", {"text": "tea"}, index=index)
+    assert indexed.keys(NS) == []
+
+
 def text_of(value: Any) -> str:
     return value.decode() if isinstance(value, bytes | bytearray) else str(value)
 

@@ -6,6 +6,8 @@ import asyncio
 import gc
 import logging
 import math
+import random
+import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -282,3 +284,108 @@ def test_a_connections_store_has_no_sweeper(sqlite_store: Store) -> None:
         store.put(NS, "k", {}, ttl=1)
         assert store.sweep_ttl() == 0
         connection.rollback()
+
+
+def race(memory: Memory, *acts: Any, rounds: int = 60) -> None:
+    """Do things at the same time, again and again; each act gets a random number generator."""
+
+    def act(number: int) -> None:
+        generator = random.Random(number)
+        for _ in range(rounds):
+            acts[number](generator)
+
+    async def act_async(number: int) -> None:
+        generator = random.Random(number)
+        for _ in range(rounds):
+            await acts[number](generator)
+
+    async def all_async() -> None:
+        await asyncio.gather(*map(act_async, range(len(acts))))
+
+    if memory.on.kind.is_async:
+        memory.on.run(all_async())
+    else:
+        with ThreadPoolExecutor(len(acts)) as pool:
+            list(pool.map(act, range(len(acts))))
+
+
+def some(generator: random.Random) -> list[str]:
+    return [str(i) for i in generator.sample(range(200), generator.choice([2, 10, 80]))]
+
+
+@pytest.mark.parametrize(
+    "migrated_store", ["pg-psycopg", "pg-asyncpg", "mariadb-pymysql", "mysql-async"], indirect=True
+)
+@pytest.mark.parametrize("other", ["put", "delete", "sweep"])
+def test_reads_that_refresh_are_in_nobodys_way(memory: Memory, other: str) -> None:
+    """Nor are deletions of several items, and sweeps: each retry costs PostgreSQL a second."""
+    one = memory.using(ttl={"default_ttl": 60})
+    do = one.store.abatch if memory.on.kind.is_async else one.store.batch
+    sweep = one.store.sweep_ttl
+    one.batch([PutOp(NS, str(i), {"a": i}, ttl=60) for i in range(200)])
+
+    def gets(generator: random.Random) -> Any:
+        return do([GetOp(NS, key) for key in some(generator)])
+
+    def puts(generator: random.Random) -> Any:
+        ttl = 0.0001 if other == "sweep" else 60
+        return do([PutOp(NS, key, {"a": 1}, ttl=ttl) for key in some(generator)])
+
+    def deletes(generator: random.Random) -> Any:
+        return do([PutOp(NS, key, None) for key in some(generator)])
+
+    others = {"put": gets, "delete": deletes, "sweep": lambda _: sweep()}[other]
+    retries = one.store.metrics.retries
+    race(memory, gets, puts, others, others, puts, rounds=25)
+    conflicts = one.store.metrics.retries - retries
+    assert conflicts == 0 if memory.on.kind.server == "postgresql" else conflicts < 25
+    assert one.store.metrics.failures == 0
+
+
+def test_a_sweeper_that_was_cancelled_can_be_started_again(memory: Memory) -> None:
+    other = memory.using(ttl={"default_ttl": 60})
+    try:
+        first = other.run("start_ttl_sweeper", 60)
+        first.cancel()
+        second = other.run("start_ttl_sweeper", 60)
+        assert second is not first
+        assert not second.done()
+    finally:
+        assert other.run("stop_ttl_sweeper", 10)
+
+
+@pytest.mark.parametrize("migrated_store", ["aiosqlite"], indirect=True)
+def test_who_stops_a_sweeper_can_be_cancelled(memory: Memory) -> None:
+    other = memory.using(ttl={"default_ttl": 60})
+
+    async def stop() -> None:
+        async def never_ends() -> None:
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    if ended.is_set():
+                        raise
+
+        ended = asyncio.Event()
+        await other.store.start_ttl_sweeper(60)
+        other.store._sweeper.task.cancel()  # noqa: SLF001 - one that is slow to end takes its place
+        slow = other.store._sweeper.task = asyncio.create_task(never_ends())  # noqa: SLF001
+        stopping = asyncio.create_task(other.store.stop_ttl_sweeper())
+        await asyncio.sleep(0.05)
+        stopping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopping
+        ended.set()
+        slow.cancel()
+        await asyncio.wait([slow])
+
+    memory.on.run(stop())
+
+
+@pytest.mark.parametrize("number", [2**31, sys.maxsize, 2**80])
+def test_any_limit_and_offset_are_taken(memory: Memory, number: int) -> None:
+    memory.put(NS, "a", {"x": 1})
+    assert memory.keys(NS, limit=number) == ["a"]
+    assert memory.keys(NS, limit=number, offset=number) == []
+    assert memory.list_namespaces(limit=number) == [NS]

@@ -6,6 +6,7 @@ engine. It looks through all vectors of a namespace, in pages of bounded size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from langgraph.store.base import ensure_embeddings, get_text_at_path, tokenize_path
@@ -21,7 +22,7 @@ except ImportError:
     np = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from langchain_core.embeddings import Embeddings
     from numpy.typing import NDArray
@@ -102,15 +103,20 @@ class Index:
             fields: The paths; None for those of the configuration.
 
         Raises:
-            InvalidInputError: A path is too long.
+            InvalidInputError: `fields` isn't a list, or a path is too long.
         """
-        found = []
+        if fields is not None and (isinstance(fields, str) or not isinstance(fields, Sequence)):
+            raise InvalidInputError(
+                f"index is a {type(fields).__name__}. Expected a list of paths, False for no"
+                " embeddings, or None for the fields of the store's index."
+            )
+        found = {}  # a path may stand twice
         for path in self.fields if fields is None else fields:
             texts = get_text_at_path(value, "$" if path == "$" else tokenize_path(path))
             for i, text in enumerate(texts):
                 field = f"{path}.{i}" if len(texts) > 1 else path
-                found.append(Text(validate_id("field", field, FIELD_BYTES), text))
-        return found
+                found[field] = Text(validate_id("field", field, FIELD_BYTES), text)
+        return [*found.values()]
 
     def embed(self, texts: Sequence[str], *, is_async: bool) -> dict[str, bytes]:
         """Return the vector of each text that items have.

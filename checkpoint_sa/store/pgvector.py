@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     ForeignKeyConstraint,
-    Integer,
     MetaData,
     Table,
     Text,
@@ -200,8 +200,8 @@ def rank(kind: str, metric: Metric, *, is_scoped: bool, has_filter: bool) -> Sel
         .where(*wanted)
         .group_by(table.c.prefix, table.c.key)
         .order_by(least, table.c.prefix, table.c.key)
-        .limit(bindparam("size", type_=Integer()))
-        .offset(bindparam("skip", type_=Integer()))
+        .limit(bindparam("size", type_=BigInteger()))
+        .offset(bindparam("skip", type_=BigInteger()))
     )
 
 

@@ -28,6 +28,10 @@ _MOST_MINUTES = 2**31 - 1
 """What the column `ttl_minutes` holds, 4,000 years."""
 
 
+_MOST_ROWS = 2**62
+"""The sum of a limit and an offset fits into 64 bits; `sys.maxsize` often means all."""
+
+
 class Get(NamedTuple):
     """Read one item."""
 
@@ -180,8 +184,8 @@ def _search(op: SearchOp, index: Index | None) -> Search:
         prefix=to_text(op.namespace_prefix),
         filter=wanted,
         filter_json=filters.prefilter(wanted) if wanted else None,
-        limit=op.limit,
-        offset=op.offset,
+        limit=min(op.limit, _MOST_ROWS),
+        offset=min(op.offset, _MOST_ROWS),
         refresh=op.refresh_ttl,
         query=(op.query or None) if index is not None else None,
     )
@@ -194,7 +198,8 @@ def _list(op: ListNamespacesOp) -> List:
             f"max_depth is {op.max_depth!r}. Expected a number of labels from 0 on, or None."
         )
     conditions = tuple(op.match_conditions or ())
-    return List(_scope(conditions), conditions, op.max_depth, op.limit, op.offset)
+    limit, offset = min(op.limit, _MOST_ROWS), min(op.offset, _MOST_ROWS)
+    return List(_scope(conditions), conditions, op.max_depth, limit, offset)
 
 
 def _scope(conditions: tuple[MatchCondition, ...]) -> str:

@@ -440,7 +440,7 @@ def sweep(connection: Connection) -> tuple[int, bool]:
         return 0, False
     keys = sorted((row.prefix, row.key) for row in found)
     deleted = connection.execute(sql.DELETE_EXPIRED, {"keys": keys}).rowcount
-    return deleted, len(found) == _SWEPT
+    return deleted, deleted > 0 and len(found) == _SWEPT
 
 
 class Statistics(NamedTuple):

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    BigInteger,
     Float,
     Integer,
     Text,
@@ -27,6 +28,7 @@ from checkpoint_sa.types import (
     in_byte_range,
     json_text,
     key,
+    locked_in_order,
     metadata_contains,
     minutes_from_now,
     one_of,
@@ -50,6 +52,7 @@ def _bind(name: str) -> BindParameter[str]:
 LIVE = or_(items.c.expires_at.is_(None), items.c.expires_at > utc_now())
 _THIS = and_(items.c.prefix == _bind("prefix"), items.c.key == _bind("key"))
 _THESE = one_of("keys", items.c.prefix, items.c.key)
+_UNLOCKED = locked_in_order("keys", items.c.prefix, items.c.key, skip_locked=True)
 
 _COLUMNS = (
     items.c.prefix,
@@ -82,22 +85,23 @@ GET_STATISTICS = select(
 
 DELETE_ITEM = delete(items).where(_THIS)
 
-DELETE_ITEMS = delete(items).where(_THESE)
+DELETE_ITEMS = delete(items).where(locked_in_order("keys", items.c.prefix, items.c.key))
 
 REFRESH_ITEMS = (
     update(items)
-    .where(_THESE, items.c.ttl_minutes.is_not(None), LIVE)
+    .where(_UNLOCKED, items.c.ttl_minutes.is_not(None), LIVE)
     .values(expires_at=minutes_from_now(items.c.ttl_minutes))
 )
+"""An item that somebody writes or refreshes at the moment keeps the time that it gets there."""
 
 _EXPIRED = items.c.expires_at <= utc_now()
 
 GET_EXPIRED = (
-    select(items.c.prefix, items.c.key).where(_EXPIRED).limit(bindparam("size", type_=Integer()))
+    select(items.c.prefix, items.c.key).where(_EXPIRED).limit(bindparam("size", type_=BigInteger()))
 )
 
-DELETE_EXPIRED = delete(items).where(_THESE, _EXPIRED)
-"""An item that was stored again meanwhile stays."""
+DELETE_EXPIRED = delete(items).where(_UNLOCKED, _EXPIRED)
+"""An item that was stored again meanwhile, or is being written, stays."""
 
 UPDATED = ("value", "updated_at", "expires_at", "ttl_minutes")
 """What a put changes of an item that is there, as PostgresStore does."""
@@ -184,10 +188,10 @@ def search(*, is_scoped: bool, has_filter: bool, is_later_page: bool) -> Select[
         select(items.c.prefix, items.c.key, func.row_number().over(order_by=order).label("rank"))
         .where(*wanted)
         .order_by(*order)
-        .limit(bindparam("size", type_=Integer()))
+        .limit(bindparam("size", type_=BigInteger()))
     )
     if not is_later_page:
-        ranked = ranked.offset(bindparam("skip", type_=Integer()))
+        ranked = ranked.offset(bindparam("skip", type_=BigInteger()))
     found = ranked.subquery("found")
     return select(*_COLUMNS, found.c.rank).join_from(
         found, items, and_(items.c.prefix == found.c.prefix, items.c.key == found.c.key)
@@ -219,7 +223,7 @@ def vectors(
         .join_from(embeddings, items, same)
         .where(*wanted)
         .order_by(*_VECTOR)
-        .limit(bindparam("size", type_=Integer()))
+        .limit(bindparam("size", type_=BigInteger()))
     )
 
 
@@ -236,5 +240,5 @@ def namespaces(*, is_scoped: bool, is_later_page: bool) -> Select[Any]:
         .where(*wanted)
         .distinct()
         .order_by(items.c.prefix)
-        .limit(bindparam("size", type_=Integer()))
+        .limit(bindparam("size", type_=BigInteger()))
     )

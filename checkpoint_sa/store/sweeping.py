@@ -53,8 +53,8 @@ class ThreadSweeper:
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread lives."""
-        return self._thread.is_alive()
+        """Whether the thread lives, and nobody has stopped it."""
+        return self._thread.is_alive() and not self._stopped.is_set()
 
     def _run(self) -> None:
         while not self._waits():
@@ -95,12 +95,14 @@ class TaskSweeper:
     def __init__(self, store: AsyncSQLAlchemyStore, seconds: float) -> None:
         self._store = weakref.ref(store)
         self._seconds = seconds
+        self._stopped = False
         self.task = asyncio.create_task(self._run(), name="checkpoint-sa-sweeper")
 
     @property
     def is_running(self) -> bool:
-        """Whether the task lives."""
-        return not self.task.done()
+        """Whether the task lives, and nobody has stopped it."""
+        cancelling = getattr(self.task, "cancelling", int)()  # from Python 3.11 on
+        return not (self.task.done() or self._stopped or cancelling)
 
     async def _run(self) -> None:
         while True:
@@ -119,7 +121,7 @@ class TaskSweeper:
 
     async def stop(self, timeout: float | None) -> bool:
         """Stop it; return whether it has ended in time."""
+        self._stopped = True
         self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([self.task], timeout=timeout)
+        await asyncio.wait([self.task], timeout=timeout)  # a cancellation of the caller goes on
         return self.task.done()
