@@ -113,10 +113,10 @@ def store(migrated_store: Store) -> Store:
 
 
 @pytest.fixture
-def memory(store: Store) -> Memory:
+def memory(migrated_store: Store) -> Memory:
     """An empty long-term memory on each engine, beside an empty store of checkpoints."""
-    store.sql("DELETE FROM store")
-    return Memory(store)
+    migrated_store.clear("store")
+    return Memory(migrated_store)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from checkpoint_sa import (
@@ -153,15 +154,26 @@ class Store(testing.Store):
             self.count("checkpoint_writes"),
         )
 
-    def clear(self) -> None:
-        """Empty the tables, in one transaction: each test begins with it."""
-        tables = ("checkpoint_writes", "checkpoint_deltas", "checkpoint_blobs", "checkpoints")
+    def clear(self, *more: str) -> None:
+        """Empty the tables of checkpoints, and more, in one transaction: each test begins so."""
+        tables = (
+            "checkpoint_writes",
+            "checkpoint_deltas",
+            "checkpoint_blobs",
+            "checkpoints",
+            *more,
+        )
 
         def delete(connection: Connection) -> None:
             for table in tables:
                 connection.exec_driver_sql(f"DELETE FROM {table}")
 
-        self.in_transaction(delete)
+        try:
+            self.in_transaction(delete)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            self.in_transaction(delete)  # a test before may have ended sessions of this pool
 
     @contextmanager
     def statements(self) -> Iterator[Statements]:
