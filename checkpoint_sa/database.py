@@ -11,11 +11,13 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from checkpoint_sa import migrate
 from checkpoint_sa.engine import engines, queues, retry, transactions, waiting
 from checkpoint_sa.engine.cursors import allow_cursor
+from checkpoint_sa.engine.faults import Fault, classify_error
 from checkpoint_sa.engine.statements import execute
 from checkpoint_sa.errors import ConfigurationError
 
@@ -123,6 +125,18 @@ class Database:
             result: T = self._run(name, self._write_once, function, *args, **kwargs)
             return result
 
+    def write_unless_standby(
+        self,
+        name: str,
+        function: Callable[Concatenate[Connection, P], object],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bool:
+        """`write` what may be left out; return False, at once, where the server takes no writes."""
+        with self.lock, self._queue:
+            return bool(self._run(name, self._write_unless_standby, function, *args, **kwargs))
+
     def execute(
         self,
         name: str,
@@ -196,6 +210,17 @@ class Database:
             transactions.write_transaction(connection),
         ):
             return function(connection, *args, **kwargs)
+
+    def _write_unless_standby(
+        self, function: Callable[..., object], /, *args: Any, **kwargs: Any
+    ) -> bool:
+        try:
+            self._write_once(function, *args, **kwargs)
+        except DBAPIError as error:
+            if classify_error(error) is not Fault.STANDBY:
+                raise
+            return False
+        return True
 
     def _verify(self) -> None:
         """Check the schema's revision, before the first operation."""

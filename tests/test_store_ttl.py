@@ -11,19 +11,17 @@ import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
+from memories import Memory
 from sqlalchemy import event
-from stores import ONE_PER_COLOUR
+from sqlalchemy.exc import DBAPIError
+from stores import KINDS, ONE_PER_COLOUR, Store
 
 from checkpoint_sa import ConfigurationError, InvalidInputError, SQLAlchemyStore
 from checkpoint_sa.store import repository
-
-if TYPE_CHECKING:
-    from memories import Memory
-    from stores import Store
 
 pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
 
@@ -340,6 +338,42 @@ def test_reads_that_refresh_are_in_nobodys_way(memory: Memory, other: str) -> No
     conflicts = one.store.metrics.retries - retries
     assert conflicts == 0 if memory.on.kind.server == "postgresql" else conflicts < 25
     assert one.store.metrics.failures == 0
+
+
+READ_ONLY = {
+    "pg-psycopg": {"options": "-c default_transaction_read_only=on"},
+    "pg-asyncpg": {"server_settings": {"default_transaction_read_only": "on"}},
+}
+
+
+@pytest.mark.parametrize("migrated_store", [*READ_ONLY], indirect=True)
+def test_where_nothing_can_be_written_a_read_refreshes_nothing(memory: Memory) -> None:
+    memory.put(NS, "k", {"a": 1}, ttl=5)
+    (name,) = (name for name in READ_ONLY if KINDS[name] == memory.on.kind)
+    on = Store(memory.on.kind, memory.on.url, connect_args=READ_ONLY[name])
+    try:
+        replica = Memory(on)
+        for _ in range(3):
+            assert replica.found(NS, "k").value == {"a": 1}
+            assert replica.keys(NS) == ["k"]
+        assert replica.store.metrics[1:3] == (0, 0)  # neither retries nor failures
+        replica.store.database.retry_seconds = 0
+        with pytest.raises(DBAPIError, match="read-only transaction"):
+            replica.batch([GetOp(NS, "k"), PutOp(NS, "l", {})])
+    finally:
+        on.close()
+
+
+@pytest.mark.parametrize("migrated_store", ["pg-psycopg"], indirect=True)
+def test_a_read_in_a_read_only_transaction_leaves_it_usable(memory: Memory) -> None:
+    memory.put(NS, "k", {"a": 1}, ttl=5)
+    with memory.on.engine.begin() as connection:
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        joined = SQLAlchemyStore(connection)
+        for _ in range(2):
+            item = joined.get(NS, "k")
+            assert item is not None
+            assert item.value == {"a": 1}
 
 
 def test_a_sweeper_that_was_cancelled_can_be_started_again(memory: Memory) -> None:

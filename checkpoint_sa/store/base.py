@@ -311,7 +311,10 @@ class BaseSQLStore(Calls, BaseStore):
         else:
             found = self.database.read(planned.name, repository.read, planned, ranking)
             if found.expiring:
-                self.database.write("store.refresh", repository.refresh, found.expiring)
+                # The items were read: on a standby they keep their times.
+                self.database.write_unless_standby(
+                    "store.refresh", repository.refresh, found.expiring
+                )
         return self._loaded(planned, found)
 
     def _ranking(self, planned: Plan) -> Ranking | None:
