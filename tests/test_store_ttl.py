@@ -11,7 +11,7 @@ import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
@@ -22,6 +22,9 @@ from stores import KINDS, ONE_PER_COLOUR, Store
 
 from checkpoint_sa import ConfigurationError, InvalidInputError, SQLAlchemyStore
 from checkpoint_sa.store import repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
 
@@ -338,6 +341,41 @@ def test_reads_that_refresh_are_in_nobodys_way(memory: Memory, other: str) -> No
     conflicts = one.store.metrics.retries - retries
     assert conflicts == 0 if memory.on.kind.server == "postgresql" else conflicts < 25
     assert one.store.metrics.failures == 0
+
+
+@pytest.mark.parametrize("migrated_store", ["pg-psycopg", "pg-asyncpg"], indirect=True)
+@pytest.mark.parametrize("kinds", ["put delete", "get put", "get put delete"])
+def test_batches_that_do_several_things_do_not_deadlock(memory: Memory, kinds: str) -> None:
+    """Their puts, deletions and refreshes lock in one order, or wait for nobody."""
+    one = memory.using()
+    do = one.store.abatch if memory.on.kind.is_async else one.store.batch
+    make: dict[str, Callable[[str], Any]] = {
+        "get": lambda key: GetOp(NS, key),
+        "put": lambda key: PutOp(NS, key, {"a": 1}, ttl=60),
+        "delete": lambda key: PutOp(NS, key, None),
+    }
+    one.batch([make["put"](str(i)) for i in range(200)])
+
+    def several(generator: random.Random) -> Any:
+        return do([make[generator.choice(kinds.split())](key) for key in some(generator)])
+
+    race(memory, *[several] * 5, rounds=25)
+    assert one.store.metrics.retries == one.store.metrics.failures == 0
+
+
+def test_a_batch_that_puts_and_deletes_leaves_what_it_puts(memory: Memory) -> None:
+    memory.batch([PutOp(NS, key, {"a": 1}, ttl=5) for key in "abcd"])
+    before = memory.found(NS, "b").created_at
+    gets = [GetOp(NS, "a"), GetOp(NS, "b"), GetOp(NS, "x")]
+    puts = [PutOp(NS, key, {"a": 2}) for key in "bxd"]
+    deletes = [PutOp(NS, key, None) for key in ("a", "c", "nothing")]
+    found = memory.batch([*gets, *puts, *deletes])
+    assert (found[0].value, found[1].value, found[2]) == ({"a": 1}, {"a": 1}, None)
+    assert sorted(memory.keys(NS)) == ["b", "d", "x"]
+    assert memory.on.count("store") == 3
+    assert memory.minutes_left() == []
+    item = memory.found(NS, "b")
+    assert (item.value, item.created_at) == ({"a": 2}, before)
 
 
 READ_ONLY = {

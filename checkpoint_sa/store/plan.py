@@ -99,6 +99,11 @@ class Plan(NamedTuple):
         return bool(self.puts or self.deletes)
 
     @property
+    def written(self) -> set[Key]:
+        """The items that it writes."""
+        return {*self.puts, *self.deletes}
+
+    @property
     def name(self) -> str:
         """The method that makes such operations, for logs."""
         kinds = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import JSON, VARBINARY, inspect
@@ -16,7 +16,7 @@ from checkpoint_sa.errors import SchemaError
 from checkpoint_sa.rows import MAX_TUPLES, as_bytes, chunks
 from checkpoint_sa.store import filters, sql, values
 from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
-from checkpoint_sa.store.plan import has
+from checkpoint_sa.store.plan import Put, has
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from checkpoint_sa.store.index import Index
     from checkpoint_sa.store.namespaces import Namespace
     from checkpoint_sa.store.pgvector import Place
-    from checkpoint_sa.store.plan import Key, List, Plan, Put, Search
+    from checkpoint_sa.store.plan import Key, List, Plan, Search
     from checkpoint_sa.upsert import UpsertRows
 
 _AT_ONCE = 128
@@ -338,17 +338,22 @@ def refresh(connection: Connection, keys: set[Key]) -> None:
 def read_and_write(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
     """Do a batch that reads and writes."""
     found = read(connection, plan, ranking)
-    if found.expiring:
-        refresh(connection, found.expiring)
     execute(connection, writes(plan, ranking))
+    # At the end: its locks have no order with those of the writes, but it waits for nobody.
+    if expiring := found.expiring - plan.written:
+        refresh(connection, expiring)
     return found
 
 
 def writes(plan: Plan, ranking: Ranking | None) -> list[Statement]:
     """Return the statements that do the writes of a batch: one for each kind of a usual size."""
-    statements = [
-        Statement(sql.put_items(len(part)), _parameters(part)) for part in _parts(plan.puts)
-    ]
+    stored = plan.puts
+    if plan.puts and plan.deletes:
+        # One order of locks for all: what is deleted is locked as if it were put. A lock by SELECT
+        # would leave out the rows that other batches are about to insert.
+        nothing = dict.fromkeys(plan.deletes, Put("{}", None, []))
+        stored = dict(sorted((plan.puts | nothing).items(), key=itemgetter(0)))
+    statements = [Statement(sql.put_items(len(part)), _parameters(part)) for part in _parts(stored)]
     if len(plan.deletes) == 1:
         prefix, key = plan.deletes[0]
         statements.append(Statement(sql.DELETE_ITEM, {"prefix": prefix, "key": key}))
