@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import sys
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -102,6 +103,28 @@ def test_an_index_that_is_no_list_is_an_error(indexed: Memory, index: Any) -> No
     with pytest.raises(InvalidInputError, match=r"index is a .* Expected a list of paths, False"):
         indexed.put(NS, "k", {"text": "tea"}, index=index)
     assert indexed.keys(NS) == []
+
+
+@pytest.mark.parametrize("fields", [["$"], ["a.text"], ["parts[*].t"]])
+def test_any_mapping_and_sequence_is_embedded_as_it_is_stored(
+    memory: Memory, fields: list[str]
+) -> None:
+    given = MappingProxyType(
+        {"a": MappingProxyType({"text": "tea"}), "parts": (MappingProxyType({"t": "lake"}),)}
+    )
+    plain = {"a": {"text": "tea"}, "parts": [{"t": "lake"}]}
+    indexed = memory.using(index=INDEX)
+    indexed.put(NS, "given", given, index=fields)
+    indexed.put(NS, "plain", plain, index=fields)
+    assert indexed.found(NS, "given").value == plain
+    found = scores(indexed, "tea lake")
+    assert found.keys() == {"given", "plain"}
+    assert found["given"] == found["plain"]
+
+
+def test_a_path_that_is_no_text_is_an_error(indexed: Memory) -> None:
+    with pytest.raises(InvalidInputError, match="index has a path of type int"):
+        indexed.put(NS, "k", {"text": "tea"}, index=[1])
 
 
 def text_of(value: Any) -> str:

@@ -103,7 +103,7 @@ class Index:
             fields: The paths; None for those of the configuration.
 
         Raises:
-            InvalidInputError: `fields` isn't a list, or a path is too long.
+            InvalidInputError: `fields` isn't a list of texts, or a path is too long.
         """
         if fields is not None and (isinstance(fields, str) or not isinstance(fields, Sequence)):
             raise InvalidInputError(
@@ -112,6 +112,10 @@ class Index:
             )
         found = {}  # a path may stand twice
         for path in self.fields if fields is None else fields:
+            if not isinstance(path, str):
+                raise InvalidInputError(
+                    f"index has a path of type {type(path).__name__}. Expected text."
+                )
             texts = get_text_at_path(value, "$" if path == "$" else tokenize_path(path))
             for i, text in enumerate(texts):
                 field = f"{path}.{i}" if len(texts) > 1 else path

@@ -143,11 +143,11 @@ def plan(operations: Sequence[Op], index: Index | None) -> Plan:
             )
     # Sorted: two batches that write the same items don't wait for each other.
     written = sorted(last.items(), key=lambda item: item[0])
-    puts = {
-        key: Put(values.dump(op.value), check_ttl(op.ttl), _texts(op, index))
-        for key, op in written
-        if op.value is not None
-    }
+    puts = {}
+    for key, op in written:
+        if op.value is not None:
+            value = values.dump(op.value)
+            puts[key] = Put(value, check_ttl(op.ttl), _texts(op, value, index))
     deletes = [key for key, op in written if op.value is None]
     return Plan(gets, searches, lists, puts, deletes, len(operations))
 
@@ -156,10 +156,11 @@ def _key(op: GetOp | PutOp) -> Key:
     return to_text(op.namespace), validate_id("key", op.key, ITEM_KEY_BYTES)
 
 
-def _texts(op: PutOp, index: Index | None) -> list[Text]:
-    if index is None or op.index is False or op.value is None:
+def _texts(op: PutOp, value: str, index: Index | None) -> list[Text]:
+    if index is None or op.index is False:
         return []
-    return index.texts(op.value, op.index)
+    # As it is read back: LangGraph finds no texts in mappings and sequences of other types.
+    return index.texts(values.load(value), op.index)
 
 
 def check_ttl(minutes: Any) -> float | None:
