@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 import sys
+import threading
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from checkpoint_sa import (
     InvalidInputError,
     SQLAlchemyStore,
 )
-from checkpoint_sa.store import repository
+from checkpoint_sa.store import filters, repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -326,3 +327,26 @@ def test_an_async_store_takes_an_index(tmp_path: Any) -> None:
 
     (item,) = asyncio.run(use())
     assert item.score == pytest.approx(1)
+
+
+@pytest.mark.parametrize("migrated_store", ["aiosqlite", "pg-asyncpg"], indirect=True)
+@pytest.mark.parametrize("query", [None, "tea"])
+def test_the_event_loop_goes_on_while_a_filter_looks_through_large_values(
+    indexed: Memory, query: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = {"text": "tea", "more": "x" * 20_000}
+    indexed.batch([PutOp(NS, f"{i:02}", {**large, "n": i}) for i in range(60)])
+    threads = set()
+    matches = filters.matches
+
+    def watched(document: Any, wanted: Any) -> bool:
+        threads.add(threading.get_ident())
+        return matches(document, wanted)
+
+    monkeypatch.setattr(filters, "matches", watched)
+    wanted: dict[str, Any] = {"query": query, "filter": {"n": {"$gte": 40}}}
+    found = indexed.keys(NS, **wanted, limit=100)
+    assert sorted(found) == [str(n) for n in range(40, 60)]
+    assert indexed.keys(NS, **wanted, limit=5, offset=3) == found[3:8]
+    assert threads
+    assert threading.get_ident() not in threads

@@ -5,11 +5,13 @@ from __future__ import annotations
 import heapq
 import math
 from functools import partial
+from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import JSON, VARBINARY, inspect
 
+from checkpoint_sa.calls import THREAD_BYTES
 from checkpoint_sa.engine.statements import Statement, execute
 from checkpoint_sa.engine.waiting import offload
 from checkpoint_sa.errors import SchemaError
@@ -19,7 +21,7 @@ from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
 from checkpoint_sa.store.plan import Put, has
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -145,26 +147,39 @@ def _search(connection: Connection, wanted: Search) -> list[AnyRow]:
     if wanted.filter is None:
         return _page(connection, wanted, wanted.limit, skip=wanted.offset)
     matching: list[AnyRow] = []
-    passed = 0
-    for row in _candidates(connection, wanted):
-        if filters.matches(values.load(row.value), wanted.filter):
-            passed += 1
-            if passed > wanted.offset:
-                matching.append(row)
-            if len(matching) == wanted.limit:
-                break
+    skip = wanted.offset
+    for rows in _candidates(connection, wanted):
+        most = skip + wanted.limit - len(matching)
+        found = _matching(connection, rows, wanted.filter, most)
+        matching += found[skip:]
+        skip = max(0, skip - len(found))
+        if len(matching) == wanted.limit:
+            break
     return matching
 
 
-def _candidates(connection: Connection, wanted: Search) -> Iterator[AnyRow]:
-    """Iterate over the items that may match a filter, a page of bounded size at a time."""
+def _matching(
+    connection: Connection, rows: Sequence[AnyRow], wanted: Mapping[str, Any], most: int
+) -> list[AnyRow]:
+    """Return the first rows that match a filter; with an async driver, look in a thread."""
+
+    def look() -> list[AnyRow]:
+        found = (row for row in rows if filters.matches(values.load(row.value), wanted))
+        return [*islice(found, min(most, len(rows)))]
+
+    is_large = sum(len(row.value) for row in rows) >= THREAD_BYTES
+    return offload(connection, look) if is_large else look()
+
+
+def _candidates(connection: Connection, wanted: Search) -> Iterator[list[AnyRow]]:
+    """Iterate over pages, of bounded size, of the items that may match a filter."""
     least, most = _PAGE_ROWS
     # Where the engine answers the filter, the first page has all of the result.
     size = min(max(wanted.offset + wanted.limit, least), most)
     last = None
     while True:
         rows = _page(connection, wanted, size, after=last)
-        yield from rows
+        yield rows
         if len(rows) < size:
             return
         last = rows[-1]
@@ -181,18 +196,30 @@ def _rank(
     count = wanted.offset + wanted.limit
     best: dict[Key, float] = {}
     for rows in _vectors(connection, wanted, index) if wanted.limit else ():
-        vectors = [as_bytes(row.embedding) for row in rows]
-        scores = offload(connection, index.scores, query, vectors)
-        least = min(best.values()) if len(best) >= count else -math.inf
-        for row, score in zip(rows, scores, strict=True):
-            key = (row.prefix, row.key)
-            if score < least or score <= best.get(key, -math.inf):
-                continue
-            if wanted.filter and not filters.matches(values.load(row.value), wanted.filter):
-                continue
-            best[key] = score
-        best = dict(heapq.nsmallest(count, best.items(), key=lambda item: (-item[1], item[0])))
+        best = offload(connection, _best, best, rows, count, wanted.filter, index, query)
     return dict([*best.items()][wanted.offset :])
+
+
+def _best(  # noqa: PLR0913, PLR0917 - runs in a thread, on plain arguments
+    best: dict[Key, float],
+    rows: Sequence[AnyRow],
+    count: int,
+    wanted: Mapping[str, Any] | None,
+    index: Index,
+    query: NDArray[Any],
+) -> dict[Key, float]:
+    """Return the best of those that were found before and of a page of vectors."""
+    scores = index.scores(query, [as_bytes(row.embedding) for row in rows])
+    least = min(best.values()) if len(best) >= count else -math.inf
+    found = dict(best)
+    for row, score in zip(rows, scores, strict=True):
+        key = (row.prefix, row.key)
+        if score < least or score <= found.get(key, -math.inf):
+            continue
+        if wanted and not filters.matches(values.load(row.value), wanted):
+            continue
+        found[key] = score
+    return dict(heapq.nsmallest(count, found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _rank_there(
@@ -222,10 +249,13 @@ def _rank_there(
     while len(matching) < wanted.offset + wanted.limit:
         page = connection.execute(statement, {**parameters, "size": size, "skip": skip}).all()
         items = _get(connection, {(row.prefix, row.key) for row in page}) if page else {}
-        for row in page:
-            item = items.get((row.prefix, row.key))
-            if item is not None and filters.matches(values.load(item.value), wanted.filter):
-                matching.append(((row.prefix, row.key), pgvector.score(index.metric, row.distance)))
+        kept = _matching(connection, [*items.values()], wanted.filter, len(items))
+        keys = {(row.prefix, row.key) for row in kept}
+        matching += [
+            ((row.prefix, row.key), pgvector.score(index.metric, row.distance))
+            for row in page
+            if (row.prefix, row.key) in keys
+        ]
         if len(page) < size:
             break
         skip += size
