@@ -6,14 +6,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.util import await_only
 
-from checkpoint_sa import migrate
 from checkpoint_sa.base import BaseSaver
 from checkpoint_sa.calls import AsyncCalls
 from checkpoint_sa.engine import binds, engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
-from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -64,16 +61,8 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
         retry_seconds: float = RETRY_SECONDS,
         check_parent: bool = False,
     ) -> None:
-        if not isinstance(bind, AsyncEngine | AsyncConnection):
-            raise binds.refused(bind, type(self).__name__, is_async=True)
-        owner = bind.sync_engine if isinstance(bind, AsyncEngine) else bind.sync_connection
-        if owner is None:
-            raise ConfigurationError(
-                "This AsyncConnection isn't open yet. Use `async with engine.connect() as"
-                " connection`, or pass the engine."
-            )
         super().__init__(
-            owner,
+            self._sync_bind(bind),
             serde=serde,
             schema=schema,
             incremental=incremental,
@@ -141,14 +130,7 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
             ConfigurationError: The connection is in a transaction, which the server would commit at
                 the first change of a table (MySQL, MariaDB).
         """
-        await self._acall(self._setup)
-
-    def _setup(self) -> None:
-        self.database.enter_loop()
-        with self.database.lock:
-            if isinstance(self.bind, AsyncConnection) and not self.bind.in_transaction():
-                await_only(self.bind.begin())  # the caller commits it
-            await_only(migrate.aupgrade(self.bind, schema=self.schema))
+        await self._acall(self._upgrade)
 
     @staticmethod
     def _async_call(operation: str) -> str:

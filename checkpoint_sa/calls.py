@@ -10,8 +10,12 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from checkpoint_sa import migrate
+from checkpoint_sa.engine import binds
 from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -56,6 +60,15 @@ class Calls:
 class SyncCalls(Calls):
     """Calls on a sync engine."""
 
+    bind: Engine | Connection
+
+    def _upgrade(self) -> None:
+        """Bring the tables to this release's revision."""
+        with self.database.lock:
+            if isinstance(self.bind, Connection) and not self.bind.in_transaction():
+                self.bind.begin()  # the caller commits it
+            migrate.upgrade(self.bind, schema=self.database.schema)
+
     def _call(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return operation(*args, **kwargs)
 
@@ -67,7 +80,33 @@ class AsyncCalls(Calls):
     """Calls on an async engine."""
 
     sync_class: str
-    """The class for code without asyncio, for a message."""
+    """The class for code without asyncio, for messages."""
+    bind: AsyncEngine | AsyncConnection
+
+    @classmethod
+    def _sync_bind(cls, bind: AsyncEngine | AsyncConnection) -> Engine | Connection:
+        """Return the engine or connection on which operations run.
+
+        Raises:
+            ConfigurationError: It is another object, or a connection that isn't open.
+        """
+        if not isinstance(bind, AsyncEngine | AsyncConnection):
+            raise binds.refused(bind, cls.__name__, is_async=True, sync_class=cls.sync_class)
+        found = bind.sync_engine if isinstance(bind, AsyncEngine) else bind.sync_connection
+        if found is None:
+            raise ConfigurationError(
+                "This AsyncConnection isn't open yet. Use `async with engine.connect() as"
+                " connection`, or pass the engine."
+            )
+        return found
+
+    def _upgrade(self) -> None:
+        """Bring the tables to this release's revision, in a greenlet."""
+        self.database.enter_loop()
+        with self.database.lock:
+            if isinstance(self.bind, AsyncConnection) and not self.bind.in_transaction():
+                await_only(self.bind.begin())  # the caller commits it
+            await_only(migrate.aupgrade(self.bind, schema=self.database.schema))
 
     async def _acall(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         # All in one greenlet: AsyncEngine takes three, and a task, for each connection.

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
 
-from checkpoint_sa import migrate
 from checkpoint_sa.base import BaseSaver
 from checkpoint_sa.calls import SyncCalls
 from checkpoint_sa.engine import binds, engines, transactions
@@ -127,10 +126,7 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
             ConfigurationError: The connection is in a transaction, which the server would commit at
                 the first change of a table (MySQL, MariaDB).
         """
-        with self.database.lock:
-            if isinstance(self.bind, Connection) and not self.bind.in_transaction():
-                self.bind.begin()  # the caller commits it
-            migrate.upgrade(self.bind, schema=self.schema)
+        self._upgrade()
 
 
 class ShallowSQLAlchemySaver(SQLAlchemySaver):

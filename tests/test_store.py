@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from langgraph.store.base import (
     SearchOp,
 )
 from memories import Labels, Memory
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from stores import KINDS, ONE_PER_COLOUR, Store, exact, thread
 from test_behaviour import fails_at_each_of_its_statements
 
@@ -570,6 +572,26 @@ def test_writers_of_the_same_items_wait_for_each_other(memory: Memory) -> None:
 
 
 # Both colours
+
+
+def test_what_is_no_engine_is_refused_with_the_line_to_write() -> None:
+    wrong: Any = sqlite3.connect(":memory:")
+    line = r"Write {}\({}\('sqlite.*`{} {}\.from_conn_string\('sqlite.*'\) as store:`"
+    sync = line.format("SQLAlchemyStore", "create_engine", "with", "SQLAlchemyStore")
+    with pytest.raises(ConfigurationError, match=sync):
+        SQLAlchemyStore(wrong)
+    name = "AsyncSQLAlchemyStore"
+    with pytest.raises(
+        ConfigurationError, match=line.format(name, "create_async_engine", "async with", name)
+    ):
+        AsyncSQLAlchemyStore(wrong)
+    wrong.close()
+    engine: Any = create_engine("sqlite://")
+    with pytest.raises(ConfigurationError, match=r"Use SQLAlchemyStore for it\."):
+        AsyncSQLAlchemyStore(engine)
+    engine = create_async_engine("sqlite+aiosqlite://")
+    with pytest.raises(ConfigurationError, match=r"Use AsyncSQLAlchemyStore for it\."):
+        SQLAlchemyStore(engine)
 
 
 def test_the_sync_methods_of_an_async_store_work_from_other_threads(memory: Memory) -> None:

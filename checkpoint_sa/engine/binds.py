@@ -1,4 +1,4 @@
-"""Messages for objects that a saver can't use, with the line to write instead.
+"""Messages for objects that a saver or store can't use, with the line to write instead.
 
 LangGraph's guides pass a driver's own connection or pool. Such an object is recognised by the name
 of its module; no driver is imported.
@@ -45,23 +45,28 @@ _DRIVERS = {
 _ONLY_ASYNC = ("asyncpg", "aiosqlite", "aiomysql", "asyncmy")
 
 
-def refused(bind: object, saver: str, *, is_async: bool) -> ConfigurationError:
+def refused(
+    bind: object, saver: str, *, is_async: bool, sync_class: str = "SQLAlchemySaver"
+) -> ConfigurationError:
     """Return the error for an object that isn't an engine or a connection of SQLAlchemy.
 
     Args:
         bind: The object.
-        saver: The name of the saver's class.
-        is_async: Whether the saver is async.
+        saver: The name of the class of the saver or store.
+        is_async: Whether it is async.
+        sync_class: The class for an `Engine`; the name of its async twin begins with `Async`.
     """
     kinds = "an AsyncEngine or an AsyncConnection" if is_async else "an Engine or a Connection"
     found = name_of(bind)
     start = f"{saver} takes {kinds} of SQLAlchemy, this is {found}."
     module = found.partition(".")[0]
     if module == "sqlalchemy":
-        return ConfigurationError(f"{start} {_of_sqlalchemy(type(bind).__name__, saver)}")
+        return ConfigurationError(
+            f"{start} {_of_sqlalchemy(type(bind).__name__, saver, sync_class)}"
+        )
     driver = _driver_of(bind)
     if driver is None:
-        other = "SQLAlchemySaver" if is_async else "AsyncSQLAlchemySaver"
+        other = sync_class if is_async else f"Async{sync_class}"
         engine = "Engine" if is_async else "AsyncEngine"
         return ConfigurationError(
             f"{start} For a URL use {saver}.from_conn_string(), for an {engine} {other}."
@@ -72,25 +77,26 @@ def refused(bind: object, saver: str, *, is_async: bool) -> ConfigurationError:
     url = driver.async_ if is_async else driver.sync
     size = ", pool_size=10" if "Pool" in type(bind).__name__ else ""
     opened = "async with" if is_async else "with"
+    name = "store" if sync_class.endswith("Store") else "checkpointer"
     return ConfigurationError(
         f"{start} Write {saver}({make}({url!r}{size})), with the engine that your application"
-        f" has, or `{opened} {saver}.from_conn_string({url!r}) as checkpointer:`."
+        f" has, or `{opened} {saver}.from_conn_string({url!r}) as {name}:`."
         " autocommit and row_factory need no setting."
     )
 
 
-def _of_sqlalchemy(name: str, saver: str) -> str:
+def _of_sqlalchemy(name: str, saver: str, sync_class: str) -> str:
     """Return the advice for another class of SQLAlchemy."""
     if name == "AsyncSession":
-        return "Write AsyncSQLAlchemySaver(await session.connection())."
+        return f"Write Async{sync_class}(await session.connection())."
     if name == "Session":
-        return "Write SQLAlchemySaver(session.connection())."
+        return f"Write {sync_class}(session.connection())."
     if name == "URL":
         return f"For a URL use {saver}.from_conn_string()."
     if name in ("Engine", "Connection"):
-        return "Use SQLAlchemySaver for it."
+        return f"Use {sync_class} for it."
     if name in ("AsyncEngine", "AsyncConnection"):
-        return "Use AsyncSQLAlchemySaver for it."
+        return f"Use Async{sync_class} for it."
     return "Pass the engine."
 
 

@@ -7,13 +7,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.util import await_only
 
-from checkpoint_sa import migrate
 from checkpoint_sa.calls import AsyncCalls
 from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
-from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.store.base import BaseSQLStore
 from checkpoint_sa.store.sweeping import TaskSweeper
 
@@ -61,18 +58,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
         ttl: TTLConfig | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        if not isinstance(bind, AsyncEngine | AsyncConnection):
-            raise ConfigurationError(
-                f"{type(self).__name__} takes an AsyncEngine or an AsyncConnection, this is"
-                f" {type(bind).__name__}. For a URL use {type(self).__name__}.from_conn_string(),"
-                " for an Engine SQLAlchemyStore."
-            )
-        owner = bind.sync_engine if isinstance(bind, AsyncEngine) else bind.sync_connection
-        if owner is None:
-            raise ConfigurationError(
-                "This AsyncConnection isn't open yet. Use `async with engine.connect() as"
-                " connection`, or pass the engine."
-            )
+        owner = self._sync_bind(bind)
         super().__init__(owner, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
         self.bind = bind
         self._sweeper: TaskSweeper | None = None
@@ -129,11 +115,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
         await self._acall(self._setup)
 
     def _setup(self) -> None:
-        self.database.enter_loop()
-        with self.database.lock:
-            if isinstance(self.bind, AsyncConnection) and not self.bind.in_transaction():
-                await_only(self.bind.begin())  # the caller's to commit
-            await_only(migrate.aupgrade(self.bind, schema=self.schema))
+        self._upgrade()
         self._create_vectors()
 
     async def sweep_ttl(self) -> int:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
 
-from checkpoint_sa import migrate
 from checkpoint_sa.calls import SyncCalls
-from checkpoint_sa.engine import engines, transactions
+from checkpoint_sa.engine import binds, engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
-from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.store.base import BaseSQLStore
 from checkpoint_sa.store.sweeping import ThreadSweeper
 
@@ -59,10 +57,8 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         if not isinstance(bind, Engine | Connection):
-            raise ConfigurationError(
-                f"{type(self).__name__} takes an Engine or a Connection, this is"
-                f" {type(bind).__name__}. For a URL use {type(self).__name__}.from_conn_string(),"
-                " for an AsyncEngine AsyncSQLAlchemyStore."
+            raise binds.refused(
+                bind, type(self).__name__, is_async=False, sync_class="SQLAlchemyStore"
             )
         super().__init__(bind, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
         self.bind = bind
@@ -116,10 +112,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
             ConfigurationError: The connection has a transaction, and the engine can't change tables
                 in one (MySQL, MariaDB).
         """
-        with self.database.lock:
-            if isinstance(self.bind, Connection) and not self.bind.in_transaction():
-                self.bind.begin()  # the caller's to commit
-            migrate.upgrade(self.bind, schema=self.schema)
+        self._upgrade()
         self._create_vectors()
 
     def sweep_ttl(self) -> int:
