@@ -116,6 +116,36 @@ def test_the_command_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     memory.on.close()
 
 
+def test_the_command_makes_no_file_by_a_typo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = target_in(tmp_path)
+    missing = tmp_path / "missing.db"
+    for urls in (
+        ["--from", f"sqlite:///{missing}", "--to", memory.on.url],
+        ["--from", memory.on.url, "--to", f"sqlite:///{missing}"],
+    ):
+        assert main(["store", "copy", *urls]) != DONE
+        assert "There is no SQLite file" in capsys.readouterr().err
+    assert not missing.exists()
+    memory.on.close()
+
+
+def test_the_command_takes_async_drivers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    memory = target_in(tmp_path)
+    other = target_in(tmp_path / "other")
+    memory.put(NS, "k", {"a": 1})
+    urls = [one.on.url.replace("+pysqlite", "+aiosqlite") for one in (memory, other)]
+    assert main(["store", "copy", "--from", urls[0], "--to", urls[1]]) == DONE
+    assert capsys.readouterr().out == "1\t0\n"
+    assert other.found(NS, "k").value == {"a": 1}
+    for one in (memory, other):
+        one.on.close()
+
+
 def test_a_source_without_such_a_table_is_refused(tmp_path: Path) -> None:
     memory = target_in(tmp_path)
     source = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / 'source.db'}")

@@ -9,10 +9,9 @@ from langgraph.store.base import PutOp
 
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
-from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 from checkpoint_sa.store import SQLAlchemyStore, repository
-from checkpoint_sa.store.moving import copy_items
+from checkpoint_sa.store.moving import Copied, copy_items
 
 if TYPE_CHECKING:
     import argparse
@@ -187,13 +186,15 @@ def _stats(args: argparse.Namespace) -> None:
 
 
 def _copy(args: argparse.Namespace) -> None:
-    source = engines.make_engine(database.need("from", args.source))
-    try:
-        to = database.need("to", args.target)
-        with SQLAlchemyStore.from_conn_string(to, schema=args.to_schema) as target:
-            copied = copy_items(source, target, schema=args.from_schema)
-    finally:
-        source.dispose()
+    database.need("from", args.source)
+    database.need("to", args.target)
+
+    def copy(source: SQLAlchemySaver, target: SQLAlchemySaver) -> Copied:
+        store = SQLAlchemyStore(target.bind, schema=target.schema)
+        return copy_items(source.bind.engine, store, schema=source.schema)
+
+    places = (args.source, args.from_schema), (args.target, args.to_schema)
+    copied = database.run_on_two(*places, copy)
     if args.json:
         terminal.say(terminal.as_json(copied._asdict()))
     else:
