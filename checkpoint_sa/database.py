@@ -132,10 +132,10 @@ class Database:
         /,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> bool:
-        """`write` what may be left out; return False, at once, where the server takes no writes."""
+    ) -> None:
+        """Run an operation as `write` does; on a server that takes no writes, do nothing."""
         with self.lock, self._queue:
-            return bool(self._run(name, self._write_unless_standby, function, *args, **kwargs))
+            self._run(name, self._write_unless_standby, function, *args, **kwargs)
 
     def execute(
         self,
@@ -213,14 +213,12 @@ class Database:
 
     def _write_unless_standby(
         self, function: Callable[..., object], /, *args: Any, **kwargs: Any
-    ) -> bool:
+    ) -> None:
         try:
             self._write_once(function, *args, **kwargs)
         except DBAPIError as error:
             if classify_error(error) is not Fault.STANDBY:
                 raise
-            return False
-        return True
 
     def _verify(self) -> None:
         """Check the schema's revision, before the first operation."""

@@ -1,4 +1,4 @@
-"""The time of a checkpoint, from its document or its id."""
+"""Times in UTC; the time of a checkpoint, from its document or its id."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 _GREGORIAN = datetime(1582, 10, 15, tzinfo=timezone.utc)
 _UUID6 = 6
+
+
+def in_utc(time: datetime) -> datetime:
+    """Return a time in UTC, read as UTC if it has no zone."""
+    return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
 
 
 def is_older(row: AnyRow, than: datetime) -> bool:
@@ -30,8 +35,7 @@ def time_of(row: AnyRow) -> datetime | None:
 def time_of_ts(stamp: Any) -> datetime | None:
     """Return the time in a `ts`, read as UTC if it has no zone; None if it isn't a time."""
     try:
-        time = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
-        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+        return in_utc(datetime.fromisoformat(stamp.replace("Z", "+00:00")))
     except (AttributeError, ValueError, OverflowError):
         return None
 

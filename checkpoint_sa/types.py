@@ -32,6 +32,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from checkpoint_sa.times import in_utc
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -106,10 +108,7 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Return the moment in UTC."""
-        if value is None:
-            return None
-        is_aware = value.tzinfo is not None
-        return value.astimezone(timezone.utc) if is_aware else value.replace(tzinfo=timezone.utc)
+        return None if value is None else in_utc(value)
 
 
 class _JsonList(TypeDecorator[Any]):

@@ -357,6 +357,12 @@ def how_to_make_a_schema(connection: Connection) -> str:
     return "ATTACH a file" if connection.dialect.name == "sqlite" else "CREATE SCHEMA"
 
 
+def read_times_in_utc(connection: Connection) -> None:
+    """Have a session of the MySQL family read TIMESTAMP columns in UTC, not in its own zone."""
+    if connection.dialect.name in MYSQL_FAMILY:
+        connection.exec_driver_sql("SET time_zone = '+00:00'")
+
+
 def spellings(connection: Connection, column: ColumnElement[str], value: str) -> list[str]:
     """Return the texts in a column that the engine compares as equal to one of them.
 

@@ -11,14 +11,13 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import column, inspect, literal_column, select, table
-from sqlalchemy import text as sql_text
 from sqlalchemy.types import NullType
 
 from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import SchemaError, TransferError
 from checkpoint_sa.store import repository, sql, values
 from checkpoint_sa.store.namespaces import to_labels, to_text
-from checkpoint_sa.types import MYSQL_FAMILY
+from checkpoint_sa.times import in_utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,8 +73,7 @@ def _pages(connection: Connection, schema: str | None) -> Iterator[Sequence[AnyR
     names = {item["name"] for item in inspector.get_columns("store", schema=schema)}
     if not names >= {"prefix", "key", "value", "created_at", "updated_at"}:
         raise SchemaError("The source's table `store` is neither ours nor one of LangGraph's.")
-    if connection.dialect.name in MYSQL_FAMILY:  # MySQLStore's times are in the session's zone
-        connection.execute(sql_text("SET time_zone = '+00:00'"))
+    engines.read_times_in_utc(connection)  # MySQLStore's times are in the session's zone
     # Without types: each store has its own for the same text, JSON and times.
     found = table("store", *(column(name, NullType()) for name in _NAMES))
     wanted = [
@@ -117,6 +115,4 @@ def _text(value: Any) -> str:
 def _time(value: Any) -> datetime | None:
     if value is None:
         return None
-    time = value if isinstance(value, datetime) else datetime.fromisoformat(_text(value))
-    is_aware = time.tzinfo is not None
-    return time.astimezone(timezone.utc) if is_aware else time.replace(tzinfo=timezone.utc)
+    return in_utc(value if isinstance(value, datetime) else datetime.fromisoformat(_text(value)))

@@ -31,7 +31,7 @@ from sqlalchemy import (
 
 from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.store import sql
-from checkpoint_sa.types import UtcTime, metadata_contains, one_of, utc_now
+from checkpoint_sa.types import UtcTime, one_of, utc_now
 from checkpoint_sa.upsert import UpsertRows
 
 if TYPE_CHECKING:
@@ -188,11 +188,7 @@ def rank(kind: str, metric: Metric, *, is_scoped: bool, has_filter: bool) -> Sel
         func.nullif(distances[metric](query), no_angle), literal_column("1.0", Float())
     )
     least = func.min(distance)
-    wanted = [sql.LIVE]
-    if is_scoped:
-        wanted.append(sql.WITHIN)
-    if has_filter:
-        wanted.append(metadata_contains(sql.items.c.value, bindparam("filter_json", type_=Text())))
+    wanted = sql.criteria(is_scoped=is_scoped, has_filter=has_filter)
     same = and_(sql.items.c.prefix == table.c.prefix, sql.items.c.key == table.c.key)
     return (
         select(table.c.prefix, table.c.key, least.label("distance"))

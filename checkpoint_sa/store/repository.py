@@ -234,10 +234,7 @@ def _rank_there(
         is_scoped=bool(wanted.prefix),
         has_filter=wanted.filter_json is not None,
     )
-    parameters: dict[str, Any] = {"query": pgvector.as_text(query.tobytes())}
-    parameters |= _scope(wanted.prefix)
-    if wanted.filter_json is not None:
-        parameters["filter_json"] = wanted.filter_json
+    parameters = {"query": pgvector.as_text(query.tobytes()), **_criteria(wanted)}
     if wanted.filter is None:
         parameters |= {"size": wanted.limit, "skip": wanted.offset}
         found = connection.execute(statement, parameters).all()
@@ -266,9 +263,7 @@ def _vectors(connection: Connection, wanted: Search, index: Index) -> Iterator[l
     """Iterate over pages of vectors, of bounded size where values aren't large."""
     least, most = _PAGE_ROWS
     size = min(max(_PAGE_BYTES // index.size, least), most if wanted.filter is None else 5 * least)
-    parameters: dict[str, Any] = {"size": size, **_scope(wanted.prefix)}
-    if wanted.filter_json is not None:
-        parameters["filter_json"] = wanted.filter_json
+    parameters = {"size": size, **_criteria(wanted)}
     is_later_page = False
     while True:
         statement = sql.vectors(
@@ -304,9 +299,7 @@ def _page(
         has_filter=wanted.filter_json is not None,
         is_later_page=after is not None,
     )
-    parameters: dict[str, Any] = {"size": size, **_scope(wanted.prefix)}
-    if wanted.filter_json is not None:
-        parameters["filter_json"] = wanted.filter_json
+    parameters = {"size": size, **_criteria(wanted)}
     if after is None:
         parameters["skip"] = skip
     else:
@@ -318,7 +311,15 @@ def _page(
     return sorted(connection.execute(statement, parameters), key=attrgetter("rank"))
 
 
-def _scope(prefix: str) -> dict[str, str]:
+def _criteria(wanted: Search) -> dict[str, Any]:
+    """Return the parameters of `sql.criteria`."""
+    parameters = _scope(wanted.prefix)
+    if wanted.filter_json is not None:
+        parameters["filter_json"] = wanted.filter_json
+    return parameters
+
+
+def _scope(prefix: str) -> dict[str, Any]:
     if not prefix:
         return {}
     return {"prefix": prefix, "low": f"{prefix}.", "high": f"{prefix}{BEHIND_DOT}"}
@@ -335,14 +336,9 @@ def _list(connection: Connection, wanted: List) -> list[Namespace]:
         if all(has(namespace, condition) for condition in wanted.conditions)
     )
     first: list[Namespace] = []
-    for part in iter(lambda: [*_take(found, _NAMESPACES)], []):
+    while part := [*islice(found, _NAMESPACES)]:
         first = heapq.nsmallest(wanted.offset + wanted.limit, {*first, *part})
     return first[wanted.offset :]
-
-
-def _take(found: Iterator[Namespace], count: int) -> Iterator[Namespace]:
-    for _, namespace in zip(range(count), found, strict=False):
-        yield namespace
 
 
 def _namespaces(connection: Connection, prefix: str) -> Iterator[Namespace]:

@@ -147,11 +147,27 @@ def put_embeddings(count: int) -> UpsertRows:
     return UpsertRows(embeddings, _embedding, count, update=("embedding",))
 
 
-WITHIN = or_(
+_WITHIN = or_(
     items.c.prefix == _bind("prefix"),
     in_byte_range(items.c.prefix, _bind("low"), _bind("high")),
 )
 """A namespace and those below it."""
+
+
+def criteria(*, is_scoped: bool, has_filter: bool) -> list[ColumnElement[bool]]:
+    """Return the conditions on the items that a search looks through.
+
+    Args:
+        is_scoped: In one namespace and those below it, not in all.
+        has_filter: That the engine's JSON may match a filter.
+    """
+    found = [LIVE]
+    if is_scoped:
+        found.append(_WITHIN)
+    if has_filter:
+        found.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
+    return found
+
 
 _updated = bindparam("updated_at", type_=UtcTime())
 
@@ -176,11 +192,7 @@ def search(*, is_scoped: bool, has_filter: bool, is_later_page: bool) -> Select[
         has_filter: That the engine's JSON may match a filter.
         is_later_page: That come after a position, and not after a number of items.
     """
-    wanted = [LIVE]
-    if is_scoped:
-        wanted.append(WITHIN)
-    if has_filter:
-        wanted.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
+    wanted = criteria(is_scoped=is_scoped, has_filter=has_filter)
     if is_later_page:
         wanted.append(_AFTER)
     order = (items.c.updated_at.desc(), items.c.prefix, items.c.key)
@@ -206,11 +218,7 @@ def vectors(
     *, is_scoped: bool, reads_values: bool, has_filter: bool, is_later_page: bool
 ) -> Select[Any]:
     """Return the statement that reads a page of vectors, those of one item after each other."""
-    wanted = [LIVE]
-    if is_scoped:
-        wanted.append(WITHIN)
-    if has_filter:
-        wanted.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
+    wanted = criteria(is_scoped=is_scoped, has_filter=has_filter)
     if is_later_page:
         after = tuple_(_bind("after_prefix"), _bind("after_key"), _bind("after_field"))
         wanted.append(tuple_(*_VECTOR) > after)
@@ -230,9 +238,7 @@ def vectors(
 @cache
 def namespaces(*, is_scoped: bool, is_later_page: bool) -> Select[Any]:
     """Return the statement that reads a page of the namespaces that have items."""
-    wanted = [LIVE]
-    if is_scoped:
-        wanted.append(WITHIN)
+    wanted = criteria(is_scoped=is_scoped, has_filter=False)
     if is_later_page:
         wanted.append(items.c.prefix > _bind("after_prefix"))
     return (
