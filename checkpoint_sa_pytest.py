@@ -6,6 +6,7 @@ importing the package would import SQLAlchemy and LangGraph there. See docs/test
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,19 +63,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
 
 
+@contextmanager
+def _url_explained() -> Iterator[None]:
+    """Let a test fail with the option's name if its URL can't be used."""
+    from checkpoint_sa.errors import CheckpointError  # noqa: PLC0415 - pytest loads this always
+
+    try:
+        yield
+    except CheckpointError as error:
+        pytest.fail(f"--checkpoint-url: {error}", pytrace=False)
+
+
 @pytest.fixture(scope="session")
 def _checkpoint_database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Database]:
     """A migrated database of this process alone."""
-    from checkpoint_sa.errors import CheckpointError  # noqa: PLC0415 - pytest loads this always
     from checkpoint_sa.testing.databases import open_database  # noqa: PLC0415
 
     url = _urls(request.config)[getattr(request, "param", 0)]
-    try:
+    with _url_explained():
         database = open_database(url, tmp_path_factory.mktemp("checkpoints"))
-    except CheckpointError as error:
-        pytest.fail(f"--checkpoint-url: {error}", pytrace=False)
     yield database
     database.drop()
 
@@ -90,13 +99,10 @@ def _empty_checkpoint_database(_checkpoint_database: Database) -> Iterator[Datab
 @pytest.fixture
 def checkpointer(_empty_checkpoint_database: Database) -> Iterator[SQLAlchemySaver]:
     """A saver on a database without checkpoints; SQLite unless --checkpoint-url says otherwise."""
-    from checkpoint_sa.errors import CheckpointError  # noqa: PLC0415
     from checkpoint_sa.testing.databases import open_saver  # noqa: PLC0415
 
-    try:
+    with _url_explained():
         saver = open_saver(_empty_checkpoint_database)
-    except CheckpointError as error:
-        pytest.fail(f"--checkpoint-url: {error}", pytrace=False)
     yield saver
     saver.bind.engine.dispose()
 
@@ -104,25 +110,19 @@ def checkpointer(_empty_checkpoint_database: Database) -> Iterator[SQLAlchemySav
 @pytest.fixture
 def async_checkpointer(_empty_checkpoint_database: Database) -> AsyncSQLAlchemySaver:
     """An async saver on the same database as `checkpointer`, for whichever loop a test has."""
-    from checkpoint_sa.errors import CheckpointError  # noqa: PLC0415
     from checkpoint_sa.testing.databases import open_async_saver  # noqa: PLC0415
 
-    try:
+    with _url_explained():
         return open_async_saver(_empty_checkpoint_database)
-    except CheckpointError as error:
-        pytest.fail(f"--checkpoint-url: {error}", pytrace=False)
 
 
 @pytest.fixture
 def store(_empty_checkpoint_database: Database) -> Iterator[SQLAlchemyStore]:
     """A long-term memory without items, on the same database as `checkpointer`."""
-    from checkpoint_sa.errors import CheckpointError  # noqa: PLC0415
     from checkpoint_sa.testing.databases import open_store  # noqa: PLC0415
 
-    try:
+    with _url_explained():
         memory = open_store(_empty_checkpoint_database)
-    except CheckpointError as error:
-        pytest.fail(f"--checkpoint-url: {error}", pytrace=False)
     yield memory
     memory.bind.engine.dispose()
 
@@ -130,10 +130,7 @@ def store(_empty_checkpoint_database: Database) -> Iterator[SQLAlchemyStore]:
 @pytest.fixture
 def async_store(_empty_checkpoint_database: Database) -> AsyncSQLAlchemyStore:
     """An async long-term memory on the same database, for whichever loop a test has."""
-    from checkpoint_sa.errors import CheckpointError  # noqa: PLC0415
     from checkpoint_sa.testing.databases import open_async_store  # noqa: PLC0415
 
-    try:
+    with _url_explained():
         return open_async_store(_empty_checkpoint_database)
-    except CheckpointError as error:
-        pytest.fail(f"--checkpoint-url: {error}", pytrace=False)
