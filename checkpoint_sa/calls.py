@@ -31,7 +31,7 @@ THREAD_BYTES = 256 * 1024
 
 
 class Calls:
-    """The two hooks by which a public method runs its operation, and what operations share."""
+    """The two hooks by which a public method runs its operation, and helpers of operations."""
 
     database: Database
 

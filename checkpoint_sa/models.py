@@ -141,7 +141,7 @@ class StoreItem(Base):
     Attributes:
         prefix: The labels of the namespace, joined by dots; `store.namespaces` has the details.
         key: The item's key in its namespace.
-        value: The item's value as JSON. What JSON can't hold exactly is in its entry
+        value: The item's value as JSON. Entries that JSON can't hold exactly are in its entry
             `__checkpoint_sa__`, as text.
         created_at: When the item was first stored, by the server's clock.
         updated_at: When its value was last stored.

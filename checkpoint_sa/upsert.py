@@ -79,7 +79,7 @@ def _insert(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
     names = ", ".join(map(compiler.preparer.quote, rows[0]))
     values = (", ".join(compiler.process(value, **kw) for value in row.values()) for row in rows)
     table = compiler.preparer.format_table(element.table)
-    # A table's and columns' names, and what SQLAlchemy makes of the values.
+    # Names of a table and its columns, and the values as SQLAlchemy compiles them.
     return f"INSERT INTO {table} ({names}) VALUES {', '.join(f'({row})' for row in values)}"  # noqa: S608
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _FOLDED = 200
 """The number of characters after which a shown value is cut."""
 _LEAST = 40
-"""The number of characters after which a list cuts what a thread waits for."""
+"""The number of characters after which a list cuts an interrupt's value."""
 _LARGEST = 10
 """The number of threads, and of channels, that `stats` lists."""
 

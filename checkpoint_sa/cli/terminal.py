@@ -59,7 +59,7 @@ class Column(NamedTuple):
 
 
 def prepare() -> None:
-    """Let streams that aren't Unicode escape what they can't encode, instead of an error."""
+    """Let streams that aren't Unicode escape other characters, instead of an error."""
     for stream in (sys.stdout, sys.stderr):
         if not _is_unicode(stream) and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -197,7 +197,7 @@ def _table(columns: Sequence[Column], found: Iterable[Mapping[str, Any]]) -> Non
 
         console = Console()
         for parts in table:
-            # Text, because rich looks for markup in a string. The terminal wraps what is too long.
+            # Text, because rich looks for markup in a string. The terminal wraps long text.
             line = Text.assemble(*parts)
             line.rstrip()
             console.print(line, soft_wrap=True)

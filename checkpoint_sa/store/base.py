@@ -132,11 +132,11 @@ class BaseSQLStore(Calls, BaseStore):
             query: A text: the items come in the order of how much a text of theirs is like it, the
                 most alike first, with a score. Items without an embedded text aren't found. Without
                 an index it has no effect.
-            filter: What an item's value must have. `{"a": 1}` is equality, `{"a": {"$gt": 1}}` one
-                of $eq, $ne, $gt, $gte, $lt and $lte, and a dict without operators what the dict
-                there must have. The meaning is that of LangGraph's InMemoryStore.
-            limit: How many at the most.
-            offset: How many to leave out.
+            filter: The entries of a matching value. `{"a": 1}` is equality. `{"a": {"$gt": 1}}` has
+                an operator: $eq, $ne, $gt, $gte, $lt or $lte. A dict without operators has the
+                entries of a matching dict. The meaning is that of LangGraph's InMemoryStore.
+            limit: The largest number of items.
+            offset: The number of items to leave out.
             refresh_ttl: As for `get`.
 
         Raises:
@@ -252,9 +252,9 @@ class BaseSQLStore(Calls, BaseStore):
         Args:
             prefix: How a namespace begins; `*` is any one label.
             suffix: How it ends; the same.
-            max_depth: How many labels of each to return, each beginning once.
-            limit: How many at the most.
-            offset: How many to leave out.
+            max_depth: The number of labels to return of each namespace, each beginning once.
+            limit: The largest number of namespaces.
+            offset: The number of namespaces to leave out.
 
         Raises:
             InvalidInputError: A label isn't text, or a number is negative.
@@ -372,7 +372,7 @@ class BaseSQLStore(Calls, BaseStore):
     # Times to live
 
     def _sweep_ttl(self) -> int:
-        """Delete expired items, in transactions of bounded size; return how many."""
+        """Delete expired items, in transactions of bounded size; return their number."""
         total, more = 0, True
         while more:
             deleted, more = self.database.write("store.sweep_ttl", repository.sweep)

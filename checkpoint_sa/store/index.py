@@ -49,7 +49,7 @@ class Index:
     """LangGraph's `IndexConfig`, checked.
 
     Attributes:
-        dims: How many numbers a vector has.
+        dims: The number of dimensions of a vector.
         metric: How two vectors are compared: the greater the score, the more alike.
         kind: pgvector's type, where `setup` creates PostgresStore's table.
         place: Where PostgresStore's vectors are; None where vectors are ours.
@@ -166,7 +166,7 @@ class Index:
 
     @property
     def size(self) -> int:
-        """How many bytes a vector has in the database."""
+        """The number of bytes of a vector in the database."""
         return self.dims * _FLOAT_BYTES
 
     def scores(self, query: NDArray[np.float32], vectors: Sequence[bytes]) -> list[float]:

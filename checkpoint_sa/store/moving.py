@@ -32,7 +32,7 @@ _NAMES = [part.name for part in sql.items.c]
 
 
 class Copied(NamedTuple):
-    """What a copy did."""
+    """The counts of a copy."""
 
     items: int
     """Items that were stored."""

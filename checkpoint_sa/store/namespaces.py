@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Namespace = tuple[str, ...]
 
 _SPECIAL = re.compile("[.\0\ud800-\udfff]")
-"""What a part can't hold: the dot, and what PostgreSQL's text can't hold."""
+"""The characters that a part can't hold: the dot, and those that PostgreSQL's text can't."""
 
 _ESCAPED = re.compile("[.%\0\ud800-\udfff]")
 _ESCAPE = re.compile("%([0-9A-F]{4})")

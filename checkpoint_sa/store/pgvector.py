@@ -1,7 +1,7 @@
 """The vectors of PostgresStore, in pgvector's types: ranked by the server, exactly.
 
 The table `store_vectors` is PostgresStore's own. Where it is there, it is used, so that both stores
-find what the other one has embedded.
+find the embeddings of the other store.
 """
 
 from __future__ import annotations

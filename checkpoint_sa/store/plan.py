@@ -25,7 +25,7 @@ Key = tuple[str, str]
 """The namespace as text, and the item's key."""
 
 _MOST_MINUTES = 2**31 - 1
-"""What the column `ttl_minutes` holds, 4,000 years."""
+"""The largest number of the column `ttl_minutes`: 4,000 years."""
 
 
 _MOST_ROWS = 2**62
@@ -76,7 +76,7 @@ class List(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a batch does. Its reads see the items as they are before its writes."""
+    """The operations of a batch. Its reads see the items as they are before its writes."""
 
     gets: dict[int, Get]
     """By the operation's place in the batch, as the others."""
@@ -86,7 +86,7 @@ class Plan(NamedTuple):
     """The last one of each key."""
     deletes: list[Key]
     size: int
-    """How many operations it has."""
+    """The number of operations."""
 
     @property
     def reads(self) -> bool:

@@ -56,7 +56,7 @@ COLUMNS = {"prefix", "key", "value", "created_at", "updated_at", "expires_at", "
 
 
 class Found(NamedTuple):
-    """What a batch has read."""
+    """The results of a batch's reads."""
 
     results: list[Any]
     """An item's row, rows, namespaces or None, by the operation's place in the batch."""
@@ -375,8 +375,8 @@ def writes(plan: Plan, ranking: Ranking | None) -> list[Statement]:
     """Return the statements that do the writes of a batch: one for each kind of a usual size."""
     stored = plan.puts
     if plan.puts and plan.deletes:
-        # One order of locks for all: what is deleted is locked as if it were put. A lock by SELECT
-        # would leave out the rows that other batches are about to insert.
+        # One order of locks for all: an item to delete is locked as if it were put. A lock by
+        # SELECT would leave out the rows that other batches are about to insert.
         nothing = dict.fromkeys(plan.deletes, Put("{}", None, []))
         stored = dict(sorted((plan.puts | nothing).items(), key=itemgetter(0)))
     statements = [Statement(sql.put_items(len(part)), _parameters(part)) for part in _parts(stored)]
@@ -446,7 +446,7 @@ def _parameters(part: Sequence[tuple[Key, Put]]) -> dict[str, Any]:
 
 
 def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
-    """Store items with their times, unless they are there; return how many were."""
+    """Store items with their times, unless they are there; return the number of new items."""
     keys = sorted((row["prefix"], row["key"]) for row in rows)
     there = {tuple(row) for row in connection.execute(sql.GET_KEYS, {"keys": keys})}
     new = [
@@ -463,8 +463,8 @@ def sweep(connection: Connection) -> tuple[int, bool]:
     """Delete expired items, as many as one transaction should.
 
     Returns:
-        How many this transaction deleted, and whether there may be more. Another process may have
-        deleted some of those that were found.
+        The number of items that this transaction deleted, and whether there may be more. Another
+        process may have deleted some of the items that were found.
     """
     found = connection.execute(sql.GET_EXPIRED, {"size": _SWEPT}).all()
     if not found:
@@ -475,7 +475,7 @@ def sweep(connection: Connection) -> tuple[int, bool]:
 
 
 class Statistics(NamedTuple):
-    """What the table of items has, expired items included."""
+    """Counts of the table of items, expired items included."""
 
     items: int
     namespaces: int

@@ -104,7 +104,7 @@ DELETE_EXPIRED = delete(items).where(_UNLOCKED, _EXPIRED)
 """An item that was stored again meanwhile, or is being written, stays."""
 
 UPDATED = ("value", "updated_at", "expires_at", "ttl_minutes")
-"""What a put changes of an item that is there, as PostgresStore does."""
+"""The columns of an existing item that a put changes, as PostgresStore does."""
 
 
 def _row(i: int) -> dict[str, ColumnElement[Any]]:

@@ -31,7 +31,7 @@ def _log_result(deleted: int) -> None:
 
 
 def _log_failure(error: Exception) -> None:
-    """Log the kind of an error: what a driver says may quote a row."""
+    """Log the kind of an error: a driver's message may quote a row."""
     _log.error("A sweep of expired items failed (%s), the next one follows", error_code(error))
 
 

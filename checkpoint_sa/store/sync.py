@@ -38,12 +38,12 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
             PostgresStore has it `distance_type`: cosine, l2 or inner_product.
         ttl: LangGraph's `TTLConfig`: `default_ttl`, `refresh_on_read`, `sweep_interval_minutes`.
             Expired items are never returned, whatever `omit_expired` says.
-        retry_seconds: For how long an operation is tried again, after its first failure, when the
-            connection is lost, the server restarts, or another transaction is in the way; 0 is
-            never. A connection's transaction is never tried again.
+        retry_seconds: Seconds during which an operation is retried after its first failure, if the
+            connection is lost, the server restarts, or another transaction is in the way. 0
+            disables retries. On a connection nothing is retried.
 
     Raises:
-        ConfigurationError: The engine, the connection, `index` or `ttl` can't work; the message
+        ConfigurationError: The engine, the connection, `index` or `ttl` can't be used; the message
             says why.
     """
 
@@ -83,7 +83,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
             schema: Schema of the table.
             index: LangGraph's `IndexConfig`.
             ttl: LangGraph's `TTLConfig`.
-            retry_seconds: For how long an operation is tried again.
+            retry_seconds: Seconds during which an operation is retried.
             **engine_options: Options of `sqlalchemy.create_engine`, such as `pool_size`.
 
         Raises:
@@ -93,7 +93,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         engine = engines.make_engine(conn_string, **engine_options)
         try:
             store = cls(engine, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
-            store.bind = transactions.transactional(engine)  # as people expect an engine to be
+            store.bind = transactions.transactional(engine)  # as users expect
             try:
                 yield store
             finally:
@@ -109,8 +109,8 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         Raises:
             SchemaError: The tables are a later release's or another package's, or another session
                 has been migrating for minutes.
-            ConfigurationError: The connection has a transaction, and the engine can't change tables
-                in one (MySQL, MariaDB).
+            ConfigurationError: The connection is in a transaction, which the server would commit at
+                the first change of a table (MySQL, MariaDB).
         """
         self._upgrade()
         self._create_vectors()
@@ -122,7 +122,7 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         stays.
 
         Returns:
-            How many were deleted.
+            The number of deleted items.
         """
         return self._call(self._sweep_ttl)
 

@@ -1,8 +1,8 @@
 """An item's value as JSON that every engine holds, and back, exactly.
 
-What an engine's JSON changes or refuses (NaN, integers beyond 64 bits, NUL, lone surrogates, -0.0)
-is written once more by Python's own JSON, into a text under one more name. So PostgresStore reads
-the rest of such a value, and replaces all of it by its next put.
+Entries that an engine's JSON changes or refuses (NaN, integers beyond 64 bits, NUL, lone
+surrogates, -0.0) are written once more by Python's own JSON, into a text under one more name. So
+PostgresStore reads the rest of such a value, and replaces all of it by its next put.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def dump(value: Any) -> str:
 
     Raises:
         InvalidInputError: It isn't a mapping, has a key that isn't text, or something that JSON
-            hasn't: the message says where, and of which type it is.
+            can't hold: the message names its place and its type.
     """
     if not isinstance(value, Mapping):
         raise InvalidInputError(f"The value is of type {type(value).__name__}. Items hold dicts.")
