@@ -37,14 +37,36 @@ PACKAGES = (
 )
 HEAD = """# Benchmarks
 
-Made by `nox -s benchmark`; not edited by hand. Both savers run in one process on one server, each
-in a database of its own, with pools of one size (langgraph-checkpoint-mysql and -sqlite have one
-connection), taking turns in random order. A peer/ours above 1 says how many times as long the peer
-takes; 95 % is a bootstrap interval of that ratio. Servers have the durability that is their default
-(PostgreSQL: fsync and synchronous_commit on; InnoDB: flushed at each commit, no binary log); a
-given server has its own. SQLite is as each saver sets it up, which is journal_mode=WAL and
-synchronous=FULL for both. Where the peer's columns are empty, it can't make its tables there.
+Our savers beside LangGraph's own. Made by `nox -s benchmark`; not edited by hand.
+
+## Summary
+
+A number above 1 says how many times as fast our saver is: the time of LangGraph's saver divided by
+ours, or our cycles per second divided by theirs. The verdict is **ahead** or **behind** if the 95 %
+interval of the ratio excludes 1 or, for throughput, if the difference is more than 5 %.
 """
+METHOD = """## Method
+
+Both savers run in one process on one server, each in a database of its own, with pools of one size
+(langgraph-checkpoint-mysql and -sqlite have one connection), taking turns in random order. A
+peer/ours above 1 says how many times as long the peer takes; 95 % is a bootstrap interval of that
+ratio. Servers have the durability that is their default (PostgreSQL: fsync and synchronous_commit
+on; InnoDB: flushed at each commit, no binary log); a given server has its own. SQLite is as each
+saver sets it up, which is journal_mode=WAL and synchronous=FULL for both. Where the peer's columns
+are empty, it can't make its tables there. The summary's chat has LangGraph's default durability,
+"async"; its tasks share a pool of 20 connections.
+"""
+SUMMARY: dict[str, tuple[str, dict[str, Any]]] = {
+    "put": ("latency", {"operation": "put"}),
+    "put_writes": ("latency", {"operation": "put_writes"}),
+    "get_tuple": ("latency", {"operation": "get_tuple"}),
+    "list": ("latency", {"operation": "list"}),
+    "chat of 20 turns": ("chat", {"durability": "async"}),
+    "16 tasks, 2 ms away": ("throughput", {"round trip ms": 2, "tasks": 16}),
+}
+"""Column of the summary -> the part and the row that it shows."""
+EQUAL = 0.05
+"""A ratio without an interval counts as equal within this distance of 1."""
 
 
 def about_this_machine() -> dict[str, str]:
@@ -80,7 +102,13 @@ class Report:
         """Write the figures and the page."""
         self.path.write_text(json.dumps(self.figures, indent=1) + "\n")
         pictures = plots.draw(self.figures, self.folder)
-        sections = [HEAD]
+        sections = [HEAD, table(summary(self.figures))]
+        sections += [
+            f"![{plots.TITLES[name]}]({pictures[name]})\n"
+            for name in plots.TITLES
+            if name in pictures
+        ]
+        sections.append(METHOD)
         runs: dict[str, list[str]] = {}
         for name, part in parts.items():
             engines = self.figures.get(name, {})
@@ -95,6 +123,32 @@ class Report:
         made = [f"- {run}: {'; '.join(what)}." for run, what in runs.items()]
         sections.append("## Where and when\n\n" + "\n".join(made))
         (self.folder / "benchmarks.md").write_text("\n".join(sections).strip() + "\n")
+
+
+def summary(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return a row for each engine that has a latency: its verdict in each column of SUMMARY."""
+    return [
+        {"engine": engine}
+        | {
+            column: verdict(figures.get(part, {}).get(engine, {}).get("rows", ()), key)
+            for column, (part, key) in SUMMARY.items()
+        }
+        for engine in figures.get("latency", {})
+    ]
+
+
+def verdict(rows: Sequence[Mapping[str, Any]], key: Mapping[str, Any]) -> str:
+    """Return whether ours is ahead in the row with this key, and the ratio; "" without the row."""
+    row = next((row for row in rows if key.items() <= row.items()), None)
+    if row is None:
+        return ""
+    ratio = row.get("peer/ours", row.get("ours/peer"))
+    if ratio is None:
+        return "no peer"
+    interval = row.get("95 %")
+    low, high = map(float, interval.split("-")) if interval else (ratio - EQUAL, ratio + EQUAL)
+    word = "**ahead**" if low > 1 else "**behind**" if high < 1 else "equal"
+    return f"{word} {ratio:.2f}"
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

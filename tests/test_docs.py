@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import re
 import shlex
@@ -177,3 +178,34 @@ def test_links_to_files_lead_somewhere(page: str) -> None:
 def test_blocks_and_commands_are_found() -> None:
     assert {"README.md", "docs/index.md", "docs/cli.md"} <= {page for page, _ in COMMANDS}
     assert all(PROGRAMS[page] for page in ("README.md", "docs/index.md", "docs/cli.md"))
+
+
+def test_the_summary_of_the_benchmarks_is_that_of_the_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    report = importlib.import_module("report")
+    figures = json.loads((ROOT / "docs" / "benchmarks.json").read_text(encoding="utf-8"))
+    summary = report.table(report.summary(figures))
+    assert summary in PAGES["docs/benchmarks.md"].partition("## Method")[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        ({"peer/ours": 1.2, "95 %": "1.01-1.40"}, "**ahead** 1.20"),
+        ({"peer/ours": 1.2, "95 %": "0.99-1.40"}, "equal 1.20"),
+        ({"peer/ours": 0.8, "95 %": "0.70-0.99"}, "**behind** 0.80"),
+        ({"ours/peer": 1.06}, "**ahead** 1.06"),
+        ({"ours/peer": 1.04}, "equal 1.04"),
+        ({}, "no peer"),
+    ],
+)
+def test_a_verdict_follows_the_interval(
+    row: dict[str, object], verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    report = importlib.import_module("report")
+    rows = [{"operation": "list"}, {"operation": "put", **row}]
+    assert report.verdict(rows, {"operation": "put"}) == verdict
+    assert not report.verdict(rows, {"operation": "get_tuple"})
