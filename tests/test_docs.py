@@ -27,6 +27,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import checkpoint_sa
 from checkpoint_sa import cli
 from checkpoint_sa.engine import engines
 
@@ -167,6 +168,51 @@ def test_the_figures_of_the_readme_are_the_measured_ones() -> None:
     assert f"[{size['postgresql incremental']:.1f} MB]" in text
     assert f"{size['postgresql peer']:.0f} MB (`-postgres`)" in text
     assert f"{size['sqlite peer']:.0f} MB (`-sqlite`)" in text
+
+
+def test_the_comparison_of_the_first_page_is_that_of_the_readme() -> None:
+    comparison = PAGES["README.md"].partition("## Why\n\n")[2].partition("\n\n")[0]
+    assert "| databases |" in comparison
+    assert comparison.replace("](docs/", "](") in PAGES["docs/index.md"]
+
+
+def test_a_second_process_continues_the_conversation_of_the_first_page(tmp_path: Path) -> None:
+    program = PROGRAMS["docs/index.md"]
+    assert [run(program, tmp_path, "").stdout for _ in range(2)] == ["4\n", "8\n"]
+
+
+MEMBERS = re.findall(
+    r"^::: checkpoint_sa\.(\w+)\n {4}options:\n {6}members:\n((?: {8}- \w+\n)+)",
+    PAGES["docs/api.md"],
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("name", "members"), MEMBERS)
+def test_the_reference_has_every_method(name: str, members: str) -> None:
+    """Of an async class, the async methods: the others are those of the sync class."""
+    cls = getattr(checkpoint_sa, name)
+    own = [base for base in cls.__mro__ if base.__module__.startswith("checkpoint_sa")]
+    attributes = {key: value for base in own for key, value in vars(base).items()}
+    documented = {key for key, value in attributes.items() if key[0] != "_" and value.__doc__}
+    documented -= {key for key, value in attributes.items() if isinstance(value, str | bool)}
+    twins = {key for key in documented if f"a{key}" in documented}
+    asyncs = {f"a{key}" for key in twins}
+    shown = set(members.split()) - {"-"}
+    if name.startswith("Async"):
+        assert asyncs <= shown
+        assert {"from_conn_string", "setup"} <= shown <= documented
+    else:
+        assert shown == documented - asyncs
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = PAGES["docs/api.md"]
+    modules = {"checkpoint_sa.errors", "checkpoint_sa.models"}
+    for name in checkpoint_sa.__all__:
+        home = getattr(getattr(checkpoint_sa, name), "__module__", "")
+        is_shown = f"::: checkpoint_sa.{name}\n" in page
+        assert is_shown or home in modules or name == "metadata", name
 
 
 @pytest.mark.parametrize("page", list(PAGES))
