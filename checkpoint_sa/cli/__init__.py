@@ -76,7 +76,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     """
     whole = argparse.ArgumentParser(
         prog="checkpoint-sa",
-        description="LangGraph checkpoints in a database: the schema, and what is stored.",
+        description="LangGraph checkpoints in a database: the schema and the stored threads.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -69,7 +69,7 @@ def add(commands: Commands) -> None:
         commands,
         "vacuum-orphans",
         _vacuum,
-        "delete writes and values without a checkpoint, as late writers leave them",
+        "delete the writes and values of late writers, which have no checkpoint",
     )
     _add_common(vacuum)
     vacuum.add_argument(

@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
     threads = terminal.command(commands, "threads", _threads, "list the threads, with their sizes")
     database.add_arguments(threads)
     database.add_where(threads, "only threads that have a checkpoint with this metadata")
-    threads.add_argument("--after", metavar="THREAD", help="only threads behind this one")
+    threads.add_argument("--after", metavar="THREAD", help="only threads after this id")
     threads.add_argument(
         "--limit", type=terminal.from_zero, metavar="N", help="the largest number of threads"
     )

@@ -34,7 +34,9 @@ def add(commands: Commands) -> None:
     ls = terminal.command(own, "ls", _ls, "list the namespaces that have items")
     database.add_arguments(ls)
     ls.add_argument("label", nargs="*", help="only this namespace and those below it; * is any")
-    ls.add_argument("--depth", type=terminal.from_zero, metavar="N", help="how many labels of each")
+    ls.add_argument(
+        "--depth", type=terminal.from_zero, metavar="N", help="only the first N labels of each"
+    )
     terminal.add_json(ls)
 
     get = terminal.command(own, "get", _get, "print an item's value as JSON")
@@ -45,9 +47,13 @@ def add(commands: Commands) -> None:
     search = terminal.command(own, "search", _search, "list items, the latest first")
     database.add_arguments(search)
     search.add_argument("label", nargs="*", help="only this namespace and those below it")
-    database.add_where(search, "only items whose value has this")
+    database.add_where(search, "only items with this field")
     search.add_argument(
-        "--limit", type=terminal.from_zero, default=100, metavar="N", help="how many (100)"
+        "--limit",
+        type=terminal.from_zero,
+        default=100,
+        metavar="N",
+        help="the largest number of items (100)",
     )
     terminal.add_json(search)
 

@@ -53,7 +53,7 @@ def add(commands: Commands) -> None:
     )
 
     sql = terminal.command(
-        commands, "sql", _sql, "print an upgrade as an SQL script; no database, no driver is needed"
+        commands, "sql", _sql, "print an upgrade as an SQL script; needs no database and no driver"
     )
     database.add_arguments(sql)
     sql.add_argument("--dialect", help="instead of a URL: postgresql, mysql, mariadb, sqlite, ...")
@@ -65,12 +65,12 @@ def add(commands: Commands) -> None:
     )
     database.add_arguments(rewrite)
     form = rewrite.add_mutually_exclusive_group(required=True)
-    form.add_argument("--incremental", action="store_true", help="as deltas")
+    form.add_argument("--incremental", action="store_true", help="store deltas")
     form.add_argument(
         "--plain",
         dest="incremental",
         action="store_false",
-        help="as whole values, which LangGraph's PostgresSaver reads as well",
+        help="store whole values, which LangGraph's PostgresSaver reads as well",
     )
     rewrite.add_argument("thread", nargs="*", help="the ids of threads; default: all")
 
