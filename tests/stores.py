@@ -64,15 +64,9 @@ KINDS = {
 # marked `kinds(...)` with one of these, and CHECKPOINT_SA_ALL_DRIVERS=1 runs them on all nine. How
 # savers, drivers and transactions work is tested on all nine always.
 
-ONE_PER_COLOUR = (
-    "sqlite",
-    "aiosqlite",
-    "pg-psycopg",
-    "pg-asyncpg",
-    "mariadb-pymysql",
-    "mysql-async",
-)
-"""A sync and an async driver of each family of engines, and each server."""
+ONE_PER_PROTOCOL = ("sqlite", "pg-psycopg", "pg-asyncpg", "mariadb-pymysql", "mysql-async")
+"""Each server, and PostgreSQL with each driver: psycopg and asyncpg send parameters' types in two
+ways. Two of them are async."""
 
 ONE_PER_SERVER = ("sqlite", "pg-asyncpg", "mariadb-pymysql", "mysql-async")
 """A driver for each kind of server."""

@@ -14,7 +14,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, TASKS, _D
 from langgraph.types import Send
 from sqlalchemy import ClauseElement, event, insert
 from sqlalchemy.engine.interfaces import CacheStats
-from stores import KINDS, ONE_PER_COLOUR, Store, id_of, thread
+from stores import KINDS, ONE_PER_PROTOCOL, Store, id_of, thread
 
 from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite, sql
 from checkpoint_sa.sql import deleting, dependencies, reading, statistics, tables, threads, writing
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Operation = Callable[[], object]
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 MYSQL_FAMILY = [name for name, kind in KINDS.items() if kind.server in ("mariadb", "mysql")]
 on_mysql_family = pytest.mark.parametrize("migrated_store", MYSQL_FAMILY, indirect=True)

@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.types import ERROR, TASKS
 from langgraph.types import Send
 from sqlalchemy import delete, event, insert, make_url, select, update
 from sqlalchemy.exc import OperationalError
-from stores import KINDS, ONE_PER_COLOUR, Store, id_of, thread
+from stores import KINDS, ONE_PER_PROTOCOL, Store, id_of, thread
 
 from checkpoint_sa import (
     Checkpoint,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from sqlalchemy import Executable
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 SERVERS = [name for name, kind in KINDS.items() if kind.server]
 POSTGRESQL = [name for name, kind in KINDS.items() if kind.server == "postgresql"]

@@ -19,7 +19,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, _DeltaSnapshot
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Overwrite, interrupt
 from sqlalchemy import delete, event, insert, make_url, update
-from stores import KINDS, ONE_PER_COLOUR, Store, id_of, thread
+from stores import KINDS, ONE_PER_PROTOCOL, Store, id_of, thread
 from typing_extensions import TypedDict
 
 from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite, SQLAlchemySaver
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
     from sqlalchemy import Executable
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 POSTGRESQL = [name for name, kind in KINDS.items() if kind.server == "postgresql"]
 

@@ -18,7 +18,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
-from stores import ONE_PER_COLOUR, Store, id_of, thread
+from stores import ONE_PER_PROTOCOL, Store, id_of, thread
 from typing_extensions import TypedDict
 
 from checkpoint_sa import CorruptDataError, ParentConflictError, migrate
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stores import Saver
 
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 # Differences
 

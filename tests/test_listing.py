@@ -15,7 +15,7 @@ from weakref import WeakSet
 import pytest
 from langgraph.checkpoint.serde.types import TASKS
 from langgraph.types import Send
-from stores import ONE_PER_COLOUR, Store, id_of, thread
+from stores import ONE_PER_PROTOCOL, Store, id_of, thread
 
 from checkpoint_sa import InvalidInputError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import CheckpointTuple
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 Address = tuple[str, str, str]
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 
+RELEASES = ("1.2.0", "1.2.5", "1.2.8")
+
 MODELS: dict[str, Any] = {
     "checkpoints": Checkpoint,
     "checkpoint_blobs": CheckpointBlob,
@@ -35,7 +37,18 @@ DOCUMENTS = ("checkpoint", "metadata")
 BYTES = ("blob", "exact")
 
 
-@pytest.fixture(params=["1.2.0", "1.2.5", "1.2.8"])
+on_each_release = pytest.mark.parametrize(
+    ("migrated_store", "older"),
+    [
+        *[("sqlite", release) for release in RELEASES],
+        *[(kind, RELEASES[-1]) for kind in ONE_PER_SERVER if kind != "sqlite"],
+    ],
+    indirect=True,
+)
+"""The releases store different rows; a server returns the rows that it was given."""
+
+
+@pytest.fixture
 def older(request: pytest.FixtureRequest, store: Store) -> Store:
     """The store, with the threads of an older LangGraph."""
     found = json.loads((threads.FOLDER / f"langgraph_{request.param}.json").read_text())
@@ -103,6 +116,7 @@ def lengths(store: Store) -> dict[str, int]:
     return {name: left(store, name) for name in threads.THREADS}
 
 
+@on_each_release
 def test_the_threads_have_the_states_that_they_had(older: Store) -> None:
     found = states(older)
     for name in ("updated often", "a snapshot, pruned, then updated", "migrated", "resumed"):
@@ -113,6 +127,7 @@ def test_the_threads_have_the_states_that_they_had(older: Store) -> None:
     assert found["asking"][1]["log"] == ["in", "first", "second"]
 
 
+@on_each_release
 @pytest.mark.parametrize(
     ("options", "incremental"),
     [
@@ -139,6 +154,7 @@ def test_the_states_after_prune_are_the_states_before(
     assert lengths(older) == kept
 
 
+@on_each_release
 @pytest.mark.parametrize("keep", [2, 3])
 def test_each_of_the_states_that_prune_was_to_keep_is_the_state_before(
     older: Store, keep: int
@@ -155,6 +171,7 @@ def test_each_of_the_states_that_prune_was_to_keep_is_the_state_before(
     assert kept() == before
 
 
+@on_each_release
 def test_prune_keeps_no_more_than_back_to_the_nearest_value(older: Store) -> None:
     """And of a thread without a DeltaChannel, one checkpoint of each namespace."""
     before = lengths(older)
@@ -175,6 +192,7 @@ def test_prune_keeps_no_more_than_back_to_the_nearest_value(older: Store) -> Non
     assert after["snapshots at times"] < before["snapshots at times"] - 4
 
 
+@on_each_release
 def test_what_is_said_to_be_prunable_is_what_goes(older: Store) -> None:
     reports: list[Any] = []
     expected = older.prunable(keep=1)
@@ -184,6 +202,7 @@ def test_what_is_said_to_be_prunable_is_what_goes(older: Store) -> None:
     assert (again.checkpoints, again.values, again.writes) == (0, 0, 0)
 
 
+@on_each_release
 def test_a_thread_goes_on_after_prune(older: Store) -> None:
     before = states(older)
     older.prune(list(threads.THREADS))
@@ -196,6 +215,7 @@ def test_a_thread_goes_on_after_prune(older: Store) -> None:
         assert anew(older, name).state(config).values["log"] == [*before[name][1]["log"], "on"]
 
 
+@on_each_release
 def test_a_shallow_saver_goes_on_with_a_thread(older: Store) -> None:
     before = states(older)
     for name in threads.THREADS:

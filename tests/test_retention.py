@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import delete, func, insert, select
-from stores import ONE_PER_COLOUR, Store, id_of, thread
+from stores import ONE_PER_PROTOCOL, Store, id_of, thread
 from test_deleting import at_statement, beside, everything, execute, fail, line, listed, on_servers
 
 from checkpoint_sa import (
@@ -27,7 +27,7 @@ from checkpoint_sa import (
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)

@@ -18,7 +18,7 @@ from langgraph.checkpoint.serde.types import ERROR, TASKS, _DeltaSnapshot
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 from sqlalchemy import event
-from stores import KINDS, ONE_PER_COLOUR, Store, id_of, thread
+from stores import KINDS, ONE_PER_PROTOCOL, Store, id_of, thread
 from typing_extensions import TypedDict
 
 from checkpoint_sa import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from langchain_core.runnables import RunnableConfig
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 SYNC_SERVERS = [name for name, kind in KINDS.items() if kind.server and not kind.is_async]
 on_sync_servers = pytest.mark.parametrize("migrated_store", SYNC_SERVERS, indirect=True)

@@ -27,7 +27,7 @@ from langgraph.store.base import (
 from memories import Labels, Memory
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from stores import KINDS, ONE_PER_COLOUR, Store, exact, thread
+from stores import KINDS, ONE_PER_PROTOCOL, Store, exact, thread
 from test_behaviour import fails_at_each_of_its_statements
 
 from checkpoint_sa import (
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from langgraph.store.base import BaseStore, Item
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 __all__ = ["bare_store"]
 

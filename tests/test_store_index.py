@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langgraph.store.base import GetOp, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
-from stores import ONE_PER_COLOUR
+from stores import ONE_PER_PROTOCOL
 from test_model import examples
 
 from checkpoint_sa import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from memories import Memory
     from stores import Store
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 NS = ("docs",)
 DIMS = 16

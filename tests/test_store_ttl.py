@@ -18,7 +18,7 @@ from langgraph.store.base import GetOp, ListNamespacesOp, PutOp, SearchOp
 from memories import Memory
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
-from stores import KINDS, ONE_PER_COLOUR, Store
+from stores import KINDS, ONE_PER_PROTOCOL, Store
 
 from checkpoint_sa import ConfigurationError, InvalidInputError, SQLAlchemyStore
 from checkpoint_sa.store import repository
@@ -26,7 +26,7 @@ from checkpoint_sa.store import repository
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
+pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
 NS = ("n",)
 
