@@ -31,7 +31,7 @@ _JOIN = "join:"
 _ERROR_SOURCE = "__error_source_node__"
 _PULL, _PUSH = "__pregel_pull", "__pregel_push"
 _PULL_PATH = re.compile(rf"~{_PULL}, (?P<node>[^,]+)")
-_PUSH_PATH = re.compile(rf"~{_PUSH}, (?P<number>\d{{10}})(, False)?")
+_PUSH_PATH = re.compile(rf"~{_PUSH}, (?P<number>\d{{10}})(, (False|0{{10}}))?")
 _SYNTHETIC = re.compile(r"\d{8}-")
 """Begins the task id of a DeltaChannel's writes, stored at the end of a run."""
 _MAX_ANSWERS = 100

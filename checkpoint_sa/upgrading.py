@@ -536,9 +536,11 @@ def _difference(
 
 def _is_same(serde: SerializerProtocol, one: Any, other: Any) -> bool:
     """Whether two values are serialized alike, or are equal, as sets in another order are."""
+    if type(one) is not type(other):
+        return False
     if _digest(serde, one) == _digest(serde, other):
         return True
     try:
-        return type(one) is type(other) and bool(one == other)
+        return bool(one == other)
     except Exception:  # noqa: BLE001 - the comparison is the value's own
         return False
