@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 import random
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
@@ -24,6 +26,7 @@ from checkpoint_sa.state import State, rename_channel, rename_node, set_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import CheckpointTuple
@@ -615,3 +618,62 @@ def test_a_delta_channel_gets_another_name(store: Store, *, rewritten: bool) -> 
     assert new.state().values == {"lines": ["a", "1", "b", "3", "c", "5"]}
     newer.prune(["t"])
     assert new.state().values == {"lines": ["a", "1", "b", "3", "c", "5"]}
+
+
+# The command
+
+
+def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `checkpoint-sa rewrite` in a folder with the modules of an application."""
+    (folder / "shapes.py").write_text(
+        "from checkpoint_sa import AESGCMSerializer\n"
+        "from checkpoint_sa.state import rename_channel\n"
+        "ALL = {'1': rename_channel('text', 'summary')}\n"
+        "def serde():\n"
+        "    return AESGCMSerializer(b'k' * 32)\n",
+        encoding="utf-8",
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "checkpoint_sa", "rewrite", *arguments],
+        check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("form", ["plain", "encrypted"])
+def test_the_command_rewrites_states(store: Store, form: str, tmp_path: Path) -> None:
+    saver = store.using(store.make_saver(**FORMS[form]))
+    config = saver.save("t", {"text": ["secret"]})
+    arguments = ["--url", store.url, "--transform", "shapes:ALL"]
+    if form == "encrypted":
+        arguments += ["--serde", "shapes:serde"]
+    trial = run_command(tmp_path, *arguments, "--dry-run")
+    lines = ["+ summary: list", "- text: list"]
+    assert trial.stdout.splitlines() == [
+        *(f"       1 {line}" for line in lines),
+        "1 checkpoints would be rewritten",
+    ], trial.stderr
+    assert saver.found(config).checkpoint["channel_values"] == {"text": ["secret"]}
+    done = run_command(tmp_path, *arguments, "t")
+    assert done.stdout.splitlines()[-1] == "1 checkpoints rewritten", done.stderr
+    assert saver.found(config).checkpoint["channel_values"] == {"summary": ["secret"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--transform", "shapes"], "Pass MODULE:NAME"),
+        (["--transform", "shapes:missing"], "'shapes' has no 'missing'"),
+        (["--transform", "missing.shapes:ALL"], "there is no module 'missing.shapes'"),
+        (["--dry-run", "--plain"], "--serde and --dry-run need --transform"),
+        ([], "Pass --incremental, --plain or --transform"),
+    ],
+)
+def test_wrong_arguments_are_explained(
+    sqlite_store: Store, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = run_command(tmp_path, "--url", sqlite_store.url, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
