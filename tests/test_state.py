@@ -13,6 +13,7 @@ from graphs import App, T, app, joined
 from langgraph.channels import DeltaChannel
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
+from sqlalchemy import event
 from stores import ONE_PER_COLOUR, Store, exact, id_of
 from typing_extensions import TypedDict
 
@@ -436,6 +437,36 @@ def test_rewriting_leaves_the_values_of_other_checkpoints(store: Store) -> None:
         store.rewrite(transform={"1": fail})
     assert store.found(second).checkpoint["channel_values"] == {"text": LONG, "n": 2}
     assert store.found(first).checkpoint["channel_values"]["text"] == LONG  # one transaction
+
+
+def test_a_rewrite_that_fails_at_any_statement_leaves_states_that_read_alike(store: Store) -> None:
+    waiting(store, "plain")
+    newer = upgrading(store, "plain")
+    before = [shown(found) for found in newer.list(T)]
+    number = 0
+    while True:
+        number += 1
+        left = number
+
+        def fail(*_: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise ZeroDivisionError
+
+        event.listen(store.root, "before_cursor_execute", fail)
+        try:
+            store.rewrite(transform=REVISIONS)
+        except ZeroDivisionError:
+            pass
+        else:
+            break
+        finally:
+            event.remove(store.root, "before_cursor_execute", fail)
+        assert [shown(found) for found in newer.list(T)] == before
+    assert number > 20
+    assert [shown(found) for found in newer.list(T)] == before
+    assert store.rewrite(transform=REVISIONS) == 0
 
 
 def test_a_value_that_does_not_read_back_stays(store: Store) -> None:
