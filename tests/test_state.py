@@ -464,7 +464,7 @@ def test_a_rewrite_that_fails_at_any_statement_leaves_states_that_read_alike(sto
         finally:
             event.remove(store.root, "before_cursor_execute", fail)
         assert [shown(found) for found in newer.list(T)] == before
-    assert number > 20
+    assert number > 10
     assert [shown(found) for found in newer.list(T)] == before
     assert store.rewrite(transform=REVISIONS) == 0
 
