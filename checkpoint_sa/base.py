@@ -72,8 +72,7 @@ if TYPE_CHECKING:
     from checkpoint_sa.repository.statistics import ThreadSummary
     from checkpoint_sa.retention import Moment, Report
     from checkpoint_sa.rows import CheckpointRows, Stored
-    from checkpoint_sa.state import Revisions
-    from checkpoint_sa.upgrading import StateReport
+    from checkpoint_sa.state import Revisions, StateReport
 
 P = ParamSpec("P")
 T = TypeVar("T")

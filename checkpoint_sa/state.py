@@ -12,7 +12,7 @@ from binascii import unhexlify
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from langgraph.checkpoint.serde.types import INTERRUPT, TASKS
 
@@ -90,6 +90,17 @@ class State:
         return tuple(part.partition(":")[0] for part in parts if not part.isdigit())
 
 
+class StateDiff(NamedTuple):
+    """The changes of a checkpoint's state: names and types, without a value."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    changes: tuple[str, ...]
+    """Such as `+ summary: str` (new), `- text: str` (gone), `~ notes: list` (changed)."""
+
+
+StateReport: TypeAlias = Callable[[StateDiff], object]
 Revision: TypeAlias = Callable[[State], object]
 """A function that changes a state in place; its result isn't used."""
 Revisions: TypeAlias = Mapping[str, Revision]
@@ -360,6 +371,7 @@ __all__ = [
     "Revision",
     "Revisions",
     "State",
+    "StateDiff",
     "StateWrite",
     "rename_channel",
     "rename_node",

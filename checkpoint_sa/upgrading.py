@@ -28,7 +28,7 @@ from checkpoint_sa.repository import reading, threads, writing
 from checkpoint_sa.rows import NOTHING, REVISION_KEY, REVISION_MARK, Write, loads_or_none
 from checkpoint_sa.sql import upgrading as sql
 from checkpoint_sa.sql import writing as writing_sql
-from checkpoint_sa.state import State, StateWrite
+from checkpoint_sa.state import State, StateDiff, StateWrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from checkpoint_sa.rows import CheckpointKey, Stored
-    from checkpoint_sa.state import Revisions
+    from checkpoint_sa.state import Revisions, StateReport
 
 _NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 
@@ -55,19 +55,6 @@ VERSION_MARK = "~"
 _BATCH_BYTES = 4 * 2**20
 _BATCH_CHECKPOINTS = 50
 _THREADS = 100
-
-
-class StateDiff(NamedTuple):
-    """The changes of a checkpoint's state: names and types, without a value."""
-
-    thread_id: str
-    checkpoint_ns: str
-    checkpoint_id: str
-    changes: tuple[str, ...]
-    """Such as `+ summary: str` (new), `- text: str` (gone), `~ notes: list` (changed)."""
-
-
-StateReport: TypeAlias = "Callable[[StateDiff], object]"
 
 
 class Upgraded(NamedTuple):

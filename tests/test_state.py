@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import CheckpointTuple
 
-    from checkpoint_sa.state import Revision
-    from checkpoint_sa.upgrading import StateDiff
+    from checkpoint_sa.state import Revision, StateDiff
 
 pytestmark = pytest.mark.kinds(ONE_PER_COLOUR)
 
