@@ -49,12 +49,12 @@ in_every_form = pytest.mark.parametrize("form", list(FORMS))
 
 
 class Before(TypedDict):
-    text: str
+    text: list[str]
     notes: Annotated[list[str], operator.add]
 
 
 class After(TypedDict):
-    summary: str
+    summary: list[str]
     notes: Annotated[list[str], operator.add]
     language: str
 
@@ -113,7 +113,7 @@ def waiting(store: Store, form: str) -> App:
     """Run the old graph until its interrupt."""
     saver = store.make_saver(**FORMS[form])
     old = app(store, old_graph(), saver)
-    assert "__interrupt__" in old.invoke({"text": LONG, "notes": ["begin"]})
+    assert "__interrupt__" in old.invoke({"text": [*LONG], "notes": ["begin"]})
     return old
 
 
@@ -129,7 +129,7 @@ def test_a_waiting_thread_resumes_in_a_graph_with_other_names(store: Store, form
     assert new.state().next == ("confirm",)
     done = new.invoke(Command(resume="yes"))
     expected = {
-        "summary": LONG,
+        "summary": [*LONG],
         "notes": ["begin", "beside", "yes 3000 en", "joined"],
         "language": "en",
     }
@@ -334,7 +334,7 @@ def test_a_value_that_stays_is_stored_once(store: Store) -> None:
 
 
 def test_a_fork_stores_a_value_whose_rows_were_deleted(store: Store) -> None:
-    first = store.save("t", {"text": LONG})
+    first = store.save("t", {"text": [LONG]})
     newer = store.using(store.make_saver(upgrade_state=REVISIONS))
     found = newer.found(first).checkpoint
     gone = newer.save(
@@ -349,7 +349,7 @@ def test_a_fork_stores_a_value_whose_rows_were_deleted(store: Store) -> None:
     fork = newer.save(
         parent=first, values=found["channel_values"], versions=found["channel_versions"], new=[]
     )
-    assert newer.found(fork).checkpoint["channel_values"]["summary"] == LONG
+    assert newer.found(fork).checkpoint["channel_values"]["summary"] == [LONG]
 
 
 def test_a_checkpoint_of_a_process_without_revisions_is_before_the_first(store: Store) -> None:
