@@ -64,6 +64,13 @@ def clusters(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "cluster", "-n", "0", *session.posargs)
 
 
+@nox.session(default=False)
+def server(session: nox.Session) -> None:
+    """Run the tests that start LangGraph's server; arguments go to pytest."""
+    session.install("-e", ".[test]", "langgraph-cli[inmem]")
+    session.run("python", "-m", "pytest", "-m", "server", "-n", "0", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types."""

@@ -23,6 +23,7 @@ from checkpoint_sa.errors import (
     MissingDriverError,
     ParentConflictError,
     SchemaError,
+    StateUpgradeError,
     ThreadExistsError,
     TransferError,
     ValueTooLargeError,
@@ -70,6 +71,7 @@ __all__ = [
     "SQLAlchemyStore",
     "SchemaError",
     "ShallowSQLAlchemySaver",
+    "StateUpgradeError",
     "StoreEmbedding",
     "StoreItem",
     "ThreadExistsError",
@@ -105,7 +107,7 @@ _MODULES = {
 """Module -> the public names that are imported from it at their first use."""
 
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = {"encryption", "inspection", "migrate", "models", "types", "upsert"}
+_SUBMODULES = {"encryption", "inspection", "migrate", "models", "state", "types", "upsert"}
 """`checkpoint_sa.migrate` works after `import checkpoint_sa`."""
 
 

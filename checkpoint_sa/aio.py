@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from typing_extensions import Self
 
+    from checkpoint_sa.state import Revisions
+
 _ITERATORS = ("list", "threads")
 
 
@@ -43,10 +45,14 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
             disables retries. On a connection nothing is retried: the caller owns the transaction.
         check_parent: Whether `put` refuses a checkpoint unless its parent is the latest checkpoint.
             If two writers continue the same checkpoint, only the first succeeds.
+        upgrade_state: Revisions of state by name, in their order. States of earlier revisions are
+            read in the newest shape; checkpoints and writes are stored with the newest name. See
+            docs/state.md.
 
     Raises:
         ConfigurationError: The saver can't use this engine or connection; the message says which
             kind it can use.
+        InvalidInputError: `upgrade_state` isn't a mapping of names and functions.
     """
 
     sync_class = "SQLAlchemySaver"
@@ -60,6 +66,7 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
         incremental: bool = False,
         retry_seconds: float = RETRY_SECONDS,
         check_parent: bool = False,
+        upgrade_state: Revisions | None = None,
     ) -> None:
         super().__init__(
             self._sync_bind(bind),
@@ -68,6 +75,7 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
             incremental=incremental,
             retry_seconds=retry_seconds,
             check_parent=check_parent,
+            upgrade_state=upgrade_state,
         )
         self.bind = bind
 
@@ -82,6 +90,7 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
         incremental: bool = False,
         retry_seconds: float = RETRY_SECONDS,
         check_parent: bool = False,
+        upgrade_state: Revisions | None = None,
         **engine_options: Any,
     ) -> AsyncIterator[Self]:
         """Open a saver on a database URL; its engine is disposed of at the end.
@@ -94,6 +103,7 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
             incremental: Store each new version of a channel as a delta.
             retry_seconds: Seconds during which an operation is retried.
             check_parent: Whether `put` refuses a checkpoint unless its parent is the latest.
+            upgrade_state: Revisions of state by name, in their order.
             **engine_options: Options of `create_async_engine`, such as `pool_size`.
 
         Raises:
@@ -111,6 +121,7 @@ class AsyncSQLAlchemySaver(AsyncCalls, BaseSaver):
                 incremental=incremental,
                 retry_seconds=retry_seconds,
                 check_parent=check_parent,
+                upgrade_state=upgrade_state,
             )
             # Users expect an engine with transactions.
             saver.bind = AsyncEngine(transactions.transactional(engine.sync_engine))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy.exc import IntegrityError
 
-from checkpoint_sa import codec, retention
+from checkpoint_sa import codec, retention, upgrading
 from checkpoint_sa.calls import THREAD_BYTES, Calls
 from checkpoint_sa.database import Database
 from checkpoint_sa.deltas.cache import BaseCache
@@ -28,6 +28,7 @@ from checkpoint_sa.deltas.encoding import (
 )
 from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.engine.statements import execute
+from checkpoint_sa.errors import InvalidInputError
 from checkpoint_sa.paging import Paging, ThreadPaging, size_of
 from checkpoint_sa.repository import (
     copying,
@@ -39,6 +40,8 @@ from checkpoint_sa.repository import (
     writing,
 )
 from checkpoint_sa.retention import GRACE
+from checkpoint_sa.rows import REVISION_KEY
+from checkpoint_sa.upgrading import StoredUpgrades, Upgrades
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -69,6 +72,7 @@ if TYPE_CHECKING:
     from checkpoint_sa.repository.statistics import ThreadSummary
     from checkpoint_sa.retention import Moment, Report
     from checkpoint_sa.rows import CheckpointRows, Stored
+    from checkpoint_sa.state import Revisions, StateReport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,6 +87,7 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         database: The engine or connection, and how an operation runs on it.
         check_parent: Whether `put` refuses a checkpoint unless its parent is the latest checkpoint.
         cache: The bases of the next deltas; None if values are stored whole.
+        upgrades: The revisions of state that are applied on read; None without `upgrade_state`.
     """
 
     keeps_latest_only = False
@@ -96,11 +101,14 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         incremental: bool,
         retry_seconds: float,
         check_parent: bool,
+        upgrade_state: Revisions | None,
     ) -> None:
         super().__init__(serde=serde)
         self.database = Database(bind, schema=schema, retry_seconds=retry_seconds)
         self.check_parent = check_parent
         self.cache = BaseCache(keeps_removed=not self.keeps_latest_only) if incremental else None
+        self.upgrades = None if upgrade_state is None else Upgrades(upgrade_state)
+        self._stored_upgrades = StoredUpgrades()
 
     @property
     def schema(self) -> str | None:
@@ -202,7 +210,7 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         while paging.unfinished:
             # One at a time: a whole page of objects keeps Python's garbage collector busy.
             for stored in self._call(self._list, paging):
-                yield codec.load_checkpoint(self.serde, stored)
+                yield self._load(stored)
 
     async def alist(
         self,
@@ -219,9 +227,9 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
             for stored in await self._acall(self._list, paging):
                 size += size_of(stored)
                 if size < THREAD_BYTES:
-                    yield codec.load_checkpoint(self.serde, stored)
+                    yield self._load(stored)
                 else:  # many small checkpoints must not block the event loop either
-                    yield await asyncio.to_thread(codec.load_checkpoint, self.serde, stored)
+                    yield await asyncio.to_thread(self._load, stored)
                     size = 0
 
     def _list(self, paging: Paging) -> Sequence[Stored]:
@@ -253,8 +261,14 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
     ) -> Mapping[str, DeltaChannelHistory]:
         if not channels:
             return {}
+        name = "get_delta_channel_history"
+        if self.upgrades is not None:
+            place = codec.address(config)
+            newest = self.upgrades.newest
+            if self.database.read(name, upgrading.behind, newest, *place[:2]):
+                return self._upgraded_history(*place, channels)
         found = self.database.read(
-            "get_delta_channel_history",
+            name,
             history.delta_history,
             *codec.address(config),
             codec.channels(channels),
@@ -264,6 +278,35 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
             return sum(write.blob.size for history in found.values() for write in history.writes)
 
         return self._offload(size, codec.load_history, self.serde, config, found)
+
+    def _upgraded_history(
+        self,
+        thread_id: str,
+        checkpoint_ns: str,
+        checkpoint_id: str | None,
+        channels: Sequence[str],
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Collect the history from upgraded checkpoints, each with a read of its own."""
+        read = partial(self._stored, "get_delta_channel_history", thread_id, checkpoint_ns)
+        found: dict[str, DeltaChannelHistory] = {name: {"writes": []} for name in channels}
+        remaining = set(channels)
+        stored = read(checkpoint_id)
+        while remaining and stored is not None and stored.parent_id:
+            stored = read(stored.parent_id)
+            if stored is None:
+                break
+            loaded = self._offload(partial(size_of, stored), self._load, stored)
+            for write in reversed(loaded.pending_writes or ()):
+                if write[1] in remaining:
+                    found[write[1]]["writes"].append(write)
+            values = loaded.checkpoint["channel_values"]
+            for channel in remaining & values.keys():
+                if values[channel] is not None:  # a stored None ends the walk
+                    found[channel]["seed"] = values[channel]
+                remaining.discard(channel)
+        for entry in found.values():
+            entry["writes"].reverse()  # oldest first
+        return found
 
     def threads(
         self,
@@ -355,6 +398,9 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
+        if self.upgrades is not None:
+            checkpoint = cast("Checkpoint", {**checkpoint, REVISION_KEY: self.upgrades.newest})
+        new_versions = self._stored_upgrades.with_missing(config, checkpoint, new_versions)
         rows = self._offload(
             partial(codec.estimate_size, checkpoint["channel_values"]),
             codec.dump_checkpoint,
@@ -368,6 +414,7 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
             self._put_deltas(PutEncoder(self.cache, rows, checkpoint, new_versions))
         else:
             self._store(rows)
+        self._stored_upgrades.add(rows.config, checkpoint["channel_versions"])
         return rows.config
 
     def _put_deltas(self, encoder: PutEncoder) -> None:
@@ -455,18 +502,20 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
             writes,
             task_id,
             path,
+            "" if self.upgrades is None else self.upgrades.newest,
         )
         if not rows:
             return
-        if self.cache is not None and not codec.encrypts(self.serde):
+        # `rewrite` may replace the value of an earlier revision, as which a delta would need.
+        has_base = self.cache is not None and self.upgrades is None
+        if has_base and not codec.encrypts(self.serde):
             blobs = [row["blob"] for row in rows]
-            rows = self._offload(lambda: sum(map(len, blobs)), self._as_deltas, self.cache, rows)
+            rows = self._offload(lambda: sum(map(len, blobs)), self._as_deltas, rows)
         self.database.execute("put_writes", writing.put_writes(self.database.dialect, rows))
 
-    def _as_deltas(
-        self, cache: BaseCache, rows: Sequence[dict[str, Any]]
-    ) -> Sequence[dict[str, Any]]:
+    def _as_deltas(self, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """Encode writes against the values of their checkpoint, if these are cached."""
+        cache = cast("BaseCache", self.cache)
         key = (rows[0]["thread_id"], rows[0]["checkpoint_ns"], rows[0]["checkpoint_id"])
         bases = cache.get(*key) or {}
         return [encode_write(row, bases.get(row["channel"])) for row in rows]
@@ -738,34 +787,90 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         run = self.database.read if dry_run else self.database.write
         return self._go(steps, partial(run, "vacuum_orphans"))
 
-    def rewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
-        """Rewrite values as deltas, or as whole values again; a database may hold both.
+    def rewrite(
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        incremental: bool | None = None,
+        transform: Revisions | None = None,
+        dry_run: bool = False,
+        report: StateReport | None = None,
+    ) -> int:
+        """Rewrite values as deltas, or as whole values again; or states in their newest shape.
 
         It works beside running applications, in transactions of about 4 MB. Values that are stored
-        meanwhile have the form of their saver.
+        meanwhile have the form of their saver. After an interruption, call `rewrite` again.
+
+        With `transform`, each checkpoint is read, changed, stored and read back, with its writes,
+        in one transaction. Savers without these revisions must have ended before: they would take
+        the new states for their own. The values before stay until `vacuum_orphans`.
 
         Args:
             thread_ids: The threads; all threads by default.
             incremental: True stores deltas. False stores whole values, which every PostgresSaver
-                reads.
+                reads. It may be left out with `transform`: then it is as in this saver.
+            transform: Revisions of state by name, as `upgrade_state` of a saver. Checkpoints and
+                writes that lack revisions get them.
+            dry_run: Whether to report the changes of `transform` only, and store nothing.
+            report: With `transform`, called with a `StateDiff` of each checkpoint.
 
         Returns:
-            The number of rewritten values.
+            The number of rewritten values; with `transform` the number of checkpoints.
 
         Raises:
-            CorruptDataError: A value can't be rebuilt as it was stored. This value and its
-                successors stay as they are.
+            CorruptDataError: A value can't be rebuilt as it was stored, or a changed state doesn't
+                read back. This value and its successors, or this checkpoint, stay as they are.
+            InvalidInputError: Neither `incremental` nor `transform` is given, or `transform` isn't
+                a mapping of names and functions; or `dry_run` or `report` is given without it.
+            StateUpgradeError: A state can't get a revision; it stays as it is.
         """
-        return self._call(self._rewrite, thread_ids, incremental=incremental)
+        options = (incremental, transform)
+        return self._call(self._rewrite, thread_ids, *options, dry_run=dry_run, report=report)
 
-    async def arewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
+    async def arewrite(
+        self,
+        thread_ids: Sequence[str] | None = None,
+        *,
+        incremental: bool | None = None,
+        transform: Revisions | None = None,
+        dry_run: bool = False,
+        report: StateReport | None = None,
+    ) -> int:
         """`rewrite`, async."""
-        return await self._acall(self._rewrite, thread_ids, incremental=incremental)
+        options = (incremental, transform)
+        return await self._acall(
+            self._rewrite, thread_ids, *options, dry_run=dry_run, report=report
+        )
 
-    def _rewrite(self, thread_ids: Sequence[str] | None, *, incremental: bool) -> int:
+    def _rewrite(
+        self,
+        thread_ids: Sequence[str] | None,
+        incremental: bool | None,
+        transform: Revisions | None,
+        *,
+        dry_run: bool,
+        report: StateReport | None,
+    ) -> int:
         ids = None if thread_ids is None else codec.thread_ids(thread_ids)
-        steps = rewriting.steps(ids, to_deltas=incremental)
-        return self._go(steps, partial(self.database.write, "rewrite"))
+        run = partial(self.database.read if dry_run else self.database.write, "rewrite")
+        if transform is None:
+            if incremental is None or dry_run or report is not None:
+                raise InvalidInputError(
+                    "rewrite() needs incremental=True or False, or transform= with revisions of"
+                    " state. dry_run= and report= need transform=."
+                )
+            return self._go(rewriting.steps(ids, to_deltas=incremental), run)
+        steps = upgrading.steps(
+            self.serde,
+            ids,
+            Upgrades(transform),
+            dry_run=dry_run,
+            report=report or (lambda _: None),
+        )
+        count = self._go(steps, run)
+        if not dry_run and (incremental is not None or self.incremental):
+            self._go(rewriting.steps(ids, to_deltas=incremental is not False), run)
+        return count
 
     # Shared by the operations
 
@@ -786,12 +891,21 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
 
     def _loaded(self, stored: Stored) -> CheckpointTuple:
         """Make LangGraph's tuple, and cache its values as bases of the next deltas."""
-        loaded = codec.load_checkpoint(self.serde, stored)
+        loaded = self._load(stored)
+        self._stored_upgrades.add(loaded.config, stored.checkpoint.get("channel_versions") or {})
         if self.cache is not None:
             bases = self.cache.get(*stored.key)
             if bases is None or is_outdated(bases, stored):
                 self.cache.put(*stored.key, bases_of(stored))
         return loaded
+
+    def _load(self, stored: Stored) -> CheckpointTuple:
+        """Make LangGraph's tuple, in the newest shape."""
+        loaded = codec.load_checkpoint(self.serde, stored)
+        if self.upgrades is None:
+            return loaded
+        upgraded = self.upgrades.upgrade(self.serde, stored, loaded)
+        return loaded if upgraded is None else upgraded.loaded
 
     def _go(self, steps: Steps[T], run: Callable[[Callable[[Connection], Any]], Any]) -> T:
         """Run the steps of an operation, each in a transaction of its own."""

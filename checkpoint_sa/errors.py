@@ -11,6 +11,7 @@ CheckpointError
  +-- TransferError                         a thread can't be brought to the target as it is
  +-- ParentConflictError                   another writer has gone on from the same checkpoint
  +-- CorruptDataError                      a stored row that can't be read
+ +-- StateUpgradeError                     a state that can't be brought to the newest revision
 
 Errors of SQLAlchemy and the serializer pass through, unless there is something to add.
 No message holds a channel value or a password.
@@ -26,6 +27,7 @@ __all__ = [
     "MissingDriverError",
     "ParentConflictError",
     "SchemaError",
+    "StateUpgradeError",
     "ThreadExistsError",
     "TransferError",
     "ValueTooLargeError",
@@ -70,3 +72,7 @@ class ParentConflictError(CheckpointError):
 
 class CorruptDataError(CheckpointError):
     """A stored row can't be read back; the message names the row, never its content."""
+
+
+class StateUpgradeError(CheckpointError):
+    """A state can't be brought to the newest revision of state; nothing of it was changed."""

@@ -20,6 +20,12 @@ BlobKey = tuple[str, str, str, str]
 """thread_id, checkpoint_ns, channel, version."""
 
 
+REVISION_KEY = "checkpoint_sa_revision"
+"""The entry of a checkpoint's document that names its revision of state."""
+REVISION_MARK = "\x01"
+"""Stands between a write's task path and its revision of state; sorts before any other text."""
+
+
 class CheckpointRows(NamedTuple):
     """The rows that a `put` stores."""
 
@@ -109,6 +115,8 @@ class Write(NamedTuple):
     channel: str
     type: str
     blob: LazyValue
+    revision: str = ""
+    """The revision of state under which it was stored; "" is before the first."""
 
 
 class Send(Write):
@@ -164,13 +172,15 @@ def decode(  # noqa: PLR0913, PLR0917 - the columns
     if type(data) is not bytes and kind != HEAD:
         data = as_bytes(data)
     if kind == WRITE:
-        return Write(text_2, text_3, number, text_1, tag, WholeValue(data))
+        path, _, revision = text_2.partition(REVISION_MARK)
+        return Write(path, text_3, number, text_1, tag, WholeValue(data), revision)
     if kind == BLOB:
         return Blob(text_1, text_2, text_3, number, tag, data)
     if kind == DELTA:
         return Delta(text_1, text_3, number, data)
     if kind == SEND:
-        return Send(text_2, text_3, number, text_1, tag, WholeValue(data))
+        path, _, revision = text_2.partition(REVISION_MARK)
+        return Send(path, text_3, number, text_1, tag, WholeValue(data), revision)
     if kind == HEAD:
         exact = None if data is None else bytes(data)
         return Head(text_1, text_2 or None, text_3, number, tag, exact)
@@ -197,6 +207,11 @@ class Stored(NamedTuple):
     """In the order of `writes_sort_key`."""
     sends: list[Write]
     """Pending sends kept with the parent, for checkpoints before version 4."""
+
+    @property
+    def revision(self) -> str:
+        """The revision of state; "" is before the first."""
+        return str(self.checkpoint.get(REVISION_KEY) or "")
 
 
 class Criteria(NamedTuple):

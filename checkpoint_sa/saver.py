@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from typing_extensions import Self
 
+    from checkpoint_sa.state import Revisions
+
 
 class SQLAlchemySaver(SyncCalls, BaseSaver):
     """Checkpoints in a SQL database, through an `Engine` or a `Connection`.
@@ -41,10 +43,14 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
             disables retries. On a connection nothing is retried: the caller owns the transaction.
         check_parent: Whether `put` refuses a checkpoint unless its parent is the latest checkpoint.
             If two writers continue the same checkpoint, only the first succeeds.
+        upgrade_state: Revisions of state by name, in their order. States of earlier revisions are
+            read in the newest shape; checkpoints and writes are stored with the newest name. See
+            docs/state.md.
 
     Raises:
         ConfigurationError: The saver can't use this engine or connection; the message says which
             kind it can use.
+        InvalidInputError: `upgrade_state` isn't a mapping of names and functions.
     """
 
     def __init__(  # noqa: PLR0913 - an argument for each setting
@@ -56,6 +62,7 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
         incremental: bool = False,
         retry_seconds: float = RETRY_SECONDS,
         check_parent: bool = False,
+        upgrade_state: Revisions | None = None,
     ) -> None:
         if not isinstance(bind, Engine | Connection):
             raise binds.refused(bind, type(self).__name__, is_async=False)
@@ -66,6 +73,7 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
             incremental=incremental,
             retry_seconds=retry_seconds,
             check_parent=check_parent,
+            upgrade_state=upgrade_state,
         )
         self.bind = bind
 
@@ -80,6 +88,7 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
         incremental: bool = False,
         retry_seconds: float = RETRY_SECONDS,
         check_parent: bool = False,
+        upgrade_state: Revisions | None = None,
         **engine_options: Any,
     ) -> Iterator[Self]:
         """Open a saver on a database URL; its engine is disposed of at the end.
@@ -92,6 +101,7 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
             incremental: Store each new version of a channel as a delta.
             retry_seconds: Seconds during which an operation is retried.
             check_parent: Whether `put` refuses a checkpoint unless its parent is the latest.
+            upgrade_state: Revisions of state by name, in their order.
             **engine_options: Options of `sqlalchemy.create_engine`, such as `pool_size`.
 
         Raises:
@@ -108,6 +118,7 @@ class SQLAlchemySaver(SyncCalls, BaseSaver):
                 incremental=incremental,
                 retry_seconds=retry_seconds,
                 check_parent=check_parent,
+                upgrade_state=upgrade_state,
             )
             saver.bind = transactions.transactional(engine)  # as users expect
             yield saver

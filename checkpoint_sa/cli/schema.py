@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import sys
+from collections import Counter
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from checkpoint_sa import migrate
 from checkpoint_sa.cli import database, terminal
@@ -61,16 +64,33 @@ def add(commands: Commands) -> None:
     sql.add_argument("revision", nargs="?", default="head", help="head, or from:to")
 
     rewrite = terminal.command(
-        commands, "rewrite", _rewrite, "rewrite values as deltas, or as whole values again"
+        commands,
+        "rewrite",
+        _rewrite,
+        "rewrite values as deltas or as whole values, or states in their newest shape",
     )
     database.add_arguments(rewrite)
-    form = rewrite.add_mutually_exclusive_group(required=True)
-    form.add_argument("--incremental", action="store_true", help="store deltas")
+    form = rewrite.add_mutually_exclusive_group()
+    form.add_argument("--incremental", action="store_true", default=None, help="store deltas")
     form.add_argument(
         "--plain",
         dest="incremental",
         action="store_false",
+        default=None,
         help="store whole values, which LangGraph's PostgresSaver reads as well",
+    )
+    rewrite.add_argument(
+        "--transform",
+        metavar="MODULE:NAME",
+        help="the revisions of state, a dict of names and functions",
+    )
+    rewrite.add_argument(
+        "--serde",
+        metavar="MODULE:NAME",
+        help="the serializer of the states, or a function that makes it; with --transform",
+    )
+    rewrite.add_argument(
+        "--dry-run", action="store_true", help="print the changes of --transform, store nothing"
     )
     rewrite.add_argument("thread", nargs="*", help="the ids of threads; default: all")
 
@@ -129,10 +149,61 @@ def _sql(args: argparse.Namespace) -> None:
 
 
 def _rewrite(args: argparse.Namespace) -> None:
-    def rewrite(saver: SQLAlchemySaver) -> int:
-        return saver.rewrite(args.thread or None, incremental=args.incremental)
+    threads = args.thread or None
+    if args.transform is None:
+        if args.incremental is None or args.serde or args.dry_run:
+            raise ConfigurationError(
+                "Pass --incremental, --plain or --transform MODULE:NAME. --serde and --dry-run need"
+                " --transform."
+            )
+        count = database.run(
+            args, lambda saver: saver.rewrite(threads, incremental=args.incremental), writes=True
+        )
+        terminal.say(f"{count} values rewritten")
+        return
+    revisions = _loaded("--transform", args.transform)
+    serde = _loaded("--serde", args.serde) if args.serde else None
+    changes: Counter[str] = Counter()
 
-    terminal.say(f"{database.run(args, rewrite, writes=True)} values rewritten")
+    def rewrite(saver: SQLAlchemySaver) -> int:
+        if serde is not None:
+            saver.serde = serde() if callable(serde) else serde
+        return saver.rewrite(
+            threads,
+            incremental=args.incremental,
+            transform=revisions,
+            dry_run=args.dry_run,
+            report=lambda diff: changes.update(diff.changes),
+        )
+
+    count = database.run(args, rewrite, writes=not args.dry_run)
+    for change, number in sorted(changes.items()):
+        terminal.say(f"{number:8} {terminal.visible(change)}")
+    terminal.say(f"{count} checkpoints {'would be ' if args.dry_run else ''}rewritten")
+
+
+def _loaded(option: str, place: str) -> Any:
+    """Return the object that an option names, from a module of the working folder or installed.
+
+    Raises:
+        ConfigurationError: There is no such module, or no such name in it.
+    """
+    module, colon, name = place.partition(":")
+    if not (module and colon and name):
+        raise ConfigurationError(f"{option} is {place!r}. Pass MODULE:NAME, such as app.state:ALL.")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigurationError(
+            f"{option} {place!r}: there is no module {module!r} in the working folder, and none is"
+            " installed."
+        ) from None
+    except AttributeError:
+        raise ConfigurationError(f"{option} {place!r}: {module!r} has no {name!r}.") from None
 
 
 def _ini(_: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from checkpoint_sa.codec.checkpoints import (
     load_checkpoint,
     load_history,
     load_metadata,
+    write_row,
 )
 from checkpoint_sa.codec.exact_json import encode_json
 from checkpoint_sa.codec.filters import criteria, matches
@@ -35,7 +36,15 @@ from checkpoint_sa.codec.ids import (
     thread_ids,
     validate_id,
 )
-from checkpoint_sa.codec.values import AS_PACKED, Packed, dump, encrypts, estimate_size
+from checkpoint_sa.codec.values import (
+    AS_PACKED,
+    Packed,
+    dump,
+    dump_plain,
+    encrypts,
+    estimate_size,
+    has_plain_output,
+)
 
 __all__ = [
     "AS_PACKED",
@@ -51,10 +60,12 @@ __all__ = [
     "criteria",
     "dump",
     "dump_checkpoint",
+    "dump_plain",
     "dump_writes",
     "encode_json",
     "encrypts",
     "estimate_size",
+    "has_plain_output",
     "inlines",
     "load_checkpoint",
     "load_history",
@@ -65,4 +76,5 @@ __all__ = [
     "thread_id",
     "thread_ids",
     "validate_id",
+    "write_row",
 ]

@@ -38,7 +38,14 @@ from checkpoint_sa.codec.values import (
     write_of,
 )
 from checkpoint_sa.errors import InvalidInputError
-from checkpoint_sa.rows import NOTHING, CheckpointRows, Write, versions_of
+from checkpoint_sa.rows import (
+    NOTHING,
+    REVISION_KEY,
+    REVISION_MARK,
+    CheckpointRows,
+    Write,
+    versions_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +59,9 @@ if TYPE_CHECKING:
 INLINE_CHARACTERS = 256
 """Longer strings become blobs: inline values are stored again with every checkpoint."""
 
-_STRUCTURE = frozenset({"v", "id", "ts", "channel_versions", "versions_seen", "updated_channels"})
+_STRUCTURE = frozenset(
+    {"v", "id", "ts", "channel_versions", "versions_seen", "updated_channels", REVISION_KEY}
+)
 """The fields of a checkpoint besides state."""
 
 
@@ -202,6 +211,7 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
             row = blob_of(thread, namespace, channel, named[channel])
             values[channel] = loaded(serde, kind, blob.read(), row, stored.key, channel=channel)
     document |= exact["checkpoint"]
+    document.pop(REVISION_KEY, None)
     document["channel_values"] = values
     if stored.sends:
         versions = dict(document.get("channel_versions") or {})
@@ -237,12 +247,13 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     )
 
 
-def dump_writes(
+def dump_writes(  # noqa: PLR0913, PLR0917 - the arguments of `put_writes`, and two settings
     serde: SerializerProtocol,
     config: RunnableConfig,
     writes: Sequence[tuple[str, Any]],
     task_id: str,
     task_path: str,
+    revision: str = "",
 ) -> list[dict[str, Any]]:
     """Make the rows of a task's writes, sorted by primary key so that no two writers deadlock.
 
@@ -250,33 +261,52 @@ def dump_writes(
         InvalidInputError: An id can't be stored.
     """
     thread, namespace, checkpoint_id = address(config, needs_checkpoint=True)
-    task = validate_id("task_id", task_id, models.TASK_ID_BYTES)
-    path = validate_id("task_path", task_path, 2**24 - 1)
-    check_key_size(
-        thread_id=thread,
-        checkpoint_ns=namespace,
-        checkpoint_id=cast("str", checkpoint_id),
-        task_id=task,
-    )
+    key = (thread, namespace, cast("str", checkpoint_id))
     rows: dict[int, dict[str, Any]] = {}
     for position, (channel, value) in enumerate(writes):
         idx = WRITES_IDX_MAP.get(channel, position)
-        row = Write(
-            path, task, idx, validate_id("channel", channel, models.CHANNEL_BYTES), "", NOTHING
-        )
-        kind, blob = dump(serde, value, write_of(thread, namespace, row))
-        rows[idx] = {  # of several special writes of a kind, the last counts
-            "thread_id": thread,
-            "checkpoint_ns": namespace,
-            "checkpoint_id": checkpoint_id,
-            "task_id": task,
-            "idx": idx,
-            "channel": row.channel,
-            "type": validate_id("type", kind, models.TYPE_BYTES),
-            "blob": as_bytes(blob),
-            "task_path": path,
-        }
+        # Of several special writes of a kind, the last counts.
+        write = Write(task_path, task_id, idx, channel, "", NOTHING, revision)
+        rows[idx] = write_row(serde, key, write, value)
     return [rows[idx] for idx in sorted(rows)]
+
+
+def write_row(
+    serde: SerializerProtocol, key: tuple[str, str, str], write: Write, value: Any
+) -> dict[str, Any]:
+    """Make the row of a write.
+
+    Args:
+        serde: The serializer.
+        key: The key of the checkpoint.
+        write: The write; its type and its bytes aren't read.
+        value: The value.
+
+    Raises:
+        InvalidInputError: An id can't be stored.
+    """
+    thread, namespace, checkpoint_id = key
+    task = validate_id("task_id", write.task_id, models.TASK_ID_BYTES)
+    check_key_size(
+        thread_id=thread, checkpoint_ns=namespace, checkpoint_id=checkpoint_id, task_id=task
+    )
+    path = (
+        f"{write.task_path}{REVISION_MARK}{write.revision}" if write.revision else write.task_path
+    )
+    channel = validate_id("channel", write.channel, models.CHANNEL_BYTES)
+    row = write_of(thread, namespace, write._replace(task_id=task, channel=channel))
+    kind, blob = dump(serde, value, row)
+    return {
+        "thread_id": thread,
+        "checkpoint_ns": namespace,
+        "checkpoint_id": checkpoint_id,
+        "task_id": task,
+        "idx": write.idx,
+        "channel": channel,
+        "type": validate_id("type", kind, models.TYPE_BYTES),
+        "blob": as_bytes(blob),
+        "task_path": validate_id("task_path", path, 2**24 - 1),
+    }
 
 
 def load_history(

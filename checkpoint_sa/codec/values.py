@@ -107,6 +107,13 @@ def encrypts(serde: SerializerProtocol) -> bool:
     )
 
 
+def dump_plain(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
+    """Serialize a value without the encryption, to compare it with another."""
+    while encrypts(serde):
+        serde = cast("EncryptedSerializer | AESGCMSerializer", serde).serde
+    return dump(serde, value, ())
+
+
 _Parts = dict[str, dict[str, Any]]
 
 

@@ -10,6 +10,7 @@ from checkpoint_sa.engine.cursors import fetch_all
 from checkpoint_sa.repository.reading import Assembly, complete_chains, get
 from checkpoint_sa.rows import (
     MAX_SINGLES,
+    REVISION_MARK,
     History,
     WholeValue,
     Write,
@@ -113,7 +114,8 @@ def delta_history(
     for ids in chunks(ancestors, MAX_SINGLES):
         wanted = {**namespace, "checkpoint_ids": ids, "channels": list(channels)}
         rows = fetch_all(connection, sql.GET_CHANNEL_WRITES, wanted)
-        for ancestor, channel, path, task_id, idx, type_, blob in rows:
+        for ancestor, channel, marked_path, task_id, idx, type_, blob in rows:
+            path = marked_path.partition(REVISION_MARK)[0]
             write = Write(path, task_id, idx, channel, type_, WholeValue(as_bytes(blob)))
             collected[ancestor, channel].append(write)
     # A channel with such writes has a value at most of its checkpoints, so these are few.

@@ -131,8 +131,8 @@ class Store:
     def vacuum_orphans(self, *older_than: timedelta | datetime, **options: Any) -> Deleted:
         return self._do("vacuum_orphans", *older_than, **options)  # type: ignore[no-any-return]
 
-    def rewrite(self, thread_ids: Sequence[str] | None = None, *, incremental: bool) -> int:
-        return self._do("rewrite", thread_ids, incremental=incremental)  # type: ignore[no-any-return]
+    def rewrite(self, thread_ids: Sequence[str] | None = None, **options: Any) -> int:
+        return self._do("rewrite", thread_ids, **options)  # type: ignore[no-any-return]
 
     def history(
         self, config: RunnableConfig, channels: Sequence[str]
