@@ -10,7 +10,7 @@
 brings it back; ``freeze`` and ``thaw`` stop and continue a node's process, as a machine that
 hangs or is cut off; ``wait`` waits until all nodes (or those given) are part of the cluster again.
 
-``HAProxy`` gives a cluster one address: of the first node that answers, or of all in turn.
+``HAProxy`` gives a cluster one address: of the first node that takes writes, or of all in turn.
 
 ``python tests/clusters.py`` starts each kind once and says how long that took.
 """
@@ -18,15 +18,21 @@ hangs or is cut off; ``wait`` waits until all nodes (or those given) are part of
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import signal
 import sys
 import time
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from threading import Thread
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.request import Request, urlopen
 
+import psycopg
 import pymysql
-from servers import MariaDB, MySQL, Server, free_port, programs
+from servers import STOP_SECONDS, MariaDB, MySQL, PostgreSQL, Server, Standby, free_port, programs
 from sqlalchemy import make_url
 
 if TYPE_CHECKING:
@@ -36,6 +42,8 @@ if TYPE_CHECKING:
 
 NODES = 3
 WAIT_SECONDS = 90.0
+_CHECK_SECONDS = 0.5
+UNREACHABLE = (pymysql.MySQLError, psycopg.Error, OSError)
 _PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so")
 
 
@@ -43,9 +51,11 @@ _PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera
 # those of the last second would be lost to it, and it would go on with other rows than they have.
 _KEEP_COMMITS = "--innodb-flush-log-at-trx-commit=2"
 
-_PRIMARY = """
-SELECT member_port FROM performance_schema.replication_group_members
-WHERE member_role = 'PRIMARY' AND member_state = 'ONLINE'
+# A member that has lost the majority still says ONLINE of itself, and UNREACHABLE of the others.
+_TAKES_WRITES = """
+SELECT sum(member_id = @@server_uuid AND member_role = 'PRIMARY' AND member_state = 'ONLINE') = 1
+   AND sum(member_state = 'ONLINE') > sum(member_state = 'UNREACHABLE')
+FROM performance_schema.replication_group_members
 """
 
 
@@ -152,10 +162,29 @@ class Cluster:
             return "frozen"
         try:
             return self._state(node)
-        except pymysql.MySQLError as error:
+        except UNREACHABLE as error:
             return repr(error)
 
+    def primary(self) -> int:
+        """Return the first node that takes writes: a proxy's choice, and the only one if any."""
+        for i, node in enumerate(self.nodes):
+            if node.is_running and i not in self._frozen:
+                with contextlib.suppress(*UNREACHABLE):
+                    if self.takes_writes(i):
+                        return i
+        raise RuntimeError(f"no primary: {self.states()}")
+
+    def rejoin(self, node: int) -> None:
+        """Have a node join again that was cut off; most do so by themselves."""
+
+    def check_port(self, node: int) -> int | None:
+        """Return the port where a node itself answers a proxy's ``OPTIONS /primary``, if any."""
+
     # What each kind fills in.
+
+    def takes_writes(self, node: int) -> bool:
+        """Whether a node is part of the cluster and takes writes, as it says itself."""
+        raise NotImplementedError
 
     def _join(self, node: int, *, is_first: bool) -> None:
         """Make a running node part of the cluster."""
@@ -245,6 +274,9 @@ class Galera(Cluster):
         """Make a node that has lost the others a cluster of its own, as an administrator does."""
         self.ask(node, "SET GLOBAL wsrep_provider_options='pc.bootstrap=YES'")
 
+    def takes_writes(self, node: int) -> bool:
+        return self._state(node).startswith("Synced Primary")
+
     def _join(self, node: int, *, is_first: bool) -> None:
         """Do nothing: a node joins before it listens."""
 
@@ -321,19 +353,19 @@ class GroupReplication(Cluster):
             node.peers = nodes
         return cls(nodes)
 
-    def primary(self) -> int:
-        """Return the node that takes writes, as the nodes in reach see it."""
-        ports = {node.port: i for i, node in enumerate(self.nodes) if node.is_running}
-        for i in set(ports.values()) - self._frozen:
-            with contextlib.suppress(pymysql.MySQLError):
-                for (port,) in self.ask(i, _PRIMARY):
-                    if port in ports:
-                        return ports[int(str(port))]
-        raise RuntimeError(f"no primary: {self.states()}")
+    def takes_writes(self, node: int) -> bool:
+        return self.ask(node, _TAKES_WRITES) == [(1,)]
+
+    def switch(self) -> int:
+        """Make another member the primary; return its node."""
+        node = (self.primary() + 1) % len(self.nodes)
+        self.ask(node, "DO group_replication_set_as_primary(@@server_uuid)")
+        return node
 
     def rejoin(self, node: int) -> None:
         """Have a member join again that has left the group, in ERROR or expelled."""
         self.ask(node, "STOP GROUP_REPLICATION")
+        self.ask(node, "SET GLOBAL offline_mode = OFF")
         self._join(node, is_first=False)
 
     def _join(self, node: int, *, is_first: bool) -> None:
@@ -368,6 +400,257 @@ class MultiPrimary(GroupReplication):
     single_primary = False
 
 
+class Etcd(Server):
+    """etcd, one member: the place where Patroni's nodes agree on the primary."""
+
+    kind = "etcd"
+    variable = "CHECKPOINT_SA_ETCD_URL"
+    default = make_url("http://127.0.0.1:2379")
+    stop_signal = signal.SIGKILL
+
+    @classmethod
+    def locate(cls) -> list[str] | str:
+        found = ([str(program)] for program in programs("etcd"))
+        return next(found, "no etcd: no etcd (Debian's etcd-server)")
+
+    def _initialise(self, data: Path) -> None:
+        """Leave the folder to etcd."""
+
+    def _arguments(self, folder: Path, port: int) -> list[str]:
+        clients, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
+        return [
+            f"--data-dir={folder / 'data'}",
+            f"--listen-client-urls={clients}",
+            f"--advertise-client-urls={clients}",
+            f"--listen-peer-urls={peers}",
+            f"--initial-advertise-peer-urls={peers}",
+            f"--initial-cluster=default={peers}",
+        ]
+
+    def _accepts(self, folder: Path) -> bool:
+        return b"ready to serve client requests" in (folder / "server.log").read_bytes()
+
+
+class _PatroniNode(PostgreSQL):
+    """A Patroni and the PostgreSQL that it starts."""
+
+    kind = "Patroni node"
+    stop_signal = signal.SIGTERM  # Patroni ends PostgreSQL first
+
+    def __init__(self, command: Sequence[str], programs_folder: str, number: int) -> None:
+        super().__init__(command)
+        self.programs_folder, self.number = programs_folder, number
+        self.rest = free_port()
+        self.etcd: Etcd
+        # Patroni runs on the system's Python, which must not import our modules.
+        self.environment = {"PYTHONPATH": ""}
+
+    def call(self, path: str, body: object = None) -> bytes:
+        """Call Patroni's REST API; return the answer."""
+        data = None if body is None else json.dumps(body).encode()
+        with urlopen(Request(f"http://127.0.0.1:{self.rest}{path}", data), timeout=30) as answer:
+            content: bytes = answer.read()
+        return content
+
+    def freeze(self) -> None:
+        """Stop Patroni and each process of PostgreSQL."""
+        super().freeze()
+        for process in self._postgres():
+            os.kill(process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let PostgreSQL go on first: for a moment an old primary doesn't know of the new one."""
+        for process in self._postgres():
+            os.kill(process, signal.SIGCONT)
+        super().thaw()
+
+    def _initialise(self, data: Path) -> None:
+        """Leave the folder to Patroni: initdb on the first node, pg_basebackup on the others."""
+
+    def _arguments(self, folder: Path, port: int) -> list[str]:
+        rest, address = f"127.0.0.1:{self.rest}", f"127.0.0.1:{port}"
+        account = {"username": "postgres"}
+        settings = {
+            "scope": "checkpoint-sa",
+            "name": str(self.number),
+            "restapi": {"listen": rest, "connect_address": rest},
+            "etcd3": {"host": f"{self.etcd.host}:{self.etcd.port}"},
+            "bootstrap": {
+                # A primary that is gone is replaced after 5 s, not 30.
+                "dcs": {
+                    "ttl": 5,
+                    "loop_wait": 1,
+                    "retry_timeout": 2,
+                    # A commit is acknowledged when a standby has it, and only that one succeeds.
+                    "synchronous_mode": True,
+                    "postgresql": {"use_pg_rewind": True, "parameters": {"max_connections": 200}},
+                },
+                "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "no-sync"],
+            },
+            "postgresql": {
+                "listen": address,
+                "connect_address": address,
+                "bin_dir": self.programs_folder,
+                "data_dir": str(folder / "data"),
+                "pgpass": str(folder / "pgpass"),
+                "basebackup": [{"checkpoint": "fast"}, "no-sync"],
+                "authentication": {"superuser": account, "replication": account},
+                "pg_hba": [
+                    "host all all 127.0.0.1/32 trust",
+                    "host replication all 127.0.0.1/32 trust",
+                ],
+                # A killed process loses nothing that it has written: fsync is for power failures.
+                "parameters": {
+                    "fsync": "off",
+                    "shared_buffers": "32MB",
+                    "unix_socket_directories": "",
+                },
+            },
+        }
+        path = folder / "patroni.yml"
+        path.write_text(json.dumps(settings))  # JSON is YAML
+        return [str(path)]
+
+    def _accepts(self, folder: Path) -> bool:
+        with contextlib.suppress(OSError):
+            self.call("/health")
+            return True
+        return False
+
+    def _postgres(self) -> list[int]:
+        """Return the processes of PostgreSQL, the first one first."""
+        assert self._folder is not None
+        with contextlib.suppress(OSError, IndexError):
+            first = (self._folder / "data" / "postmaster.pid").read_text().split()[0]
+            children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+            return [int(process) for process in (first, *children)]
+        return []
+
+    def _end(self, how: signal.Signals | None = None, seconds: float = STOP_SECONDS) -> None:
+        """Kill Patroni, which would start PostgreSQL again, and then PostgreSQL."""
+        processes = self._postgres() if self._process is not None else []
+        super()._end(signal.SIGKILL)
+        for process in processes[:1]:
+            # "Immediate shutdown" leaves no shared memory; after a crash the next start removes it.
+            os.kill(process, how or signal.SIGQUIT)
+        deadline = time.monotonic() + seconds
+        while any(_runs(process) for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+class Patroni(Cluster):
+    """PostgreSQL with Patroni and etcd: one primary, and two standbys of which one is in sync."""
+
+    kind = "Patroni"
+
+    def __init__(self, nodes: Sequence[_PatroniNode], etcd: Etcd) -> None:
+        super().__init__(nodes)
+        self.members, self.etcd = list(nodes), etcd
+
+    @classmethod
+    def find(cls) -> Self | str:
+        command, etcd = Standby.locate(), Etcd.find()
+        if isinstance(command, str):
+            return command
+        if isinstance(etcd, str):
+            return etcd
+        patroni = next(programs("patroni"), None)
+        if patroni is None:
+            return "no Patroni: no patroni (Debian's patroni)"
+        folder = str(Path(command[-1]).parent)
+        nodes = [_PatroniNode([str(patroni)], folder, i) for i in range(NODES)]
+        for node in nodes:
+            node.etcd = etcd
+        return cls(nodes, etcd)
+
+    def start(self) -> Self:
+        self.etcd.start()
+        return super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        self.etcd.stop()
+
+    def url_of_all(self, drivername: str) -> str:
+        """Return the URL with all nodes, for drivers that look for the primary themselves."""
+        hosts = [f"{node.host}:{node.port}" for node in self.nodes]
+        query = {"host": hosts, "target_session_attrs": "read-write", "connect_timeout": "2"}
+        address = self.nodes[0].address.set(drivername=drivername, host=None, port=None)
+        return address.update_query_dict(query).render_as_string(hide_password=False)
+
+    def ask(self, node: int, statement: str) -> list[tuple[object, ...]]:
+        return self._ask(node, statement, "test")
+
+    def takes_writes(self, node: int) -> bool:
+        return self._ask(node, "SELECT pg_is_in_recovery()", "postgres") == [(False,)]
+
+    def switch(self) -> int:
+        """Make the standby in sync the primary; return its node."""
+        old = self.primary()
+        members = json.loads(self.members[old].call("/cluster"))["members"]
+        new = next(member["name"] for member in members if member["role"] == "sync_standby")
+        self.members[old].call("/switchover", {"leader": str(old), "candidate": new})
+        return int(new)
+
+    def check_port(self, node: int) -> int | None:
+        return self.members[node].rest
+
+    def _ask(self, node: int, statement: str, database: str) -> list[tuple[object, ...]]:
+        address = self.nodes[node].address
+        connection = psycopg.connect(
+            host=address.host,
+            port=address.port,
+            user=address.username,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=3,
+        )
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def _join(self, node: int, *, is_first: bool) -> None:
+        if is_first:
+            while not self.takes_writes(node):
+                time.sleep(0.1)
+            self._ask(node, "CREATE DATABASE test", "postgres")
+
+    def _state(self, node: int) -> str:
+        members = json.loads(self.members[node].call("/cluster"))["members"]
+        running = [each["role"] for each in members if each["state"] in {"running", "streaming"}]
+        return f"{len(running)} {' '.join(sorted(set(running)))}"
+
+    def _good(self, nodes: int) -> str:
+        return f"{nodes} leader replica sync_standby"
+
+
+class _Checks:
+    """The answers to a proxy's questions about a node: an HTTP server in a thread."""
+
+    def __init__(self, cluster: Cluster, node: int) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_OPTIONS(self) -> None:
+                is_up = False
+                with contextlib.suppress(*UNREACHABLE):
+                    is_up = cluster.takes_writes(node)
+                with contextlib.suppress(OSError):  # the proxy may have given up
+                    self.send_response(200 if is_up else 503)
+                    self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
 class HAProxy(Server):
     """HAProxy in front of a cluster: one address for all nodes."""
 
@@ -376,35 +659,63 @@ class HAProxy(Server):
     default = make_url("mysql+pymysql://root@127.0.0.1:3306/test")
     stop_signal = signal.SIGTERM  # at once
     upstream: Cluster
-    in_turn = False  # whether all nodes get connections, or the first one that answers
+    in_turn = False  # whether all nodes get connections, or the first one that takes writes
 
     @classmethod
     def locate(cls) -> list[str] | str:
         return next(([str(program)] for program in programs("haproxy")), "no HAProxy: no haproxy")
 
+    def start(self) -> Self:
+        super().start()
+        time.sleep(4 * _CHECK_SECONDS)  # until its first check, a node counts as one that is up
+        return self
+
+    def stop(self) -> None:
+        super().stop()
+        while self._checks:
+            self._checks.pop().stop()
+
+    def url(self, drivername: str) -> str:
+        address = self.upstream.nodes[0].address.set(drivername=drivername, port=self.port)
+        return address.render_as_string(hide_password=False)
+
     def _initialise(self, data: Path) -> None:
-        """Keep nothing."""
+        self._checks: list[_Checks] = []
 
     def _arguments(self, folder: Path, port: int) -> list[str]:
         servers = "".join(
-            f"    server node{i} 127.0.0.1:{node.port} check"
+            f"    server node{i} 127.0.0.1:{node.port} check port {self._check_port(i)}"
             f"{' backup' if i and not self.in_turn else ''}\n"
             for i, node in enumerate(self.upstream.nodes)
         )
         settings = folder / "haproxy.cfg"
         settings.write_text(
             "global\n    maxconn 1000\n"
-            "defaults\n    mode tcp\n    timeout connect 2s\n"
+            "defaults\n    mode tcp\n    timeout connect 2s\n    timeout check 2s\n"
             "    timeout client 1h\n    timeout server 1h\n"
             f"listen cluster\n    bind 127.0.0.1:{port}\n    balance roundrobin\n"
-            # No mysql-check: that of HAProxy 2.6 can't log in to MySQL 9.
-            "    default-server inter 500 fall 2 rise 2 on-marked-down shutdown-sessions\n"
+            # A connection would not tell: the kernel accepts it for a process that is stopped.
+            "    option httpchk OPTIONS /primary\n    http-check expect status 200\n"
+            f"    default-server inter {_CHECK_SECONDS * 1000:.0f} fall 2 rise 2 on-marked-down shutdown-sessions\n"
             f"{servers}"
         )
         return ["-db", "-f", str(settings)]
 
+    def _check_port(self, node: int) -> int:
+        if own := self.upstream.check_port(node):
+            return own
+        self._checks.append(_Checks(self.upstream, node))
+        return self._checks[-1].port
+
     def _accepts(self, folder: Path) -> bool:
         return _listens(self._process.pid if self._process else 0)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process has not ended, even if its parent hasn't noticed yet."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def _listens(process: int) -> bool:
@@ -422,6 +733,7 @@ CLUSTERS: dict[str, type[Cluster]] = {
     "galera": Galera,
     "group-replication": GroupReplication,
     "multi-primary": MultiPrimary,
+    "patroni": Patroni,
 }
 
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
-from clusters import CLUSTERS, Cluster
+from clusters import CLUSTERS, Cluster, HAProxy
 from memories import Memory
 from servers import MariaDB, MySQL, PostgreSQL, Server
 from stores import KINDS, Kind, Store
@@ -59,6 +59,31 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster of three nodes; for tests that are marked `cluster`."""
     with found_or_skipped(request.param, CLUSTERS[request.param].find()) as running:
         yield running
+
+
+DRIVERS = {
+    "mysql": {"sync": "mysql-pymysql", "async": "mysql-async"},
+    "patroni": {"sync": "pg-psycopg", "async": "pg-asyncpg"},
+}
+"""The drivers of each kind of cluster, sync and async: names of KINDS."""
+
+
+def on(*clusters: str) -> pytest.MarkDecorator:
+    """Run a test on clusters, with a sync and an async driver: `cluster` and `kind`."""
+    pairs = [
+        pytest.param(cluster, KINDS[name], id=f"{cluster}-{colour}")
+        for cluster in clusters
+        for colour, name in DRIVERS.get(cluster, DRIVERS["mysql"]).items()
+    ]
+    return pytest.mark.parametrize(("cluster", "kind"), pairs, indirect=["cluster"])
+
+
+def proxy_before(cluster: Cluster, *, in_turn: bool = False) -> HAProxy:
+    """Return a proxy, not yet started: to the first node that takes writes, or to all in turn."""
+    proxy = found_or_skipped("haproxy", HAProxy.find())
+    assert isinstance(proxy, HAProxy)
+    proxy.upstream, proxy.in_turn = cluster, in_turn
+    return proxy
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,8 +11,7 @@ from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING
 
 import pytest
-from clusters import HAProxy
-from conftest import found_or_skipped
+from conftest import proxy_before
 from sqlalchemy import make_url
 from upgrading import APPLYING, STOPS
 
@@ -105,10 +104,7 @@ def test_processes_that_upgrade_through_all_nodes_at_once_all_succeed(
 
 @on_all_nodes
 def test_behind_a_proxy_that_takes_all_nodes_in_turn_all_succeed(cluster: Cluster) -> None:
-    proxy = found_or_skipped("haproxy", HAProxy.find())
-    assert isinstance(proxy, HAProxy)
-    proxy.upstream, proxy.in_turn = cluster, True
-    with proxy:
+    with proxy_before(cluster, in_turn=True) as proxy:
         for i in range(ROUNDS):
             name = f"behind_proxy_{i}"
             empty_database(cluster, name)
