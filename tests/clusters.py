@@ -696,7 +696,8 @@ class HAProxy(Server):
             f"listen cluster\n    bind 127.0.0.1:{port}\n    balance roundrobin\n"
             # A connection would not tell: the kernel accepts it for a process that is stopped.
             "    option httpchk OPTIONS /primary\n    http-check expect status 200\n"
-            f"    default-server inter {_CHECK_SECONDS * 1000:.0f} fall 2 rise 2 on-marked-down shutdown-sessions\n"
+            f"    default-server inter {_CHECK_SECONDS * 1000:.0f} fall 2 rise 2"
+            " on-marked-down shutdown-sessions\n"
             f"{servers}"
         )
         return ["-db", "-f", str(settings)]

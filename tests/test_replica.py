@@ -12,7 +12,9 @@ from proxy import Proxy
 from servers import Primary, Standby
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
-from stores import KINDS, Store, id_of, thread
+from stores import KINDS, Kind, Store, id_of, thread
+
+from checkpoint_sa.engine.faults import ELSEWHERE, classify_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,3 +125,35 @@ def test_a_replica_that_lags_shows_what_was_until_it_has_caught_up(
         administer(servers[1], "SELECT pg_wal_replay_resume()")
     third = primary.save(values={"x": [3]}, parent=second)
     assert id_of(replica.found(thread()).config) == id_of(third)
+
+
+def url_of(kind: Kind, *servers: Primary | Standby) -> str:
+    """Return a URL of several servers, for a session that may write."""
+    hosts = "&".join(f"host={server.host}:{server.port}" for server in servers)
+    return f"{kind.driver}://postgres@/test?{hosts}&target_session_attrs=read-write"
+
+
+@pytest.mark.parametrize("name", ["pg-psycopg", "pg-psycopg-async", "pg-asyncpg"])
+def test_of_the_servers_in_a_url_the_primary_is_found(
+    servers: tuple[Primary, Standby], name: str
+) -> None:
+    kind = KINDS[name]
+    for order in (servers, servers[::-1]):
+        store = Store(kind, url_of(kind, *order))
+        store.setup()
+        store.clear()
+        config = store.save(values={"x": [1]})
+        assert store.found(config).checkpoint["channel_values"] == {"x": [1]}
+        store.close()
+
+
+@pytest.mark.parametrize("name", ["pg-psycopg", "pg-psycopg-async", "pg-asyncpg"])
+def test_if_no_server_in_a_url_is_the_primary_a_retry_may_find_one(
+    servers: tuple[Primary, Standby], name: str
+) -> None:
+    store = Store(KINDS[name], url_of(KINDS[name], servers[1]))
+    with pytest.raises(Exception, match=r"read-only|target attribute requirement") as caught:
+        store.get_tuple(thread())
+    store.close()
+    assert isinstance(caught.value, Exception)
+    assert classify_error(caught.value) in ELSEWHERE

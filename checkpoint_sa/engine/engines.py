@@ -11,7 +11,7 @@ import importlib.util
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from sqlalchemy import (
@@ -197,19 +197,20 @@ def make_async_engine(url: str | URL, **options: Any) -> AsyncEngine:
 def _libpq_for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
     """Move libpq's parameters (`sslmode`, `application_name`, ...) into a DSN for asyncpg.
 
-    asyncpg understands them there. Host, user and password stay in the URL.
+    asyncpg understands them there, several hosts as a list with commas. A single host, user and
+    password stay in the URL.
     """
     own = {name: value for name, value in url.query.items() if name in _ASYNCPG_OWN}
     libpq = {
-        name: value
+        name: value if isinstance(value, str) else ",".join(value)
         for name, value in url.query.items()
         if name not in _ASYNCPG_OWN and name not in _ASYNCPG_LACKS
     }
     connect_args: dict[str, Any] = {}
     if "connect_timeout" in libpq:
-        connect_args["timeout"] = float(cast("str", libpq.pop("connect_timeout")))
+        connect_args["timeout"] = float(libpq.pop("connect_timeout"))
     if libpq:
-        connect_args["dsn"] = f"postgresql://?{urlencode(libpq, doseq=True)}"
+        connect_args["dsn"] = f"postgresql://?{urlencode(libpq)}"
     return url.set(query=own), connect_args
 
 

@@ -55,6 +55,8 @@ def classify_error(error: Exception) -> Fault | None:
     """Return the kind of a transient fault; None for any other error."""
     if known := _FAULTS.get(error_code(error)):
         return known
+    if _found_no_primary(error):
+        return Fault.STANDBY
     if not isinstance(error, DBAPIError):
         # asyncpg raises these when it connects, and the operating system does through it
         return Fault.UNREACHABLE if isinstance(error, OSError | asyncio.TimeoutError) else None
@@ -65,3 +67,12 @@ def classify_error(error: Exception) -> Fault | None:
     if is_bare and error.statement is None and getattr(error.orig, "sqlstate", "") is None:
         return Fault.UNREACHABLE
     return None
+
+
+def _found_no_primary(error: Exception) -> bool:
+    """Whether asyncpg found no server with the URL's `target_session_attrs`.
+
+    SQLAlchemy 2.1 wraps that error, 2.0 doesn't.
+    """
+    original = getattr(error, "orig", None) or error
+    return type(original.__cause__ or original).__name__ == "TargetServerAttributeNotMatched"
