@@ -7,13 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from clusters import HAProxy
-from conftest import found_or_skipped
 from stores import KINDS, Store, thread
 from test_faults import ids, put
 
 if TYPE_CHECKING:
-    from clusters import Cluster, Galera, GroupReplication
+    from clusters import Galera, GroupReplication
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -76,29 +74,3 @@ def test_a_put_on_a_secondary_waits_until_it_is_the_primary(
     assert store.saver.metrics.retries > 0
     assert ids(store) == ["2", "1"]
     store.close()
-
-
-# With one primary, a proxy would have to ask which one it is.
-@pytest.mark.parametrize("cluster", ["galera", "multi-primary"], indirect=True)
-@pytest.mark.parametrize("name", ["mysql-pymysql", "mysql-async"])
-def test_work_goes_on_behind_a_proxy_when_a_node_is_killed(cluster: Cluster, name: str) -> None:
-    proxy = found_or_skipped("haproxy", HAProxy.find())
-    assert isinstance(proxy, HAProxy)
-    proxy.upstream = cluster
-    with proxy:
-        store = Store(KINDS[name], proxy.url(KINDS[name].driver))
-        store.saver.retry_seconds = 60
-        store.setup()
-        store.clear()
-        put(store, "000")
-        try:
-            for i in range(1, 100):
-                if i == 30:
-                    cluster.kill(0)
-                put(store, f"{i:03}", parent=f"{i - 1:03}")
-        finally:
-            cluster.restart(0)
-        assert ids(store) == [f"{i:03}" for i in reversed(range(100))]
-        assert store.saver.metrics.retries > 0
-        store.close()
-    cluster.wait()

@@ -19,7 +19,7 @@ from checkpoint_sa import SchemaError, migrate
 from checkpoint_sa.engine import clusters
 
 if TYPE_CHECKING:
-    from clusters import Cluster, GroupReplication
+    from clusters import Cluster, GroupReplication, Patroni
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -75,13 +75,17 @@ def in_database(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-def check(cluster: Cluster, name: str, results: list[tuple[int, list[str], str]]) -> None:
-    """Check that all succeeded, that one applied the revisions, and that all nodes have them."""
+def check_results(cluster: Cluster, results: list[tuple[int, list[str], str]]) -> None:
     states = cluster.states()
     said = [err.strip().splitlines()[-1:] for _, _, err in results]
     assert [code for code, _, _ in results] == [0] * len(results), (states, said)
     assert sum(lines.count(APPLYING) for _, lines, _ in results) == 1
     assert {lines[-1] for _, lines, _ in results} == {migrate.HEAD}
+
+
+def check(cluster: Cluster, name: str, results: list[tuple[int, list[str], str]]) -> None:
+    """Check that all succeeded, that one applied the revisions, and that all nodes have them."""
+    check_results(cluster, results)
     cluster.wait(seconds=10)
     for node in range(len(cluster.nodes)):
         migrate.verify(in_database(cluster.url("mysql+pymysql", node), name))
@@ -178,3 +182,18 @@ def test_where_one_node_takes_writes_its_own_lock_is_used(cluster: GroupReplicat
     url = in_database(cluster.url("mysql+pymysql", cluster.primary()), name)
     check(cluster, name, upgrade_at_once([url] * 3))
     assert cluster.ask(0, f"SHOW TABLES IN {name} LIKE '{clusters.LOCK_TABLE}'") == []
+
+
+@pytest.mark.parametrize("cluster", ["patroni"], indirect=True)
+def test_through_a_proxy_and_urls_of_all_nodes_all_succeed(cluster: Patroni) -> None:
+    with proxy_before(cluster) as proxy:
+        for i in range(ROUNDS):
+            name = f"with_patroni_{i}"
+            cluster.ask(cluster.primary(), f"CREATE DATABASE {name}")
+            urls = [
+                in_database(address(f"postgresql+{driver}"), name)
+                for address in (proxy.url, cluster.url_of_all)
+                for driver in ("psycopg", "asyncpg", "psycopg")
+            ]
+            check_results(cluster, upgrade_at_once(urls))
+            migrate.verify(urls[0])
