@@ -59,7 +59,7 @@ def tests(session: nox.Session, sqlalchemy: str) -> None:
 
 @nox.session(default=False)
 def clusters(session: nox.Session) -> None:
-    """Run the tests that need clusters: Galera, Group Replication; arguments go to pytest."""
+    """Run the tests of Patroni, Galera and Group Replication; arguments go to pytest."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "-m", "cluster", "-n", "0", *session.posargs)
 

@@ -33,7 +33,7 @@ from urllib.request import Request, urlopen
 import psycopg
 import pymysql
 from servers import STOP_SECONDS, MariaDB, MySQL, PostgreSQL, Server, Standby, free_port, programs
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -573,10 +573,13 @@ class Patroni(Cluster):
 
     def url_of_all(self, drivername: str) -> str:
         """Return the URL with all nodes, for drivers that look for the primary themselves."""
-        hosts = [f"{node.host}:{node.port}" for node in self.nodes]
-        query = {"host": hosts, "target_session_attrs": "read-write", "connect_timeout": "2"}
-        address = self.nodes[0].address.set(drivername=drivername, host=None, port=None)
-        return address.update_query_dict(query).render_as_string(hide_password=False)
+        query = {
+            "host": [f"{node.host}:{node.port}" for node in self.nodes],
+            "target_session_attrs": "read-write",
+            "connect_timeout": "2",
+        }
+        url = URL.create(drivername, username="postgres", database="test", query=query)
+        return url.render_as_string(hide_password=False)
 
     def ask(self, node: int, statement: str) -> list[tuple[object, ...]]:
         return self._ask(node, statement, "test")

@@ -75,7 +75,10 @@ def on(*clusters: str) -> pytest.MarkDecorator:
         for cluster in clusters
         for colour, name in DRIVERS.get(cluster, DRIVERS["mysql"]).items()
     ]
-    return pytest.mark.parametrize(("cluster", "kind"), pairs, indirect=["cluster"])
+    # Of the scope of a test, as they are by default, they would start the cluster for each test.
+    return pytest.mark.parametrize(
+        ("cluster", "kind"), pairs, indirect=["cluster"], scope="session"
+    )
 
 
 def proxy_before(cluster: Cluster, *, in_turn: bool = False) -> HAProxy:
@@ -87,13 +90,19 @@ def proxy_before(cluster: Cluster, *, in_turn: bool = False) -> HAProxy:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the second drivers of modules that are marked `kinds`, see stores.py."""
+    """Start each cluster once; leave out the second drivers of modules marked `kinds`."""
+    items.sort(key=_cluster_of)
     if os.environ.get("CHECKPOINT_SA_ALL_DRIVERS") == "1":
         return
     left_out = [item for item in items if _has_second_driver(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in {*left_out}]
+
+
+def _cluster_of(item: pytest.Item) -> int:
+    name = getattr(item, "callspec", None) and item.callspec.params.get("cluster")  # type: ignore[attr-defined]
+    return list(CLUSTERS).index(name) if name else -1
 
 
 def _has_second_driver(item: pytest.Item) -> bool:

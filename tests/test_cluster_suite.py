@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import stores
 from conftest import DRIVERS
-from stores import KINDS, Store
 from test_conformance import test_conforms, test_every_capability_is_detected  # noqa: F401
 
 from checkpoint_sa.testing.suite import *  # noqa: F403
@@ -20,12 +20,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module", params=["sync", "async"])
-def migrated_store(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Store]:
+def migrated_store(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[stores.Store]:
     """A store on the node that takes writes."""
     name = "patroni" if cluster.kind == "Patroni" else "mysql"
-    kind = KINDS[DRIVERS[name][request.param]]
+    kind = stores.KINDS[DRIVERS[name][request.param]]
     cluster.wait()
-    store = Store(kind, cluster.url(kind.driver, cluster.primary()))
+    store = stores.Store(kind, cluster.url(kind.driver, cluster.primary()))
     store.setup()
     yield store
     store.close()
