@@ -440,7 +440,7 @@ class _PatroniNode(PostgreSQL):
     def __init__(self, command: Sequence[str], programs_folder: str, number: int) -> None:
         super().__init__(command)
         self.programs_folder, self.number = programs_folder, number
-        self.rest = free_port()
+        self.rest = 0
         self.etcd: Etcd
         # Patroni runs on the system's Python, which must not import our modules.
         self.environment = {"PYTHONPATH": ""}
@@ -466,6 +466,7 @@ class _PatroniNode(PostgreSQL):
 
     def _initialise(self, data: Path) -> None:
         """Leave the folder to Patroni: initdb on the first node, pg_basebackup on the others."""
+        self.rest = free_port()
 
     def _arguments(self, folder: Path, port: int) -> list[str]:
         rest, address = f"127.0.0.1:{self.rest}", f"127.0.0.1:{port}"

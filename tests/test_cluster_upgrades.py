@@ -77,7 +77,7 @@ def in_database(url: str, name: str) -> str:
 
 def check_results(cluster: Cluster, results: list[tuple[int, list[str], str]]) -> None:
     states = cluster.states()
-    said = [err.strip().splitlines()[-1:] for _, _, err in results]
+    said = [err.strip().splitlines()[-4:] for _, _, err in results]
     assert [code for code, _, _ in results] == [0] * len(results), (states, said)
     assert sum(lines.count(APPLYING) for _, lines, _ in results) == 1
     assert {lines[-1] for _, lines, _ in results} == {migrate.HEAD}
