@@ -36,7 +36,7 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, Send, StateUpdate, interrupt
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
-from stores import KINDS, ONE_PER_PROTOCOL, Store, id_of, thread
+from stores import KINDS, ONE_PER_SERVER, Store, id_of, thread
 from typing_extensions import TypedDict
 
 from checkpoint_sa import AsyncSQLAlchemySaver, InvalidInputError, SQLAlchemySaver
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     Node = Callable[[Any], dict[str, Any]]
 
-pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
+pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 
 SYNC = [name for name, kind in KINDS.items() if not kind.is_async]
 ASYNC = [name for name, kind in KINDS.items() if kind.is_async]

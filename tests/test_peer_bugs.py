@@ -30,7 +30,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
-from stores import KINDS, ONE_PER_PROTOCOL, Store, exact, thread
+from stores import KINDS, ONE_PER_SERVER, Store, exact, thread
 
 from checkpoint_sa import (
     AsyncShallowSQLAlchemySaver,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from langgraph.graph.state import CompiledStateGraph
 
-pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
+pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 
 __all__ = ["bare_store"]
 
