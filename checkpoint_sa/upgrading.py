@@ -479,9 +479,37 @@ def _store(
         )
         for write in upgraded.writes
     ]
+    _check_writes(serde, key, upgraded.writes)
     if made:  # a write that a task has stored meanwhile under its new id stays
         made.sort(key=lambda row: (row["task_id"], row["idx"]))
         execute(connection, [Statement(writing_sql.PUT_WRITES, made)])
+
+
+def _check_writes(
+    serde: SerializerProtocol, key: CheckpointKey, writes: Sequence[StateWrite]
+) -> None:
+    """Check that each write has a place of its own, and a value that reads back.
+
+    Raises:
+        CorruptDataError: A write has not.
+    """
+    reason: str | None = None
+    if len({(write.task_id, write.idx) for write in writes}) < len(writes):
+        reason = "two writes have one task_id and idx"
+    for write in writes:
+        if not _is_same(serde, write.value, codec.read_back(serde, write.value)):
+            kind = type(write.value).__name__
+            reason = f"the value of a write to channel {write.channel!r}, {kind}, differs"
+    if reason is not None:
+        raise _corrupt(key, reason)
+
+
+def _corrupt(key: CheckpointKey, reason: str) -> CorruptDataError:
+    return CorruptDataError(
+        f"A state doesn't read back as its revisions have made it: {reason}. Does the"
+        f" serializer keep its type? It stays as it was (thread_id={key[0]!r},"
+        f" checkpoint_ns={key[1]!r}, checkpoint_id={key[2]!r})."
+    )
 
 
 def _check_stored(
@@ -502,11 +530,7 @@ def _check_stored(
         loaded = codec.load_checkpoint(serde, stored)
         difference = waiting.offload(connection, _difference, serde, upgraded.loaded, loaded)
     if difference is not None:
-        raise CorruptDataError(
-            f"A state doesn't read back as its revisions have made it: {difference}. Does the"
-            f" serializer keep its type? It stays as it was (thread_id={key[0]!r},"
-            f" checkpoint_ns={key[1]!r}, checkpoint_id={key[2]!r})."
-        )
+        raise _corrupt(key, difference)
 
 
 def _difference(
@@ -527,6 +551,7 @@ def _difference(
         if not _is_same(serde, value, theirs["channel_values"][channel]):
             return f"the value of channel {channel!r}, {type(value).__name__}, differs"
     left = {write[:2] for write in expected.pending_writes or ()}
+    # Their values may be those of a task that has ended meanwhile; see `_check_writes`.
     there = {write[:2] for write in found.pending_writes or ()}
     return None if left <= there else "writes are missing"
 

@@ -514,6 +514,27 @@ def test_a_value_that_does_not_read_back_stays(store: Store) -> None:
     assert "secret" not in str(caught.value)
     assert store.found(config).checkpoint["channel_values"] == {"text": LONG}
 
+    def spoil_write(state: State) -> None:
+        state.writes[0].value = Label("secret" + LONG)
+
+    store.put_writes(config, [("text", "a"), ("text", "b")], "task")
+    with pytest.raises(CorruptDataError, match="a write to channel 'text', Label") as caught:
+        store.rewrite(transform={"1": spoil_write})
+    assert "secret" not in str(caught.value)
+    assert [write[2] for write in store.found(config).pending_writes or ()] == ["a", "b"]
+
+
+def test_two_writes_in_one_place_are_refused(store: Store) -> None:
+    config = store.save("t", {"text": LONG})
+    store.put_writes(config, [("text", "a"), ("text", "b")], "task")
+
+    def merge(state: State) -> None:
+        state.writes[1].idx = state.writes[0].idx
+
+    with pytest.raises(CorruptDataError, match="two writes have one task_id and idx"):
+        store.rewrite(transform={"1": merge})
+    assert [write[2] for write in store.found(config).pending_writes or ()] == ["a", "b"]
+
 
 def test_a_revision_of_a_later_deploy_is_refused(store: Store) -> None:
     newer = store.using(store.make_saver(upgrade_state=REVISIONS))
@@ -649,7 +670,7 @@ def test_no_threads_are_no_threads(store: Store) -> None:
 def test_a_version_without_a_point_has_a_next_version(store: Store) -> None:
     config = store.save("t", {"text": [LONG]}, versions={"text": "7"})
     newer = store.using(store.make_saver(upgrade_state=REVISIONS))
-    version = newer.found(config).checkpoint["channel_versions"]["summary"]
+    version = str(newer.found(config).checkpoint["channel_versions"]["summary"])
     assert "7" < version < "8"
     assert int(newer.saver.get_next_version(version, None).partition(".")[0]) == 8
 
