@@ -290,10 +290,12 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         read = partial(self._stored, "get_delta_channel_history", thread_id, checkpoint_ns)
         found: dict[str, DeltaChannelHistory] = {name: {"writes": []} for name in channels}
         remaining = set(channels)
+        seen: set[str] = set()
         stored = read(checkpoint_id)
         while remaining and stored is not None and stored.parent_id:
+            seen.add(stored.key[2])
             stored = read(stored.parent_id)
-            if stored is None:
+            if stored is None or stored.key[2] in seen:
                 break
             loaded = self._offload(partial(size_of, stored), self._load, stored)
             for write in reversed(loaded.pending_writes or ()):
@@ -867,7 +869,11 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
             dry_run=dry_run,
             report=report or (lambda _: None),
         )
-        count = self._go(steps, run)
+        try:
+            count = self._go(steps, run)
+        finally:
+            if self.cache is not None:  # a checkpoint may have other values now
+                self.cache.clear()
         if not dry_run and (incremental is not None or self.incremental):
             self._go(rewriting.steps(ids, to_deltas=incremental is not False), run)
         return count

@@ -62,7 +62,8 @@ class State:
     """The state of a thread at a checkpoint; a revision changes it in place.
 
     A write that was stored under an earlier revision than its checkpoint, by a process of an
-    earlier deploy, is upgraded alone: the checkpoint has no values and versions then.
+    earlier deploy, is upgraded alone, up to the revision of the checkpoint: the checkpoint has no
+    values and versions then, and its metadata has the shape of the checkpoint's revision.
 
     Attributes:
         thread_id: The thread.

@@ -14,7 +14,7 @@ import copy
 import hashlib
 import re
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -117,34 +117,34 @@ class Upgrades:
         """
         if self.is_newest(stored):
             return None
-        newest: list[StateWrite] = []
-        behind: dict[str, list[StateWrite]] = {}
+        checkpoint = _copied(loaded.checkpoint)
+        metadata = copy.deepcopy(cast("dict[str, Any]", loaded.metadata))
+        state = State(*stored.key[:2], checkpoint, metadata, [])
+        number = self._number(stored.revision, state)
+        writes: dict[int, list[StateWrite]] = defaultdict(list)
         for row, (_, _, value) in zip(stored.writes, loaded.pending_writes or (), strict=True):
             write = StateWrite(row.task_id, row.channel, value, row.task_path, row.idx)
-            is_newest = row.revision == self.newest
-            (newest if is_newest else behind.setdefault(row.revision, [])).append(write)
-        state = State(
-            *stored.key[:2],
-            _copied(loaded.checkpoint),
-            copy.deepcopy(cast("dict[str, Any]", loaded.metadata)),
-            behind.pop(stored.revision, []),
-        )
-        changes = [f"~ writes: {channel}" for channel in _channels_of(state.writes)]
+            writes[self._number(row.revision, state)].append(write)
+        newest = writes.pop(len(self._names), [])
+        behind = {write.channel for same in writes.values() for write in same}
+        changes = [f"~ writes: {channel}" for channel in sorted(behind)]
         new_versions: dict[str, str] = {}
-        if stored.revision != self.newest:
+        for earlier in sorted(each for each in writes if each < number):
+            empty = _without_values(checkpoint)
+            alone = State(*stored.key[:2], empty, copy.deepcopy(metadata), writes.pop(earlier))
+            for name in self._names[earlier:number]:
+                self._revisions[name](alone)
+            state.writes += alone.writes
+        if number < len(self._names):
             before = _contents(serde, state.checkpoint)
-            self._apply(stored.revision, state)
+            for later in range(number, len(self._names)):
+                # A process of this revision has read the checkpoint, and stored these.
+                state.writes = sorted([*state.writes, *writes.pop(later, [])], key=_order)
+                self._revisions[self._names[later]](state)
             after = _contents(serde, state.checkpoint)
             changes += _differences(loaded, state, before, after)
             new_versions = self._name_versions(serde, state, before, after)
-        for revision, writes in behind.items():
-            checkpoint = _without_values(state.checkpoint)
-            alone = State(*stored.key[:2], checkpoint, copy.deepcopy(state.metadata), writes)
-            self._apply(revision, alone)
-            state.writes += alone.writes
-        everything = sorted(
-            [*state.writes, *newest], key=lambda write: (write.task_path, write.task_id, write.idx)
-        )
+        everything = sorted([*state.writes, *newest], key=_order)
         return Upgraded(
             loaded._replace(
                 checkpoint=state.checkpoint,
@@ -156,12 +156,8 @@ class Upgrades:
             tuple(changes),
         )
 
-    def _apply(self, revision: str, state: State) -> None:
-        """Apply the revisions after the revision of a state."""
-        for name in self._names[self._index(revision, state) :]:
-            self._revisions[name](state)
-
-    def _index(self, revision: str, state: State) -> int:
+    def _number(self, revision: str, state: State) -> int:
+        """Return the number of revisions up to this revision."""
         if not revision:
             return 0
         if revision not in self._revisions:
@@ -198,6 +194,8 @@ class Upgrades:
                     parts = [state.checkpoint["id"].encode(), self.newest.encode()]
                 digest = hashlib.blake2b(b" ".join(parts), digest_size=8).hexdigest()
                 start = versions.get(channel, latest).partition(VERSION_MARK)[0]
+                if "." not in start:  # the next version is made of the number before it
+                    start += "."
                 named[channel] = f"{start}{VERSION_MARK}{digest}"
         for seen in state.checkpoint["versions_seen"].values():
             for channel, version in seen.items():
@@ -269,7 +267,7 @@ def _differences(
             yield f"- metadata: {name}"
         elif name not in old_entries:
             yield f"+ metadata: {name}"
-        elif old_entries[name] != new_entries[name]:
+        elif [old_entries[name]] != [new_entries[name]]:  # a NaN equals itself inside a list
             yield f"~ metadata: {name}"
 
 
@@ -277,8 +275,8 @@ def _typed(channel: str, values: Mapping[str, Any]) -> str:
     return f"{channel}: {type(values[channel]).__name__}" if channel in values else channel
 
 
-def _channels_of(writes: Sequence[StateWrite]) -> list[str]:
-    return sorted({write.channel for write in writes})
+def _order(write: StateWrite) -> tuple[str, str, int]:
+    return write.task_path, write.task_id, write.idx
 
 
 class StoredUpgrades:
@@ -295,8 +293,13 @@ class StoredUpgrades:
 
     def add(self, config: RunnableConfig, versions: Mapping[str, Any]) -> None:
         """Remember a stored checkpoint."""
-        if marked := _marked(versions):
-            with self._lock:
+        marked = _marked(versions)
+        if not marked and not self._found:
+            return
+        with self._lock:
+            # It may have been stored otherwise before: a rollback or a backup has brought it back.
+            self._found.pop(_key_of(config), None)
+            if marked:
                 self._found[_key_of(config)] = marked
                 while len(self._found) > self._limit:
                     self._found.popitem(last=False)
@@ -350,7 +353,8 @@ def steps(
     """
     total = 0
     last: str | None = None
-    while ids := thread_ids or (yield partial(threads.thread_ids, size=_THREADS, after=last)):
+    page = partial(threads.thread_ids, size=_THREADS)
+    while ids := (yield partial(page, after=last)) if thread_ids is None else thread_ids:
         for thread_id in ids:
             keys = yield partial(behind, newest=upgrades.newest, thread_id=thread_id)
             while keys:
@@ -401,9 +405,12 @@ def _upgrade_some(
     """
     diffs: list[StateDiff] = []
     size = done = 0
-    for key in keys[:_BATCH_CHECKPOINTS]:
+    keys = keys[:_BATCH_CHECKPOINTS]
+    if not dry_run:
+        _lock(connection, keys)
+    for key in keys:
         done += 1
-        stored = _locked(connection, key, dry_run=dry_run)
+        stored = reading.get(connection, *key, read_deltas=True)
         # A child of LangGraph before version 4 has its sends with its parent: `get` upgrades it.
         if stored is None or stored.sends:
             continue
@@ -420,13 +427,16 @@ def _upgrade_some(
     return done, diffs
 
 
-def _locked(connection: Connection, key: CheckpointKey, *, dry_run: bool) -> Stored | None:
-    """Read a checkpoint; lock it and its writes, unless nothing is stored."""
-    if not dry_run:
+def _lock(connection: Connection, keys: Sequence[CheckpointKey]) -> None:
+    """Lock checkpoints and their writes.
+
+    All of a transaction are locked before its first read: in REPEATABLE READ, the default of MySQL,
+    that read decides what the others see.
+    """
+    for key in keys:
         wanted = dict(zip(("thread_id", "checkpoint_ns", "checkpoint_id"), key, strict=True))
         connection.execute(sql.LOCK_CHECKPOINT, wanted).all()
         connection.execute(sql.LOCK_WRITES, wanted).all()
-    return reading.get(connection, *key, read_deltas=True)
 
 
 def _upgraded(serde: SerializerProtocol, stored: Stored, upgrades: Upgrades) -> Upgraded | None:
@@ -469,9 +479,37 @@ def _store(
         )
         for write in upgraded.writes
     ]
+    _check_writes(serde, key, upgraded.writes)
     if made:  # a write that a task has stored meanwhile under its new id stays
         made.sort(key=lambda row: (row["task_id"], row["idx"]))
         execute(connection, [Statement(writing_sql.PUT_WRITES, made)])
+
+
+def _check_writes(
+    serde: SerializerProtocol, key: CheckpointKey, writes: Sequence[StateWrite]
+) -> None:
+    """Check that each write has a place of its own, and a value that reads back.
+
+    Raises:
+        CorruptDataError: A write has not.
+    """
+    reason: str | None = None
+    if len({(write.task_id, write.idx) for write in writes}) < len(writes):
+        reason = "two writes have one task_id and idx"
+    for write in writes:
+        if not _is_same(serde, write.value, codec.read_back(serde, write.value)):
+            kind = type(write.value).__name__
+            reason = f"the value of a write to channel {write.channel!r}, {kind}, differs"
+    if reason is not None:
+        raise _corrupt(key, reason)
+
+
+def _corrupt(key: CheckpointKey, reason: str) -> CorruptDataError:
+    return CorruptDataError(
+        f"A state doesn't read back as its revisions have made it: {reason}. Does the"
+        f" serializer keep its type? It stays as it was (thread_id={key[0]!r},"
+        f" checkpoint_ns={key[1]!r}, checkpoint_id={key[2]!r})."
+    )
 
 
 def _check_stored(
@@ -492,11 +530,7 @@ def _check_stored(
         loaded = codec.load_checkpoint(serde, stored)
         difference = waiting.offload(connection, _difference, serde, upgraded.loaded, loaded)
     if difference is not None:
-        raise CorruptDataError(
-            f"A state doesn't read back as its revisions have made it: {difference}. Does the"
-            f" serializer keep its type? It stays as it was (thread_id={key[0]!r},"
-            f" checkpoint_ns={key[1]!r}, checkpoint_id={key[2]!r})."
-        )
+        raise _corrupt(key, difference)
 
 
 def _difference(
@@ -517,6 +551,7 @@ def _difference(
         if not _is_same(serde, value, theirs["channel_values"][channel]):
             return f"the value of channel {channel!r}, {type(value).__name__}, differs"
     left = {write[:2] for write in expected.pending_writes or ()}
+    # Their values may be those of a task that has ended meanwhile; see `_check_writes`.
     there = {write[:2] for write in found.pending_writes or ()}
     return None if left <= there else "writes are missing"
 

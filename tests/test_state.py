@@ -6,14 +6,16 @@ import operator
 import random
 import subprocess
 import sys
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from graphs import App, T, app, joined
 from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.serde.types import RESUME
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
-from sqlalchemy import event
+from sqlalchemy import create_engine, event, make_url
 from stores import ONE_PER_PROTOCOL, Store, exact, id_of
 from typing_extensions import TypedDict
 
@@ -21,6 +23,7 @@ from checkpoint_sa import (
     AESGCMSerializer,
     CorruptDataError,
     InvalidInputError,
+    SQLAlchemySaver,
     StateUpgradeError,
 )
 from checkpoint_sa.state import State, rename_channel, rename_node, set_default
@@ -468,6 +471,36 @@ def test_a_rewrite_that_fails_at_any_statement_leaves_states_that_read_alike(sto
     assert store.rewrite(transform=REVISIONS) == 0
 
 
+def test_a_rewrite_in_repeatable_read_keeps_an_answer_that_arrives_meanwhile(store: Store) -> None:
+    """The engine is the application's; two checkpoints are rewritten in one transaction."""
+    drivers = {"": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
+    drivers |= {name: f"{name}+pymysql" for name in ("mysql", "mariadb")}
+    url = make_url(store.url).set(drivername=drivers[store.kind.server])
+    level: Any = {"isolation_level": "REPEATABLE READ"} if store.kind.server else {}
+    configs = [store.save("t", {"text": [LONG], "n": number}) for number in range(2)]
+    store.put_writes(configs[1], [(RESUME, ["first"])], "task")
+    threads: list[Thread] = []
+
+    def answer() -> None:
+        engine = create_engine(url)
+        saver = SQLAlchemySaver(engine, upgrade_state={"1": rename})
+        saver.put_writes(configs[1], [(RESUME, ["first", "second"])], "task")
+        engine.dispose()
+
+    def rename(state: State) -> None:
+        rename_channel("text", "summary")(state)
+        if not threads:
+            threads.append(Thread(target=answer))
+            threads[0].start()
+            threads[0].join(1)  # it may wait for the end of the rewrite
+
+    engine = create_engine(url, **level)
+    assert SQLAlchemySaver(engine).rewrite(transform={"1": rename}) == 2
+    engine.dispose()
+    threads[0].join()
+    assert store.found(configs[1]).pending_writes == [("task", RESUME, ["first", "second"])]
+
+
 def test_a_value_that_does_not_read_back_stays(store: Store) -> None:
     class Label(str):
         """Text that reads back as a str."""
@@ -481,6 +514,27 @@ def test_a_value_that_does_not_read_back_stays(store: Store) -> None:
     assert "secret" not in str(caught.value)
     assert store.found(config).checkpoint["channel_values"] == {"text": LONG}
 
+    def spoil_write(state: State) -> None:
+        state.writes[0].value = Label("secret" + LONG)
+
+    store.put_writes(config, [("text", "a"), ("text", "b")], "task")
+    with pytest.raises(CorruptDataError, match="a write to channel 'text', Label") as caught:
+        store.rewrite(transform={"1": spoil_write})
+    assert "secret" not in str(caught.value)
+    assert [write[2] for write in store.found(config).pending_writes or ()] == ["a", "b"]
+
+
+def test_two_writes_in_one_place_are_refused(store: Store) -> None:
+    config = store.save("t", {"text": LONG})
+    store.put_writes(config, [("text", "a"), ("text", "b")], "task")
+
+    def merge(state: State) -> None:
+        state.writes[1].idx = state.writes[0].idx
+
+    with pytest.raises(CorruptDataError, match="two writes have one task_id and idx"):
+        store.rewrite(transform={"1": merge})
+    assert [write[2] for write in store.found(config).pending_writes or ()] == ["a", "b"]
+
 
 def test_a_revision_of_a_later_deploy_is_refused(store: Store) -> None:
     newer = store.using(store.make_saver(upgrade_state=REVISIONS))
@@ -493,6 +547,139 @@ def test_a_revision_of_a_later_deploy_is_refused(store: Store) -> None:
         older.list(None)
     with pytest.raises(StateUpgradeError, match="A later deploy"):
         store.rewrite(transform=earlier)
+
+
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_a_write_of_a_deploy_between_gets_later_revisions_with_its_checkpoint(
+    store: Store, *, rewritten: bool
+) -> None:
+    """It renames a task that a join has started; the second deploy has stored its interrupt."""
+
+    def graph(name: str) -> Any:
+        builder: Any = StateGraph(Before)
+        builder.add_node("ask", lambda _: {"notes": ["ask"]})
+        builder.add_node("beside", beside)
+        builder.add_node(name, lambda _: {"notes": [interrupt("one"), interrupt("two")]})
+        builder.add_edge(START, "ask")
+        builder.add_edge(START, "beside")
+        builder.add_edge(["ask", "beside"], name)
+        return builder
+
+    def rename_user(state: State) -> None:
+        state.metadata["owner"] = state.metadata.pop("user")
+
+    config: Any = {**T, "metadata": {"user": "ann"}}
+    app(store, graph("confirm")).invoke({"text": [LONG], "notes": []}, config)
+    second = {"1": lambda _: None}
+    deploy = app(store, graph("confirm"), store.make_saver(upgrade_state=second))
+    deploy.invoke(Command(resume="1"))
+    third = {**second, "2": rename_node("confirm", "review"), "3": rename_user}
+    if rewritten:
+        store.rewrite(transform=third)
+    new = app(store, graph("review"), store.make_saver(upgrade_state=third))
+    assert new.state().metadata["owner"] == "ann"  # type: ignore[index,typeddict-item]
+    assert [each.value for each in new.state().interrupts] == ["two"]
+    assert sorted(new.invoke(Command(resume="2"))["notes"]) == ["1", "2", "ask", "beside"]
+
+
+def test_writes_of_all_deploys_are_upgraded_from_their_own_revision(store: Store) -> None:
+    def append(name: str) -> Revision:
+        return lambda state: change(state, "log", lambda value: f"{value} {name}")
+
+    revisions = {name: append(name) for name in "123"}
+    savers = [store.saver] + [
+        store.make_saver(upgrade_state={name: revisions[name] for name in "123"[: number + 1]})
+        for number in range(3)
+    ]
+    config = store.using(savers[2]).save("t", {"log": LONG})
+    for number, saver in enumerate(savers):
+        store.using(saver).put_writes(config, [("log", f"from {number}")], f"task {number}")
+    newest = store.using(savers[3])
+    expected = [
+        ("task 0", "log", "from 0 1 2 3"),
+        ("task 1", "log", "from 1 2 3"),
+        ("task 2", "log", "from 2 3"),
+        ("task 3", "log", "from 3"),
+    ]
+    assert newest.found(config).pending_writes == expected
+    diffs: list[StateDiff] = []
+    assert store.rewrite(transform=revisions, report=diffs.append) == 1
+    assert diffs[0].changes == ("~ writes: log", "~ log: str")
+    assert store.found(config).pending_writes == expected
+    assert store.found(config).checkpoint["channel_values"] == {"log": f"{LONG} 3"}
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("incremental", [False, True])
+def test_an_incremental_saver_forgets_the_values_that_it_has_rewritten(
+    store: Store, *, incremental: bool, read: bool
+) -> None:
+    """A write is stored as a delta against the value of its checkpoint."""
+    saver = store.using(store.make_saver(incremental=True))
+    notes = [f"{number}{LONG}" for number in range(20)]
+    config = saver.save("t", {"notes": notes})
+    shorten = {"1": lambda state: change(state, "notes", lambda value: value[:1])}
+    saver.rewrite(transform=shorten, incremental=incremental)
+    if read:
+        saver.found(config)
+    saver.put_writes(config, [("notes", [*notes, "more"])], "task")
+    found = store.using(store.make_saver(incremental=True)).found(config)
+    assert found.pending_writes == [("task", "notes", [*notes, "more"])]
+
+
+def test_a_cached_value_that_another_process_has_rewritten_is_no_base(store: Store) -> None:
+    saver = store.using(store.make_saver(incremental=True))
+    notes = [f"{number}{LONG}" for number in range(20)]
+    config = saver.save("t", {"notes": notes})
+    store.rewrite(transform={"1": lambda state: change(state, "notes", lambda value: value[:1])})
+    saver.found(config)
+    saver.put_writes(config, [("notes", [*notes, "more"])], "task")
+    assert store.found(config).pending_writes == [("task", "notes", [*notes, "more"])]
+
+
+def test_a_child_stores_the_value_of_a_checkpoint_that_came_back_in_its_old_shape(
+    store: Store,
+) -> None:
+    """A rollback or a backup brings it back, while the saver has seen it rewritten."""
+    versions = {"text": store.saver.get_next_version(None, None)}
+    first = store.save("t", {"text": [LONG]}, versions=versions)
+    newer = store.using(store.make_saver(upgrade_state=REVISIONS))
+    store.rewrite(transform=REVISIONS)
+    newer.found(first)
+    store.clear()
+    store.save("t", {"text": [LONG]}, versions=versions, checkpoint_id=id_of(first))
+    child = following(newer, first, n=1)
+    assert newer.found(child).checkpoint["channel_values"]["summary"] == [LONG]
+
+
+def test_a_loop_of_parents_ends_a_history(store: Store) -> None:
+    config = store.save("t", {"a": 1})
+    store.sql("UPDATE checkpoints SET parent_checkpoint_id = checkpoint_id")
+    newer = store.using(store.make_saver(upgrade_state=REVISIONS))
+    for each in (store, newer):
+        assert each.history(config, ["log"]) == {"log": {"writes": []}}
+
+
+def test_no_threads_are_no_threads(store: Store) -> None:
+    config = store.save("t", {"text": [LONG]})
+    assert store.rewrite([], transform=REVISIONS) == 0
+    assert store.rewrite([], incremental=True) == 0
+    assert store.found(config).checkpoint["channel_values"] == {"text": [LONG]}
+
+
+def test_a_version_without_a_point_has_a_next_version(store: Store) -> None:
+    config = store.save("t", {"text": [LONG]}, versions={"text": "7"})
+    newer = store.using(store.make_saver(upgrade_state=REVISIONS))
+    version = str(newer.found(config).checkpoint["channel_versions"]["summary"])
+    assert "7" < version < "8"
+    assert int(newer.saver.get_next_version(version, None).partition(".")[0]) == 8
+
+
+def test_metadata_that_is_not_a_number_has_not_changed(store: Store) -> None:
+    store.save("t", {"a": 1}, metadata={"odd": float("nan")})
+    diffs: list[StateDiff] = []
+    store.rewrite(transform={"1": lambda _: None}, dry_run=True, report=diffs.append)
+    assert diffs[0].changes == ()
 
 
 def test_two_values_for_one_name_are_refused(store: Store) -> None:

@@ -44,6 +44,7 @@ from checkpoint_sa.codec.values import (
     encrypts,
     estimate_size,
     has_plain_output,
+    read_back,
 )
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "load_metadata",
     "matches",
     "next_version",
+    "read_back",
     "run_ids",
     "thread_id",
     "thread_ids",

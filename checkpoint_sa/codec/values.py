@@ -114,6 +114,11 @@ def dump_plain(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
     return dump(serde, value, ())
 
 
+def read_back(serde: SerializerProtocol, value: Any) -> Any:
+    """Serialize a value, and deserialize it."""
+    return load(serde, *dump(serde, value, ()), ())
+
+
 _Parts = dict[str, dict[str, Any]]
 
 

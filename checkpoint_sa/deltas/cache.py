@@ -65,6 +65,12 @@ class BaseCache:
         with self._lock:
             self._discard((thread_id, checkpoint_ns))
 
+    def clear(self) -> None:
+        """Remove all values."""
+        with self._lock:
+            self.entries.clear()
+            self.bytes = 0
+
     def _discard(self, key: tuple[str, str]) -> None:
         entry = self.entries.pop(key, None)
         self.bytes -= entry.size if entry else 0

@@ -189,8 +189,15 @@ def bases_of(stored: Stored) -> dict[str, Base]:
 
 
 def is_outdated(bases: Mapping[str, Base], stored: Stored) -> bool:
-    """Whether the cache lacks a value of a checkpoint, or has it at another place."""
+    """Whether the cache lacks a value of a checkpoint, or has it at another place.
+
+    Or it has another value: a rewrite of states changes the versions of a checkpoint.
+    """
+    versions = stored.checkpoint.get("channel_versions") or {}
     return any(
+        not base.is_removed and str(versions.get(channel)) != base.version
+        for channel, base in bases.items()
+    ) or any(
         channel not in bases or bases[channel].place != value.place
         for channel, value in _in_chains(stored)
     )

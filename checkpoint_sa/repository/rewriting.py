@@ -45,7 +45,7 @@ def steps(
     total = 0
     last: str | None = None
     page = partial(threads.thread_ids, size=_THREADS, tables=(tables.blobs,))
-    while ids := thread_ids or (yield partial(page, after=last)):
+    while ids := (yield partial(page, after=last)) if thread_ids is None else thread_ids:
         for thread_id in ids:
             values = yield partial(_values, thread_id=thread_id, to_deltas=to_deltas)
             base: Base | None = None
