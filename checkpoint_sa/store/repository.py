@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import math
 from functools import partial
 from itertools import islice
@@ -445,18 +446,60 @@ def _parameters(part: Sequence[tuple[Key, Put]]) -> dict[str, Any]:
     return parameters
 
 
-def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
-    """Store items with their times, unless they are there; return the number of new items."""
-    keys = sorted((row["prefix"], row["key"]) for row in rows)
-    there = {tuple(row) for row in connection.execute(sql.GET_KEYS, {"keys": keys})}
-    new = [
-        {**{name: row[name] for name in row if name != "value"}, "value_json": row["value"]}
-        for row in sorted(rows, key=lambda row: (row["prefix"], row["key"]))
-        if (row["prefix"], row["key"]) not in there
-    ]
-    if new:
-        connection.execute(sql.ADD_ITEMS, new)
-    return len(new)
+def copy(connection: Connection, rows: Sequence[dict[str, Any]], *, dry_run: bool) -> int:
+    """Store items with their times, unless they are there as late or later.
+
+    Returns:
+        The number of items that were stored; of a dry run, that would be.
+    """
+    rows = sorted(rows, key=_key_of)
+    found = connection.execute(sql.GET_STORED, {"keys": [*map(_key_of, rows)]})
+    there = {(row.prefix, row.key): row for row in found}
+    new = [row for row in rows if _key_of(row) not in there]
+    later = [row for row in rows if _key_of(row) in there and _is_later(row, there[_key_of(row)])]
+    if new and not dry_run:
+        connection.execute(sql.ADD_ITEMS, [_renamed(row, {"value": "value_json"}) for row in new])
+    if later and not dry_run:
+        connection.execute(sql.REPLACE_ITEMS, [_renamed(row, _REPLACING) for row in later])
+    return len(new) + len(later)
+
+
+_REPLACING = {
+    "prefix": "of_prefix",
+    "key": "of_key",
+    "value": "value_json",
+    "updated_at": "stored_at",
+    "created_at": "new_created_at",
+    "expires_at": "new_expires_at",
+    "ttl_minutes": "new_ttl_minutes",
+}
+"""The parameters of `sql.REPLACE_ITEMS`: a column's own name would be a column to set."""
+
+
+def _renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in row.items()}
+
+
+def _key_of(row: Mapping[str, Any]) -> Key:
+    return row["prefix"], row["key"]
+
+
+def _is_later(row: Mapping[str, Any], there: AnyRow) -> bool:
+    """Whether an item was put, or its time to live begun anew, after the one that is there.
+
+    LangGraph's SqliteStore and MySQLStore count whole seconds: of equal times the values decide.
+    """
+    if row["updated_at"] != there.updated_at:
+        return bool(row["updated_at"] > there.updated_at)
+    if _comparable(row["value"]) != _comparable(there.value):
+        return True
+    expires_at = row["expires_at"]
+    return None not in (expires_at, there.expires_at) and bool(expires_at > there.expires_at)
+
+
+def _comparable(value: str) -> str:
+    """Return a stored value as JSON that is equal where the value is; NaN equals itself."""
+    return json.dumps(values.load(value), sort_keys=True)
 
 
 def sweep(connection: Connection) -> tuple[int, bool]:
