@@ -378,7 +378,15 @@ def test_a_batch_that_puts_and_deletes_leaves_what_it_puts(memory: Memory) -> No
     assert (item.value, item.created_at) == ({"a": 2}, before)
 
 
+_SESSION = {"init_command": "SET SESSION TRANSACTION READ ONLY"}
+
 READ_ONLY = {
+    "sqlite": {},
+    "aiosqlite": {},
+    "mariadb-pymysql": _SESSION,
+    "mariadb-async": _SESSION,
+    "mysql-pymysql": _SESSION,
+    "mysql-async": _SESSION,
     "pg-psycopg": {"options": "-c default_transaction_read_only=on"},
     "pg-asyncpg": {"server_settings": {"default_transaction_read_only": "on"}},
 }
@@ -388,7 +396,10 @@ READ_ONLY = {
 def test_where_nothing_can_be_written_a_read_refreshes_nothing(memory: Memory) -> None:
     memory.put(NS, "k", {"a": 1}, ttl=5)
     (name,) = (name for name in READ_ONLY if KINDS[name] == memory.on.kind)
-    on = Store(memory.on.kind, memory.on.url, connect_args=READ_ONLY[name])
+    url = memory.on.url
+    if not memory.on.kind.server:
+        url = url.replace("///", "///file:") + "?mode=ro&uri=true"
+    on = Store(memory.on.kind, url, connect_args=READ_ONLY[name])
     try:
         replica = Memory(on)
         for _ in range(3):
@@ -396,22 +407,27 @@ def test_where_nothing_can_be_written_a_read_refreshes_nothing(memory: Memory) -
             assert replica.keys(NS) == ["k"]
         assert replica.store.metrics[1:3] == (0, 0)  # neither retries nor failures
         replica.store.database.retry_seconds = 0
-        with pytest.raises(DBAPIError, match="read-only transaction"):
+        with pytest.raises(DBAPIError, match=r"(?i)read.?only (transaction|database)"):
             replica.batch([GetOp(NS, "k"), PutOp(NS, "l", {})])
     finally:
         on.close()
 
 
-@pytest.mark.parametrize("migrated_store", ["pg-psycopg"], indirect=True)
+@pytest.mark.parametrize(
+    "migrated_store", ["sqlite", "pg-psycopg", "mariadb-pymysql", "mysql-pymysql"], indirect=True
+)
 def test_a_read_in_a_read_only_transaction_leaves_it_usable(memory: Memory) -> None:
     memory.put(NS, "k", {"a": 1}, ttl=5)
+    begin = {"": "PRAGMA query_only=ON", "postgresql": "SET TRANSACTION READ ONLY"}
     with memory.on.engine.begin() as connection:
-        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        connection.exec_driver_sql(begin.get(memory.on.kind.server, "START TRANSACTION READ ONLY"))
         joined = SQLAlchemyStore(connection)
         for _ in range(2):
             item = joined.get(NS, "k")
             assert item is not None
             assert item.value == {"a": 1}
+        if not memory.on.kind.server:
+            connection.exec_driver_sql("PRAGMA query_only=OFF")  # it outlives the transaction
 
 
 def test_a_sweeper_that_was_cancelled_can_be_started_again(memory: Memory) -> None:

@@ -311,8 +311,8 @@ class BaseSQLStore(Calls, BaseStore):
         else:
             found = self.database.read(planned.name, repository.read, planned, ranking)
             if found.expiring:
-                # The items were read: on a standby they keep their times.
-                self.database.write_unless_standby(
+                # The items were read: where nothing can be written they keep their times.
+                self.database.write_unless_read_only(
                     "store.refresh", repository.refresh, found.expiring
                 )
         return self._loaded(planned, found)
