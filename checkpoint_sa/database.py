@@ -69,6 +69,8 @@ class Database:
         )
         """Held while an operation uses a single connection that many share."""
         self._queue = queues.sqlite_writer_lock(bind) or nullcontext()
+        self.is_in_memory = isinstance(bind, Engine) and engines.is_memory(bind.url)
+        """Whether the database lives in a single connection of the engine, and ends with it."""
         self._turns: AbstractContextManager[object] = nullcontext()
         self._owner = bind
         self._verified = False
