@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import JSON, VARBINARY, inspect
 
 from checkpoint_sa.calls import THREAD_BYTES
+from checkpoint_sa.engine.cursors import fetch_all
 from checkpoint_sa.engine.statements import Statement, execute
 from checkpoint_sa.engine.waiting import offload
 from checkpoint_sa.errors import SchemaError
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
+    from checkpoint_sa.engine.cursors import Parameters
     from checkpoint_sa.rows import AnyRow
     from checkpoint_sa.store.index import Index
     from checkpoint_sa.store.namespaces import Namespace
@@ -54,6 +56,19 @@ _SWEPT = 500
 """Expired items that one transaction deletes."""
 
 COLUMNS = {"prefix", "key", "value", "created_at", "updated_at", "expires_at", "ttl_minutes"}
+
+
+class ItemRow(NamedTuple):
+    """A row of the statements that read items."""
+
+    prefix: str
+    key: str
+    value: str
+    created_at: datetime
+    updated_at: datetime
+    ttl_minutes: int | None
+    rank: int = 0
+    """Its place in the order of a search."""
 
 
 class Found(NamedTuple):
@@ -126,28 +141,32 @@ def read(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
     return Found(results, expiring, scores)
 
 
-def _expiring(rows: Sequence[AnyRow]) -> set[Key]:
+def _expiring(rows: Sequence[ItemRow]) -> set[Key]:
     return {(row.prefix, row.key) for row in rows if row.ttl_minutes is not None}
 
 
-def _get(connection: Connection, keys: set[Key]) -> dict[Key, AnyRow]:
+def _items(connection: Connection, statement: Select[Any], parameters: Parameters) -> list[ItemRow]:
+    return [ItemRow(*row) for row in fetch_all(connection, statement, parameters)]
+
+
+def _get(connection: Connection, keys: set[Key]) -> dict[Key, ItemRow]:
     if len(keys) == 1:
         ((prefix, key),) = keys
-        found = connection.execute(sql.GET_ITEM, {"prefix": prefix, "key": key})
+        found = _items(connection, sql.GET_ITEM, {"prefix": prefix, "key": key})
         return {(row.prefix, row.key): row for row in found}
     return {
         (row.prefix, row.key): row
         for part in chunks(sorted(keys), MAX_TUPLES)
-        for row in connection.execute(sql.GET_ITEMS, {"keys": part})
+        for row in _items(connection, sql.GET_ITEMS, {"keys": part})
     }
 
 
-def _search(connection: Connection, wanted: Search) -> list[AnyRow]:
+def _search(connection: Connection, wanted: Search) -> list[ItemRow]:
     if wanted.limit == 0:
         return []
     if wanted.filter is None:
         return _page(connection, wanted, wanted.limit, skip=wanted.offset)
-    matching: list[AnyRow] = []
+    matching: list[ItemRow] = []
     skip = wanted.offset
     for rows in _candidates(connection, wanted):
         most = skip + wanted.limit - len(matching)
@@ -160,11 +179,11 @@ def _search(connection: Connection, wanted: Search) -> list[AnyRow]:
 
 
 def _matching(
-    connection: Connection, rows: Sequence[AnyRow], wanted: Mapping[str, Any], most: int
-) -> list[AnyRow]:
+    connection: Connection, rows: Sequence[ItemRow], wanted: Mapping[str, Any], most: int
+) -> list[ItemRow]:
     """Return the first rows that match a filter; with an async driver, look in a thread."""
 
-    def look() -> list[AnyRow]:
+    def look() -> list[ItemRow]:
         found = (row for row in rows if filters.matches(values.load(row.value), wanted))
         return [*islice(found, min(most, len(rows)))]
 
@@ -172,7 +191,7 @@ def _matching(
     return offload(connection, look) if is_large else look()
 
 
-def _candidates(connection: Connection, wanted: Search) -> Iterator[list[AnyRow]]:
+def _candidates(connection: Connection, wanted: Search) -> Iterator[list[ItemRow]]:
     """Iterate over pages, of bounded size, of the items that may match a filter."""
     least, most = _PAGE_ROWS
     # Where the engine answers the filter, the first page has all of the result.
@@ -293,8 +312,8 @@ def _page(
     size: int,
     *,
     skip: int = 0,
-    after: AnyRow | None = None,
-) -> list[AnyRow]:
+    after: ItemRow | None = None,
+) -> list[ItemRow]:
     statement = sql.search(
         is_scoped=bool(wanted.prefix),
         has_filter=wanted.filter_json is not None,
@@ -309,7 +328,7 @@ def _page(
             "after_prefix": after.prefix,
             "after_key": after.key,
         }
-    return sorted(connection.execute(statement, parameters), key=attrgetter("rank"))
+    return sorted(_items(connection, statement, parameters), key=attrgetter("rank"))
 
 
 def _criteria(wanted: Search) -> dict[str, Any]:
@@ -358,17 +377,14 @@ def _namespaces(connection: Connection, prefix: str) -> Iterator[Namespace]:
 
 def refresh(connection: Connection, keys: set[Key]) -> None:
     """Let the time to live of items begin anew."""
-    for part in chunks(sorted(keys), MAX_TUPLES):
-        connection.execute(sql.REFRESH_ITEMS, {"keys": part})
+    parts = chunks(sorted(keys), MAX_TUPLES)
+    execute(connection, [Statement(sql.REFRESH_ITEMS, {"keys": part}) for part in parts])
 
 
 def read_and_write(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
-    """Do a batch that reads and writes."""
+    """Do a batch that reads and writes; the times to live of the items that it reads stay."""
     found = read(connection, plan, ranking)
     execute(connection, writes(plan, ranking))
-    # At the end: its locks have no order with those of the writes, but it waits for nobody.
-    if expiring := found.expiring - plan.written:
-        refresh(connection, expiring)
     return found
 
 
