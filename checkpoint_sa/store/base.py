@@ -365,7 +365,7 @@ class BaseSQLStore(Calls, BaseStore):
             return
         from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
 
-        self.database.write("store.setup", pgvector.create, self.index)
+        self.database.write("store.setup", pgvector.create, self.schema, self.index)
         self.index.is_placed = False
 
     # Times to live

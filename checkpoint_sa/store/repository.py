@@ -49,6 +49,9 @@ _PAGE_BYTES = 4 * 1024 * 1024
 _PAGE_ROWS = (50, 2_000)
 """The least and the most rows of such a page."""
 
+_CANDIDATES = 4
+"""Vectors that an approximate search looks at for each item that it returns."""
+
 _NAMESPACES = 5_000
 """Namespaces that are read at once."""
 
@@ -248,16 +251,25 @@ def _rank_there(
     """`_rank`, by the server."""
     from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
 
-    statement = pgvector.rank(
+    rank = partial(
+        pgvector.rank,
         place.kind,
         index.metric,
         is_scoped=bool(wanted.prefix),
         has_filter=wanted.filter_json is not None,
     )
+    statement = rank()
     parameters = {"query": pgvector.as_text(query.tobytes()), **_criteria(wanted)}
     if wanted.filter is None:
         parameters |= {"size": wanted.limit, "skip": wanted.offset}
-        found = connection.execute(statement, parameters).all()
+        found: Sequence[AnyRow] = ()
+        if index.ann is not None:
+            count = _CANDIDATES * (wanted.limit + wanted.offset)
+            found = connection.execute(
+                rank(is_approximate=True), {**parameters, "candidates": count}
+            ).all()
+        if len(found) < wanted.limit:  # the nearest vectors are of other namespaces, or expired
+            found = connection.execute(statement, parameters).all()
         return {(row.prefix, row.key): pgvector.score(index.metric, row.distance) for row in found}
     least, most = _PAGE_ROWS
     size = min(max(wanted.offset + wanted.limit, least), most)
