@@ -32,7 +32,7 @@ TITLE = "Long-term memory"
 ABOUT = (
     "`SQLAlchemyStore` beside LangGraph's store: `put` and `get` of an item of about 300 bytes, "
     "`search` of a namespace with a limit of 10, a `batch` of 100 puts, and `search` with a query "
-    f"among {ITEMS:,} items with vectors of {DIMS} dimensions. The ranking is exact. SqliteStore's "
+    f"among {ITEMS:,} items with vectors of {DIMS} dimensions. Our ranking is exact. SqliteStore's "
     "needs a Python whose SQLite loads extensions, PostgresStore's a server with pgvector; without "
     "these there is no peer. Ours is in Python, or by pgvector where the server has it. Medians; "
     "CPU is that of the client's process."
@@ -60,8 +60,8 @@ INDEX: dict[str, Any] = {
     "embed": embed,
     "fields": ["text"],
     "distance_type": "cosine",
-    "ann_index_config": {"kind": "flat"},
 }
+"""Without `ann_index_config`: AsyncPostgresStore refuses `flat`, its default is HNSW."""
 
 
 async def run(servers: Servers, kind: str, *, quick: bool) -> list[dict[str, Any]]:
