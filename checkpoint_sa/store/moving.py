@@ -61,7 +61,7 @@ def copy_items(
         TransferError: An item can't be stored; the message names it.
     """
     stored = present = 0
-    with transactions.snapshot(engines.in_schema(source, schema)) as connection:
+    with transactions.snapshot(source) as connection:
         for page in _pages(connection, schema):
             rows = [_row(row) for row in page if not _has_expired(row)]
             if rows:
@@ -74,7 +74,7 @@ def copy_items(
 
 def has_items_table(source: Engine, schema: str | None) -> bool:
     """Whether a database has a table `store` of ours or of LangGraph's stores."""
-    with engines.in_schema(source, schema).connect() as connection:
+    with source.connect() as connection:
         return (_columns(connection, schema) or set()) >= _ALWAYS
 
 
@@ -94,7 +94,7 @@ def _pages(connection: Connection, schema: str | None) -> Iterator[Sequence[AnyR
         raise SchemaError("The source's table `store` is neither ours nor one of LangGraph's.")
     engines.read_times_in_utc(connection)  # MySQLStore's times are in the session's zone
     # Without types: each store has its own for the same text, JSON and times.
-    found = table("store", *(column(name, NullType()) for name in _NAMES))
+    found = table("store", *(column(name, NullType()) for name in _NAMES), schema=schema)
     wanted = [
         found.c[name] if name in names else literal_column("NULL").label(name) for name in _NAMES
     ]
