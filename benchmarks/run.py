@@ -17,6 +17,7 @@ import latency
 import report
 import runs
 import size
+import store
 import throughput
 import trips
 from peers import Servers
@@ -30,6 +31,7 @@ PARTS = {
     "history": history,
     "runs": runs,
     "size": size,
+    "store": store,
     "imports": imports,
 }
 

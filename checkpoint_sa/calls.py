@@ -110,7 +110,12 @@ class AsyncCalls(Calls):
 
     async def _acall(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         # All in one greenlet: AsyncEngine takes three, and a task, for each connection.
-        return await greenlet_spawn(partial(operation, *args, **kwargs))
+        running = greenlet_spawn(partial(operation, *args, **kwargs))
+        if not self.database.is_in_memory:
+            return await running
+        # SQLAlchemy closes the connection of a cancelled statement, and the database would end with
+        # it. The caller is cancelled at once, the operation is done to its end.
+        return await asyncio.shield(running)
 
     def _call(self, operation: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an operation in the event loop of the object, from another thread, and wait for it.

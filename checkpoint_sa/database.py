@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from checkpoint_sa import migrate
 from checkpoint_sa.engine import engines, queues, retry, transactions, waiting
 from checkpoint_sa.engine.cursors import allow_cursor
-from checkpoint_sa.engine.faults import Fault, classify_error
+from checkpoint_sa.engine.faults import refuses_writes
 from checkpoint_sa.engine.statements import execute
 from checkpoint_sa.errors import ConfigurationError
 
@@ -69,6 +69,8 @@ class Database:
         )
         """Held while an operation uses a single connection that many share."""
         self._queue = queues.sqlite_writer_lock(bind) or nullcontext()
+        self.is_in_memory = isinstance(bind, Engine) and engines.is_memory(bind.url)
+        """Whether the database lives in a single connection of the engine, and ends with it."""
         self._turns: AbstractContextManager[object] = nullcontext()
         self._owner = bind
         self._verified = False
@@ -125,7 +127,7 @@ class Database:
             result: T = self._run(name, self._write_once, function, *args, **kwargs)
             return result
 
-    def write_unless_standby(
+    def write_unless_read_only(
         self,
         name: str,
         function: Callable[Concatenate[Connection, P], object],
@@ -133,9 +135,9 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
-        """Run an operation as `write` does; on a server that takes no writes, do nothing."""
+        """Run an operation as `write` does; where nothing can be written, do nothing."""
         with self.lock, self._queue:
-            self._run(name, self._write_unless_standby, function, *args, **kwargs)
+            self._run(name, self._write_unless_read_only, function, *args, **kwargs)
 
     def execute(
         self,
@@ -211,13 +213,13 @@ class Database:
         ):
             return function(connection, *args, **kwargs)
 
-    def _write_unless_standby(
+    def _write_unless_read_only(
         self, function: Callable[..., object], /, *args: Any, **kwargs: Any
     ) -> None:
         try:
             self._write_once(function, *args, **kwargs)
         except DBAPIError as error:
-            if classify_error(error) is not Fault.STANDBY:
+            if not refuses_writes(error):
                 raise
 
     def _verify(self) -> None:

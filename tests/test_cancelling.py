@@ -10,11 +10,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from sqlalchemy import event, update
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
 from stores import KINDS, Store, thread
 from test_faults import before_statement, dump, fill, put
 
-from checkpoint_sa import Checkpoint
+from checkpoint_sa import AsyncSQLAlchemySaver, AsyncSQLAlchemyStore, Checkpoint
+from checkpoint_sa.engine.engines import make_async_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -97,6 +101,48 @@ def test_a_task_cancelled_at_any_await_loses_no_connection(store: Store, name: s
             break
     assert number > 0
     own.close()
+
+
+IN_MEMORY: dict[str, Callable[[], AsyncEngine]] = {
+    "StaticPool": lambda: create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool),
+    "from_conn_string": lambda: make_async_engine("sqlite+aiosqlite://"),
+}
+
+
+@pytest.mark.parametrize("name", list(IN_MEMORY))
+def test_a_cancelled_task_leaves_a_database_in_memory_whole(name: str) -> None:
+    async def cancelled(number: int) -> bool:
+        engine = IN_MEMORY[name]()
+        saver, store = AsyncSQLAlchemySaver(engine), AsyncSQLAlchemyStore(engine)
+        await saver.setup()
+        await store.aput(("n",), "k", {"a": 1}, ttl=5)
+        more = False
+        for operation in (
+            store.aget(("n",), "k"),
+            store.aput(("n",), "l", {}),
+            saver.aget_tuple(thread()),
+            saver.aput(thread(), empty_checkpoint(), {"source": "input", "step": -1}, {}),
+        ):
+            at = CancelledAt(operation, number)
+
+            async def call(at: CancelledAt = at) -> None:
+                await at
+
+            with suppress(asyncio.CancelledError):
+                await asyncio.create_task(call())
+            found = await store.aget(("n",), "k")
+            assert found is not None
+            assert found.value == {"a": 1}
+            more |= at.waits > number
+        assert await saver.aget_tuple(thread()) is not None  # the put was done to its end
+        assert await store.aget(("n",), "l") is not None
+        await engine.dispose()
+        return more
+
+    number = 0
+    while asyncio.run(cancelled(number)):
+        number += 1
+    assert number > 0
 
 
 CALLS: dict[str, Callable[[Store], Any]] = {

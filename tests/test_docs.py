@@ -10,10 +10,12 @@ elsewhere says so, by `<!-- part of path -->` before it, and is compared with th
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.store.base import BaseStore
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -119,6 +123,30 @@ def test_the_configuration_of_the_server_is_that_of_the_example() -> None:
     page = PAGES["docs/langgraph_server.md"]
     example = ROOT / "examples" / "langgraph_server" / "langgraph.json"
     assert f"```json\n{example.read_text(encoding='utf-8')}```" in page
+
+
+@pytest.mark.parametrize("key", ["checkpointer", "store"])
+def test_the_server_can_open_what_the_configuration_names(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As langgraph-api does: the file is a module, its function makes an async context."""
+    folder = ROOT / "examples" / "langgraph_server"
+    file, _, name = json.loads((folder / "langgraph.json").read_text())[key]["path"].partition(":")
+    make = runpy.run_path(str(folder / file))[name]
+    monkeypatch.setenv("CHECKPOINT_SA_URL", f"sqlite:///{tmp_path / 'server.db'}")
+
+    async def use() -> None:
+        async with make() as made:
+            await made.setup()
+            if key == "checkpointer":
+                assert isinstance(made, BaseCheckpointSaver)
+                assert await made.aget_tuple({"configurable": {"thread_id": "1"}}) is None
+            else:
+                assert isinstance(made, BaseStore)
+                await made.aput(("n",), "k", {"a": 1})
+                assert [item.key for item in await made.asearch(())] == ["k"]
+
+    asyncio.run(use())
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)

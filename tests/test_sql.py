@@ -20,8 +20,9 @@ from checkpoint_sa import types
 from checkpoint_sa.sql import reading as reading_sql
 from checkpoint_sa.sql import tables
 from checkpoint_sa.sql import writing as writing_sql
+from checkpoint_sa.store import sql as store_sql
 from checkpoint_sa.types import ValueLookup, value_lookup
-from checkpoint_sa.upsert import supports_insert_ctes, supports_insert_select
+from checkpoint_sa.upsert import UpsertRows, supports_insert_ctes, supports_insert_select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,7 @@ _KEYS: dict[Any, list[str]] = {
 
 
 def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
-    """Yield the statements of put, put_writes, get_tuple and a page of list."""
+    """Yield the statements of put, put_writes, get_tuple and a page of list, and of the store."""
     if supports_insert_ctes(dialect):
         yield "put: two values", writing_sql.put_at_once(2, 0)
         yield "put, incremental: one value whole, one as a delta", writing_sql.put_at_once(1, 1)
@@ -98,13 +99,20 @@ def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
     yield "list: a page of a namespace", page
     if lookup is ValueLookup.SECOND_STATEMENT:
         yield "list: the parts of a page", reading_sql.GET_PARTS
+    yield "store: get", store_sql.GET_ITEM
+    yield "store: get several", store_sql.GET_ITEMS
+    yield "store: put two", store_sql.put_items(2)
+    yield "store: delete", store_sql.DELETE_ITEM
+    yield "store: let times to live begin anew", store_sql.REFRESH_ITEMS
+    search = store_sql.search(is_scoped=True, has_filter=True, is_later_page=False)
+    yield "store: search a namespace with a filter", search
 
 
 def text(dialect: Dialect) -> str:
     blocks = []
     for name, statement in hot(dialect):
         keys = None
-        if isinstance(statement, Insert):
+        if isinstance(statement, Insert) and not isinstance(statement, UpsertRows):
             keys = _PLAIN if statement is writing_sql.PUT_BLOBS else _KEYS[statement.table]
         compiled = str(statement.compile(dialect=dialect, column_keys=keys))
         for words in _BEGIN_A_LINE:

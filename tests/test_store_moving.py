@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,15 @@ from unittest.mock import MagicMock, patch
 
 import pytest
 from databases import SYNC, bare_store, sync_url
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.store.base import PutOp
 from langgraph.store.postgres import PostgresStore
 from langgraph.store.sqlite import SqliteStore
 from memories import Memory
-from stores import KINDS, ONE_PER_SERVER, Store, exact
+from sqlalchemy.util import greenlet_spawn
+from stores import KINDS, ONE_PER_SERVER, Store, exact, thread
+from test_faults import put
 from test_store import NAMESPACES, VALUES
 
 from checkpoint_sa import SchemaError
@@ -24,6 +29,8 @@ from checkpoint_sa.store.moving import Copied, copy_items
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from sqlalchemy import Engine
 
 pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 
@@ -50,6 +57,13 @@ def target_in(folder: Path) -> Memory:
     store = Store(KINDS["sqlite"], f"sqlite:///{folder / 'target.db'}")
     store.setup()
     return Memory(store)
+
+
+def copied_into(memory: Memory, source: Engine, **options: Any) -> Copied:
+    """Copy items into a store with a sync or an async driver."""
+    if not memory.on.kind.is_async:
+        return copy_items(source, memory.store, **options)
+    return memory.on.run(greenlet_spawn(copy_items, source, memory.store, **options))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("bare_store", SYNC, indirect=True)
@@ -99,6 +113,162 @@ def test_items_of_ours_are_copied_exactly_in_both_directions(
         assert after[key].updated_at == item.updated_at
     assert memory.minutes_left() == pytest.approx([500] * len(NAMESPACES), abs=2)
     other.on.close()
+
+
+@pytest.mark.parametrize("change", [{"ttl": 500}, {"ttl": None}])
+def test_a_second_copy_brings_what_was_put_later(
+    memory: Memory, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    other = target_in(tmp_path)
+    for key in ("changed", "refreshed", "same", "ours"):
+        other.put(NS, key, {"a": 1, "nan": math.nan}, ttl=5)
+    assert copied_into(memory, other.on.engine, dry_run=True) == Copied(4, 0)
+    assert memory.search(()) == []
+    assert copied_into(memory, other.on.engine) == Copied(4, 0)
+    other.put(NS, "changed", {"a": 2}, **change)
+    other.on.sql(
+        "UPDATE store SET expires_at = '2100-01-01 00:00:00.000000' WHERE key = 'refreshed'"
+    )
+    memory.put(NS, "ours", {"a": 3})
+    assert copied_into(memory, other.on.engine, dry_run=True) == Copied(2, 2)
+    assert memory.found(NS, "changed", refresh_ttl=False).value["a"] == 1
+    for expected in (Copied(2, 2), Copied(0, 4)):
+        assert copied_into(memory, other.on.engine) == expected
+        assert memory.found(NS, "ours").value == {"a": 3}
+        found = memory.found(NS, "changed", refresh_ttl=False)
+        theirs = other.found(NS, "changed", refresh_ttl=False)
+        assert found.value == theirs.value == {"a": 2}
+        assert found.updated_at == theirs.updated_at
+        left = sorted(memory.minutes_left())
+        assert left[0] == pytest.approx(5, abs=1)
+        assert left[-1] > 30 * 365 * 24 * 60
+        assert len(left) == (2 if change["ttl"] is None else 3)
+    other.on.close()
+
+
+@pytest.mark.parametrize("migrated_store", SYNC, indirect=True)
+def test_whole_seconds_hide_no_change(memory: Memory, tmp_path: Path) -> None:
+    with SqliteStore.from_conn_string(str(tmp_path / "items.db")) as peer:
+        peer.setup()
+        source = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / 'items.db'}")
+        peer.put(NS, "k", {"a": 1})
+        source.sql("UPDATE store SET updated_at = '2026-01-01 00:00:00'")
+        assert copy_items(source.engine, memory.store) == Copied(1, 0)
+        peer.put(NS, "k", {"a": 2})
+        source.sql("UPDATE store SET updated_at = '2026-01-01 00:00:00'")
+    assert copy_items(source.engine, memory.store) == Copied(1, 0)
+    assert copy_items(source.engine, memory.store) == Copied(0, 1)
+    assert memory.found(NS, "k").value == {"a": 2}
+    source.close()
+
+
+def moved(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, int]:
+    assert main([*words, "--json"]) == DONE
+    found: dict[str, int] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_copy_takes_items_along(
+    memory: Memory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = target_in(tmp_path)
+    put(other.on, "1")
+    other.put(NS, "k", {"a": 1}, ttl=500)
+    other.put(NS, "l", {"a": 2})
+    words = ["copy", "--from", other.on.url, "--to", memory.on.url]
+    for count, options in ((2, ["--dry-run"]), (2, []), (0, [])):
+        found = moved(capsys, *words, *options)
+        assert (found["items"], found["items_present"]) == (count, 2 - count)
+        assert found["threads"] == (1 if count else 0)
+        assert memory.on.count("store") == (0 if options else 2)
+    assert memory.found(NS, "l").value == {"a": 2}
+    assert memory.minutes_left() == pytest.approx([500], abs=1)
+    other.put(NS, "m", {})
+    assert moved(capsys, *words, "a")["items"] == 0  # threads are named
+    assert moved(capsys, *words)["items"] == 1
+    other.on.close()
+
+
+@pytest.mark.parametrize(
+    "migrated_store",
+    ["pg-psycopg-async", "pg-asyncpg", "mariadb-async", "mysql-async"],
+    indirect=True,
+)
+def test_copy_reads_items_with_each_async_driver(
+    memory: Memory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = target_in(tmp_path)
+    memory.batch([PutOp(NS, f"{i}", {"i": i}) for i in range(450)])
+    assert moved(capsys, "copy", "--from", memory.on.url, "--to", other.on.url)["items"] == 450
+    assert len(other.search(NS, limit=999)) == 450
+    other.on.close()
+
+
+def test_import_brings_the_items_of_sqlitestore(
+    memory: Memory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "peers.db")
+    with SqliteStore.from_conn_string(file) as peer:
+        peer.setup()
+        peer.put(NS, "k", {"a": [1, None, "ü😀", 1.5]}, ttl=500)
+        peer.put(NS, "l", {"a": 2})
+    words = ["import", "--from", f"sqlite:///{file}", "--to", memory.on.url]
+    for count, options in ((2, ["--dry-run"]), (2, []), (0, [])):
+        found = moved(capsys, *words, *options)
+        assert (found["items"], found["items_present"]) == (count, 2 - count)
+        assert found["threads"] == 0
+    assert memory.found(NS, "k", refresh_ttl=False).value == {"a": [1, None, "ü😀", 1.5]}
+    assert memory.minutes_left() == pytest.approx([500], abs=1)
+    with SqliteSaver.from_conn_string(file) as saver:
+        saver.put(thread(), empty_checkpoint(), {"source": "input", "step": -1}, {})
+    with SqliteStore.from_conn_string(file) as peer:
+        peer.delete(NS, "l")
+        peer.put(NS, "m", {})
+    found = moved(capsys, *words)
+    assert (found["threads"], found["items"], found["items_present"]) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("bare_store", ["mariadb-pymysql", "mysql-pymysql"], indirect=True)
+def test_import_brings_the_items_of_mysqlstore(
+    bare_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with peer_on(bare_store) as peer:
+        peer.setup()
+        peer.put(NS, "k", {"a": 1})
+    memory = target_in(tmp_path)
+    words = ["import", "--from", bare_store.url, "--to", memory.on.url]
+    assert moved(capsys, *words)["items"] == 1
+    assert moved(capsys, *words)["items_present"] == 1
+    assert memory.found(NS, "k").value == {"a": 1}
+    memory.on.close()
+
+
+def test_an_import_without_either_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    memory = target_in(tmp_path)
+    source = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / 'source.db'}")
+    source.sql("CREATE TABLE store (id INTEGER)")
+    assert main(["import", "--from", source.url, "--to", memory.on.url]) != DONE
+    assert "no table `checkpoints`" in capsys.readouterr().err
+    source.close()
+    memory.on.close()
+
+
+def test_copy_leaves_an_applications_own_table_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    one, other = target_in(tmp_path), target_in(tmp_path / "other")
+    put(one.on, "1")
+    for memory in (one, other):
+        memory.on.sql("DROP TABLE store_embeddings")
+        memory.on.sql("DROP TABLE store")
+        memory.on.sql("CREATE TABLE store (id INTEGER)")
+    found = moved(capsys, "copy", "--from", one.on.url, "--to", other.on.url)
+    assert (found["threads"], found["items"]) == (1, 0)
+    for memory in (one, other):
+        memory.on.close()
 
 
 def test_the_command_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

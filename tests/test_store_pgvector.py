@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -143,6 +144,77 @@ def test_setup_makes_the_table_as_postgresstore_does(empty: Store) -> None:
     with peer_on(empty) as peer:
         peer.setup()
         assert columns() == ours
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
+@pytest.mark.parametrize(
+    "ann",
+    [
+        {"kind": "hnsw", "vector_type": "vector"},
+        {"kind": "hnsw", "vector_type": "halfvec", "m": 8, "ef_construction": 32},
+        {"kind": "ivfflat", "vector_type": "vector", "nlist": 3},
+    ],
+)
+def test_setup_makes_the_index_as_postgresstore_does(
+    empty: Store, metric: str, ann: dict[str, Any]
+) -> None:
+    change = {"distance_type": metric, "ann_index_config": ann}
+    definition = "SELECT pg_get_indexdef('store_vectors_embedding_idx'::regclass)"
+    memory_on(empty, **change)
+    memory_on(empty, **change)
+    ours = empty.sql(definition)
+    empty.sql("DROP TABLE store_vectors")
+    with peer_on(empty, **change) as peer:
+        peer.setup()
+        assert empty.sql(definition) == ours
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
+@pytest.mark.parametrize("ann", [{"kind": "hnsw"}, {"kind": "ivfflat", "lists": 2}])
+def test_an_approximate_search_uses_the_index_and_finds_as_many(
+    empty: Store, metric: str, ann: dict[str, Any]
+) -> None:
+    exact = memory_on(empty, distance_type=metric)
+    exact.batch([PutOp(NS, f"{i:02}", {"text": words}) for i, words in enumerate(TEXTS)])
+    exact.put(("other",), "far", {"text": "moon"})
+    near = memory_on(empty, distance_type=metric, ann_index_config=ann)
+    empty.sql("ALTER DATABASE bare SET enable_seqscan = off")
+    empty.run(empty.own.dispose()) if empty.is_async else empty.own.dispose()
+
+    def scans() -> int:
+        time.sleep(0.1)
+        return int(
+            empty.sql(
+                "SELECT pg_stat_force_next_flush(), idx_scan FROM pg_stat_user_indexes"
+                " WHERE indexrelname = 'store_vectors_embedding_idx'"
+            )[0][1]
+        )
+
+    before = scans()
+    found = {item.key: item.score for item in near.search(NS, query="blue tea", limit=2)}
+    best = {item.key: item.score for item in exact.search(NS, query="blue tea", limit=2)}
+    if ann["kind"] == "hnsw":
+        assert found == pytest.approx(best)
+    assert len(found) == len(best)
+    empty.run(empty.own.dispose()) if empty.is_async else empty.own.dispose()
+    assert scans() > before
+    assert near.keys(("other",), query="blue tea", limit=3) == ["far"]
+    assert len(near.keys(NS, query="blue tea", limit=12)) == len(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("ann", "message"),
+    [
+        ({"kind": "tree"}, "Expected 'hnsw', 'ivfflat' or 'flat'"),
+        ({"kind": "hnsw", "m": "8) --"}, "Expected a whole number from 1 on"),
+        ({"kind": "ivfflat", "lists": 0}, "Expected a whole number from 1 on"),
+    ],
+)
+def test_an_index_that_pgvector_does_not_have_is_refused(
+    sqlite_store: Store, ann: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        Memory(sqlite_store, index={**INDEX, "ann_index_config": ann})
 
 
 def test_vectors_that_are_stored_without_pgvector_stay_where_they_are(empty: Store) -> None:

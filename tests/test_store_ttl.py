@@ -11,6 +11,7 @@ import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -343,10 +344,16 @@ def test_reads_that_refresh_are_in_nobodys_way(memory: Memory, other: str) -> No
     assert one.store.metrics.failures == 0
 
 
-@pytest.mark.parametrize("migrated_store", ["pg-psycopg", "pg-asyncpg"], indirect=True)
-@pytest.mark.parametrize("kinds", ["put delete", "get put", "get put delete"])
+@pytest.mark.parametrize(
+    ("migrated_store", "kinds"),
+    [
+        *product(("pg-psycopg", "pg-asyncpg"), ("put delete", "get put", "get put delete")),
+        *product(("mariadb-pymysql", "mysql-async"), ("get put",)),
+    ],
+    indirect=["migrated_store"],
+)
 def test_batches_that_do_several_things_do_not_deadlock(memory: Memory, kinds: str) -> None:
-    """Their puts, deletions and refreshes lock in one order, or wait for nobody."""
+    """Their puts and deletions lock in one order; refreshes have a transaction of their own."""
     one = memory.using()
     do = one.store.abatch if memory.on.kind.is_async else one.store.batch
     make: dict[str, Callable[[str], Any]] = {
@@ -378,7 +385,15 @@ def test_a_batch_that_puts_and_deletes_leaves_what_it_puts(memory: Memory) -> No
     assert (item.value, item.created_at) == ({"a": 2}, before)
 
 
+_SESSION = {"init_command": "SET SESSION TRANSACTION READ ONLY"}
+
 READ_ONLY = {
+    "sqlite": {},
+    "aiosqlite": {},
+    "mariadb-pymysql": _SESSION,
+    "mariadb-async": _SESSION,
+    "mysql-pymysql": _SESSION,
+    "mysql-async": _SESSION,
     "pg-psycopg": {"options": "-c default_transaction_read_only=on"},
     "pg-asyncpg": {"server_settings": {"default_transaction_read_only": "on"}},
 }
@@ -388,7 +403,10 @@ READ_ONLY = {
 def test_where_nothing_can_be_written_a_read_refreshes_nothing(memory: Memory) -> None:
     memory.put(NS, "k", {"a": 1}, ttl=5)
     (name,) = (name for name in READ_ONLY if KINDS[name] == memory.on.kind)
-    on = Store(memory.on.kind, memory.on.url, connect_args=READ_ONLY[name])
+    url = memory.on.url
+    if not memory.on.kind.server:
+        url = url.replace("///", "///file:") + "?mode=ro&uri=true"
+    on = Store(memory.on.kind, url, connect_args=READ_ONLY[name])
     try:
         replica = Memory(on)
         for _ in range(3):
@@ -396,22 +414,27 @@ def test_where_nothing_can_be_written_a_read_refreshes_nothing(memory: Memory) -
             assert replica.keys(NS) == ["k"]
         assert replica.store.metrics[1:3] == (0, 0)  # neither retries nor failures
         replica.store.database.retry_seconds = 0
-        with pytest.raises(DBAPIError, match="read-only transaction"):
+        with pytest.raises(DBAPIError, match=r"(?i)read.?only (transaction|database)"):
             replica.batch([GetOp(NS, "k"), PutOp(NS, "l", {})])
     finally:
         on.close()
 
 
-@pytest.mark.parametrize("migrated_store", ["pg-psycopg"], indirect=True)
+@pytest.mark.parametrize(
+    "migrated_store", ["sqlite", "pg-psycopg", "mariadb-pymysql", "mysql-pymysql"], indirect=True
+)
 def test_a_read_in_a_read_only_transaction_leaves_it_usable(memory: Memory) -> None:
     memory.put(NS, "k", {"a": 1}, ttl=5)
+    begin = {"": "PRAGMA query_only=ON", "postgresql": "SET TRANSACTION READ ONLY"}
     with memory.on.engine.begin() as connection:
-        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        connection.exec_driver_sql(begin.get(memory.on.kind.server, "START TRANSACTION READ ONLY"))
         joined = SQLAlchemyStore(connection)
         for _ in range(2):
             item = joined.get(NS, "k")
             assert item is not None
             assert item.value == {"a": 1}
+        if not memory.on.kind.server:
+            connection.exec_driver_sql("PRAGMA query_only=OFF")  # it outlives the transaction
 
 
 def test_a_sweeper_that_was_cancelled_can_be_started_again(memory: Memory) -> None:

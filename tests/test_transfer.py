@@ -26,6 +26,7 @@ from checkpoint_sa import (
     CopySummary,
     SchemaError,
     SQLAlchemySaver,
+    SQLAlchemyStore,
     ThreadExistsError,
     TransferError,
 )
@@ -476,9 +477,13 @@ def test_the_command_copies_from_schema_to_schema(
         savers.append(SQLAlchemySaver.from_conn_string(url, schema=schema))
     with savers[0] as source, savers[1] as target:
         config = source.put(thread(), empty_checkpoint(), {"source": "input"}, {})
+        SQLAlchemyStore(source.bind, schema=one).put(("n",), "k", {"a": 1})
         ends = ["--from", url, "--from-schema", one, "--to", url, "--to-schema", other]
         assert main(["copy", *ends]) == DONE
         assert target.get_tuple(config) == source.get_tuple(config)
+        item = SQLAlchemyStore(target.bind, schema=other).get(("n",), "k")
+        assert item is not None
+        assert item.value == {"a": 1}
     assert capsys.readouterr().err == ""
 
 

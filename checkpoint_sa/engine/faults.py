@@ -43,6 +43,22 @@ ELSEWHERE = (Fault.UNREACHABLE, Fault.STANDBY)
 """Faults of a server; the same address may lead to another server."""
 
 
+_READ_ONLY_TRANSACTION = 1792
+"""MySQL's number. It is no fault of the server: a retry would fail again."""
+
+_READ_ONLY_FILE = "attempt to write a readonly database"
+"""SQLite's message; Python 3.10 has no code for it."""
+
+
+def refuses_writes(error: DBAPIError) -> bool:
+    """Whether a statement failed since its server, transaction or SQLite file is read-only."""
+    return (
+        classify_error(error) is Fault.STANDBY
+        or error_code(error) == _READ_ONLY_TRANSACTION
+        or str(error.orig) == _READ_ONLY_FILE
+    )
+
+
 def error_code(error: Exception) -> object:
     """Return a SQLSTATE, or MySQL's number, or the name of the error's class."""
     original: Any = getattr(error, "orig", None) or error

@@ -148,7 +148,7 @@ def import_threads(  # noqa: PLR0913
             "The values of the source aren't encrypted by AESGCMSerializer, and this saver would"
             " refuse to read them. Import with another saver, or with allow_plain=True."
         )
-    with _engine(source) as engine:
+    with opened(source) as engine:
 
         def imported(thread_id: str) -> CopySummary | None:
             with transactions.snapshot(engine) as connection:
@@ -160,7 +160,8 @@ def import_threads(  # noqa: PLR0913
 
 
 @contextmanager
-def _engine(source: AsyncEngine | Engine | URL | str) -> Iterator[Engine]:
+def opened(source: AsyncEngine | Engine | URL | str) -> Iterator[Engine]:
+    """Open a source for reading; an engine stays the caller's."""
     if isinstance(source, AsyncEngine):
         yield source.sync_engine
     elif isinstance(source, Engine):

@@ -35,7 +35,8 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
         bind: An `AsyncEngine` or an `AsyncConnection`.
         schema: Schema of the table; by default the connection's own.
         index: LangGraph's `IndexConfig`, for semantic search: `dims`, `embed`, `fields`; and as
-            PostgresStore has it `distance_type`: cosine, l2 or inner_product.
+            PostgresStore has them `distance_type`: cosine, l2 or inner_product, and
+            `ann_index_config`, for the indexes of pgvector.
         ttl: LangGraph's `TTLConfig`: `default_ttl`, `refresh_on_read`, `sweep_interval_minutes`.
             Expired items are never returned, whatever `omit_expired` says.
         retry_seconds: Seconds during which an operation is retried after its first failure, if the

@@ -310,11 +310,10 @@ class BaseSQLStore(Calls, BaseStore):
             found = self.database.write(planned.name, repository.read_and_write, planned, ranking)
         else:
             found = self.database.read(planned.name, repository.read, planned, ranking)
-            if found.expiring:
-                # The items were read: on a standby they keep their times.
-                self.database.write_unless_standby(
-                    "store.refresh", repository.refresh, found.expiring
-                )
+        if expiring := found.expiring - planned.written:
+            # In a transaction of its own: its locks have no order with those of the writes. The
+            # items were read: where nothing can be written they keep their times.
+            self.database.write_unless_read_only("store.refresh", repository.refresh, expiring)
         return self._loaded(planned, found)
 
     def _ranking(self, planned: Plan) -> Ranking | None:
@@ -366,7 +365,7 @@ class BaseSQLStore(Calls, BaseStore):
             return
         from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
 
-        self.database.write("store.setup", pgvector.create, self.index)
+        self.database.write("store.setup", pgvector.create, self.schema, self.index)
         self.index.is_placed = False
 
     # Times to live

@@ -45,6 +45,48 @@ class Text(NamedTuple):
     text: str
 
 
+class Ann(NamedTuple):
+    """An index of pgvector for approximate search."""
+
+    kind: str
+    """`hnsw` or `ivfflat`."""
+    parameters: dict[str, int]
+    """Its storage parameters, such as `lists`."""
+
+
+_ANN = {
+    "hnsw": {"m": "m", "ef_construction": "ef_construction"},
+    "ivfflat": {"lists": "lists", "nlist": "lists"},
+}
+"""The names in `ann_index_config` -> pgvector's parameters, by kind, as PostgresStore has them."""
+
+
+def _ann_of(config: Mapping[str, Any]) -> Ann | None:
+    """Return the index that `ann_index_config` names.
+
+    Raises:
+        ConfigurationError: The kind or a parameter isn't one of pgvector's.
+    """
+    kind = config.get("kind") or "flat"
+    if kind == "flat":
+        return None
+    if kind not in _ANN:
+        raise ConfigurationError(
+            f"`kind` of `ann_index_config` is {kind!r}. Expected 'hnsw', 'ivfflat' or 'flat'."
+        )
+    parameters = {}
+    for name, parameter in _ANN[kind].items():
+        number = config.get(name)
+        if number is None:
+            continue
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ConfigurationError(
+                f"`{name}` of `ann_index_config` is {number!r}. Expected a whole number from 1 on."
+            )
+        parameters[parameter] = number
+    return Ann(kind, parameters)
+
+
 class Index:
     """LangGraph's `IndexConfig`, checked.
 
@@ -52,6 +94,7 @@ class Index:
         dims: The number of dimensions of a vector.
         metric: How two vectors are compared: the greater the score, the more alike.
         kind: pgvector's type, where `setup` creates PostgresStore's table.
+        ann: The index of pgvector for approximate search; None for exact search.
         place: Where PostgresStore's vectors are; None where vectors are ours.
     """
 
@@ -83,6 +126,7 @@ class Index:
             raise ConfigurationError(
                 f"`vector_type` of `index` is {self.kind!r}. Expected 'vector' or 'halfvec'."
             )
+        self.ann = _ann_of(ann)
         self.dims = dims
         self.metric: Metric = metric
         self.fields = [fields] if isinstance(fields, str) else list(fields)

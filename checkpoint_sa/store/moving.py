@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import column, inspect, literal_column, select, table
 from sqlalchemy.types import NullType
 
-from checkpoint_sa.engine import engines
+from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.errors import SchemaError, TransferError
 from checkpoint_sa.store import repository, sql, values
 from checkpoint_sa.store.namespaces import to_labels, to_text
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _PAGE = 200
 _NAMES = [part.name for part in sql.items.c]
+_ALWAYS = {"prefix", "key", "value", "created_at", "updated_at"}
+"""The columns that the table has in each of the stores."""
 
 
 class Copied(NamedTuple):
@@ -37,45 +39,62 @@ class Copied(NamedTuple):
     items: int
     """Items that were stored."""
     present: int
-    """Items that the target had already, which stay as they are."""
+    """Items that the target had already, as late or later, which stay as they are."""
 
 
-def copy_items(source: Engine, target: SQLAlchemyStore, *, schema: str | None = None) -> Copied:
+def copy_items(
+    source: Engine, target: SQLAlchemyStore, *, schema: str | None = None, dry_run: bool = False
+) -> Copied:
     """Copy the items that haven't expired, with their times, into a store.
 
-    An item that the target has stays as it is there, so a second run continues an interrupted one.
-    Vectors aren't copied.
+    Of two items with one key the one that was put later counts, so a second run continues an
+    interrupted one, and copies changes. Vectors aren't copied.
 
     Args:
         source: A database with the table `store` of ours, SqliteStore, MySQLStore or PostgresStore.
         target: The store.
         schema: The schema of the source's table.
+        dry_run: Whether to compare and count only.
 
     Raises:
         SchemaError: The source has no such table.
         TransferError: An item can't be stored; the message names it.
     """
     stored = present = 0
-    with engines.in_schema(source, schema).connect() as connection:
+    with transactions.snapshot(source) as connection:
         for page in _pages(connection, schema):
             rows = [_row(row) for row in page if not _has_expired(row)]
             if rows:
-                added = target.database.write("store.copy", repository.add, rows)
+                run = target.database.read if dry_run else target.database.write
+                added = run("store.copy", repository.copy, rows, dry_run=dry_run)
                 stored += added
                 present += len(rows) - added
     return Copied(stored, present)
 
 
-def _pages(connection: Connection, schema: str | None) -> Iterator[Sequence[AnyRow]]:
+def has_items_table(source: Engine, schema: str | None) -> bool:
+    """Whether a database has a table `store` of ours or of LangGraph's stores."""
+    with source.connect() as connection:
+        return (_columns(connection, schema) or set()) >= _ALWAYS
+
+
+def _columns(connection: Connection, schema: str | None) -> set[str] | None:
+    """Return the names of the columns of the table `store`; None without the table."""
     inspector = inspect(connection)
     if not inspector.has_table("store", schema=schema):
+        return None
+    return {item["name"] for item in inspector.get_columns("store", schema=schema)}
+
+
+def _pages(connection: Connection, schema: str | None) -> Iterator[Sequence[AnyRow]]:
+    names = _columns(connection, schema)
+    if names is None:
         raise SchemaError("The source has no table `store`: neither ours nor one of LangGraph's.")
-    names = {item["name"] for item in inspector.get_columns("store", schema=schema)}
-    if not names >= {"prefix", "key", "value", "created_at", "updated_at"}:
+    if not names >= _ALWAYS:
         raise SchemaError("The source's table `store` is neither ours nor one of LangGraph's.")
     engines.read_times_in_utc(connection)  # MySQLStore's times are in the session's zone
     # Without types: each store has its own for the same text, JSON and times.
-    found = table("store", *(column(name, NullType()) for name in _NAMES))
+    found = table("store", *(column(name, NullType()) for name in _NAMES), schema=schema)
     wanted = [
         found.c[name] if name in names else literal_column("NULL").label(name) for name in _NAMES
     ]

@@ -1,4 +1,4 @@
-"""The vectors of PostgresStore, in pgvector's types: ranked by the server, exactly.
+"""The vectors of PostgresStore, in pgvector's types: ranked by the server.
 
 The table `store_vectors` is PostgresStore's own. Where it is there, it is used, so that both stores
 find the embeddings of the other store.
@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy import Index as Index_
 
 from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.store import sql
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from checkpoint_sa.store.index import Index, Metric
 
 _TABLE = "store_vectors"
+
+_OPERATORS = {"cosine": "cosine_ops", "l2": "l2_ops", "inner_product": "ip_ops"}
+"""The ends of the names of pgvector's operator classes."""
 
 
 class Place(NamedTuple):
@@ -82,8 +86,12 @@ def find(connection: Connection, schema: str | None, index: Index) -> Place | No
     return Place(kind)
 
 
-def create(connection: Connection, index: Index) -> None:
-    """Create PostgresStore's table where the extension is, and no vectors are elsewhere."""
+def create(connection: Connection, schema: str | None, index: Index) -> None:
+    """Create PostgresStore's table where the extension is, and no vectors are elsewhere.
+
+    Raises:
+        ConfigurationError: The table is there, and its vectors are of another length.
+    """
     if connection.dialect.name != "postgresql":
         return
     has_extension = text("SELECT 1 FROM pg_extension WHERE extname = 'vector'")
@@ -94,6 +102,15 @@ def create(connection: Connection, index: Index) -> None:
     models = MetaData()
     sql.items.to_metadata(models)
     _table(models, _type(index.kind, index.dims), refers=True).create(connection, checkfirst=True)
+    place = find(connection, schema, index)
+    if index.ann is not None and place is not None:
+        Index_(
+            "store_vectors_embedding_idx",
+            _table(MetaData(), _type(place.kind)).c.embedding,
+            postgresql_using=index.ann.kind,
+            postgresql_ops={"embedding": f"{place.kind}_{_OPERATORS[index.metric]}"},
+            postgresql_with=index.ann.parameters,
+        ).create(connection, checkfirst=True)
 
 
 def _type(kind: str, dims: int | None = None) -> TypeEngine[Any]:
@@ -172,8 +189,23 @@ def delete_vectors(kind: str) -> Any:
 
 
 @cache
-def rank(kind: str, metric: Metric, *, is_scoped: bool, has_filter: bool) -> Select[Any]:
-    """Return the statement that ranks items by the best of their vectors, some after a number."""
+def rank(
+    kind: str,
+    metric: Metric,
+    *,
+    is_scoped: bool,
+    has_filter: bool,
+    is_approximate: bool = False,
+) -> Select[Any]:
+    """Return the statement that ranks items by the best of their vectors, some after a number.
+
+    Args:
+        kind: The type of the vectors.
+        metric: How two vectors are compared.
+        is_scoped: In one namespace and those below it, not in all.
+        has_filter: That the engine's JSON may match a filter.
+        is_approximate: Only the items of those vectors of the table that its index finds.
+    """
     table = _vectors(kind)
     embedding: Any = table.c.embedding
     query = _given("query", kind)
@@ -182,20 +214,24 @@ def rank(kind: str, metric: Metric, *, is_scoped: bool, has_filter: bool) -> Sel
         "l2": embedding.l2_distance,
         "inner_product": embedding.max_inner_product,
     }
+    distance = distances[metric](query)
+    found = select(table.c.prefix, table.c.key, distance.label("distance"))
+    if is_approximate:  # the form that pgvector's indexes answer: no condition, the operator alone
+        found = found.order_by(distance).limit(bindparam("candidates", type_=BigInteger()))
+    nearest = found.subquery("nearest")
     # A vector of zeros has no angle to another one: it is as alike as one at a right angle.
     no_angle = literal_column("'NaN'::float8", Float())
-    distance = func.coalesce(
-        func.nullif(distances[metric](query), no_angle), literal_column("1.0", Float())
+    least = func.min(
+        func.coalesce(func.nullif(nearest.c.distance, no_angle), literal_column("1.0", Float()))
     )
-    least = func.min(distance)
     wanted = sql.criteria(is_scoped=is_scoped, has_filter=has_filter)
-    same = and_(sql.items.c.prefix == table.c.prefix, sql.items.c.key == table.c.key)
+    same = and_(sql.items.c.prefix == nearest.c.prefix, sql.items.c.key == nearest.c.key)
     return (
-        select(table.c.prefix, table.c.key, least.label("distance"))
-        .join_from(table, sql.items, same)
+        select(nearest.c.prefix, nearest.c.key, least.label("distance"))
+        .join_from(nearest, sql.items, same)
         .where(*wanted)
-        .group_by(table.c.prefix, table.c.key)
-        .order_by(least, table.c.prefix, table.c.key)
+        .group_by(nearest.c.prefix, nearest.c.key)
+        .order_by(least, nearest.c.prefix, nearest.c.key)
         .limit(bindparam("size", type_=BigInteger()))
         .offset(bindparam("skip", type_=BigInteger()))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import math
 from functools import partial
 from itertools import islice
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import JSON, VARBINARY, inspect
 
 from checkpoint_sa.calls import THREAD_BYTES
+from checkpoint_sa.engine.cursors import fetch_all
 from checkpoint_sa.engine.statements import Statement, execute
 from checkpoint_sa.engine.waiting import offload
 from checkpoint_sa.errors import SchemaError
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
+    from checkpoint_sa.engine.cursors import Parameters
     from checkpoint_sa.rows import AnyRow
     from checkpoint_sa.store.index import Index
     from checkpoint_sa.store.namespaces import Namespace
@@ -46,6 +49,9 @@ _PAGE_BYTES = 4 * 1024 * 1024
 _PAGE_ROWS = (50, 2_000)
 """The least and the most rows of such a page."""
 
+_CANDIDATES = 4
+"""Vectors that an approximate search looks at for each item that it returns."""
+
 _NAMESPACES = 5_000
 """Namespaces that are read at once."""
 
@@ -53,6 +59,19 @@ _SWEPT = 500
 """Expired items that one transaction deletes."""
 
 COLUMNS = {"prefix", "key", "value", "created_at", "updated_at", "expires_at", "ttl_minutes"}
+
+
+class ItemRow(NamedTuple):
+    """A row of the statements that read items."""
+
+    prefix: str
+    key: str
+    value: str
+    created_at: datetime
+    updated_at: datetime
+    ttl_minutes: int | None
+    rank: int = 0
+    """Its place in the order of a search."""
 
 
 class Found(NamedTuple):
@@ -125,28 +144,32 @@ def read(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
     return Found(results, expiring, scores)
 
 
-def _expiring(rows: Sequence[AnyRow]) -> set[Key]:
+def _expiring(rows: Sequence[ItemRow]) -> set[Key]:
     return {(row.prefix, row.key) for row in rows if row.ttl_minutes is not None}
 
 
-def _get(connection: Connection, keys: set[Key]) -> dict[Key, AnyRow]:
+def _items(connection: Connection, statement: Select[Any], parameters: Parameters) -> list[ItemRow]:
+    return [ItemRow(*row) for row in fetch_all(connection, statement, parameters)]
+
+
+def _get(connection: Connection, keys: set[Key]) -> dict[Key, ItemRow]:
     if len(keys) == 1:
         ((prefix, key),) = keys
-        found = connection.execute(sql.GET_ITEM, {"prefix": prefix, "key": key})
+        found = _items(connection, sql.GET_ITEM, {"prefix": prefix, "key": key})
         return {(row.prefix, row.key): row for row in found}
     return {
         (row.prefix, row.key): row
         for part in chunks(sorted(keys), MAX_TUPLES)
-        for row in connection.execute(sql.GET_ITEMS, {"keys": part})
+        for row in _items(connection, sql.GET_ITEMS, {"keys": part})
     }
 
 
-def _search(connection: Connection, wanted: Search) -> list[AnyRow]:
+def _search(connection: Connection, wanted: Search) -> list[ItemRow]:
     if wanted.limit == 0:
         return []
     if wanted.filter is None:
         return _page(connection, wanted, wanted.limit, skip=wanted.offset)
-    matching: list[AnyRow] = []
+    matching: list[ItemRow] = []
     skip = wanted.offset
     for rows in _candidates(connection, wanted):
         most = skip + wanted.limit - len(matching)
@@ -159,11 +182,11 @@ def _search(connection: Connection, wanted: Search) -> list[AnyRow]:
 
 
 def _matching(
-    connection: Connection, rows: Sequence[AnyRow], wanted: Mapping[str, Any], most: int
-) -> list[AnyRow]:
+    connection: Connection, rows: Sequence[ItemRow], wanted: Mapping[str, Any], most: int
+) -> list[ItemRow]:
     """Return the first rows that match a filter; with an async driver, look in a thread."""
 
-    def look() -> list[AnyRow]:
+    def look() -> list[ItemRow]:
         found = (row for row in rows if filters.matches(values.load(row.value), wanted))
         return [*islice(found, min(most, len(rows)))]
 
@@ -171,7 +194,7 @@ def _matching(
     return offload(connection, look) if is_large else look()
 
 
-def _candidates(connection: Connection, wanted: Search) -> Iterator[list[AnyRow]]:
+def _candidates(connection: Connection, wanted: Search) -> Iterator[list[ItemRow]]:
     """Iterate over pages, of bounded size, of the items that may match a filter."""
     least, most = _PAGE_ROWS
     # Where the engine answers the filter, the first page has all of the result.
@@ -228,16 +251,25 @@ def _rank_there(
     """`_rank`, by the server."""
     from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
 
-    statement = pgvector.rank(
+    rank = partial(
+        pgvector.rank,
         place.kind,
         index.metric,
         is_scoped=bool(wanted.prefix),
         has_filter=wanted.filter_json is not None,
     )
+    statement = rank()
     parameters = {"query": pgvector.as_text(query.tobytes()), **_criteria(wanted)}
     if wanted.filter is None:
         parameters |= {"size": wanted.limit, "skip": wanted.offset}
-        found = connection.execute(statement, parameters).all()
+        found: Sequence[AnyRow] = ()
+        if index.ann is not None:
+            count = _CANDIDATES * (wanted.limit + wanted.offset)
+            found = connection.execute(
+                rank(is_approximate=True), {**parameters, "candidates": count}
+            ).all()
+        if len(found) < wanted.limit:  # the nearest vectors are of other namespaces, or expired
+            found = connection.execute(statement, parameters).all()
         return {(row.prefix, row.key): pgvector.score(index.metric, row.distance) for row in found}
     least, most = _PAGE_ROWS
     size = min(max(wanted.offset + wanted.limit, least), most)
@@ -292,8 +324,8 @@ def _page(
     size: int,
     *,
     skip: int = 0,
-    after: AnyRow | None = None,
-) -> list[AnyRow]:
+    after: ItemRow | None = None,
+) -> list[ItemRow]:
     statement = sql.search(
         is_scoped=bool(wanted.prefix),
         has_filter=wanted.filter_json is not None,
@@ -308,7 +340,7 @@ def _page(
             "after_prefix": after.prefix,
             "after_key": after.key,
         }
-    return sorted(connection.execute(statement, parameters), key=attrgetter("rank"))
+    return sorted(_items(connection, statement, parameters), key=attrgetter("rank"))
 
 
 def _criteria(wanted: Search) -> dict[str, Any]:
@@ -357,17 +389,14 @@ def _namespaces(connection: Connection, prefix: str) -> Iterator[Namespace]:
 
 def refresh(connection: Connection, keys: set[Key]) -> None:
     """Let the time to live of items begin anew."""
-    for part in chunks(sorted(keys), MAX_TUPLES):
-        connection.execute(sql.REFRESH_ITEMS, {"keys": part})
+    parts = chunks(sorted(keys), MAX_TUPLES)
+    execute(connection, [Statement(sql.REFRESH_ITEMS, {"keys": part}) for part in parts])
 
 
 def read_and_write(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
-    """Do a batch that reads and writes."""
+    """Do a batch that reads and writes; the times to live of the items that it reads stay."""
     found = read(connection, plan, ranking)
     execute(connection, writes(plan, ranking))
-    # At the end: its locks have no order with those of the writes, but it waits for nobody.
-    if expiring := found.expiring - plan.written:
-        refresh(connection, expiring)
     return found
 
 
@@ -445,18 +474,60 @@ def _parameters(part: Sequence[tuple[Key, Put]]) -> dict[str, Any]:
     return parameters
 
 
-def add(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
-    """Store items with their times, unless they are there; return the number of new items."""
-    keys = sorted((row["prefix"], row["key"]) for row in rows)
-    there = {tuple(row) for row in connection.execute(sql.GET_KEYS, {"keys": keys})}
-    new = [
-        {**{name: row[name] for name in row if name != "value"}, "value_json": row["value"]}
-        for row in sorted(rows, key=lambda row: (row["prefix"], row["key"]))
-        if (row["prefix"], row["key"]) not in there
-    ]
-    if new:
-        connection.execute(sql.ADD_ITEMS, new)
-    return len(new)
+def copy(connection: Connection, rows: Sequence[dict[str, Any]], *, dry_run: bool) -> int:
+    """Store items with their times, unless they are there as late or later.
+
+    Returns:
+        The number of items that were stored; of a dry run, that would be.
+    """
+    rows = sorted(rows, key=_key_of)
+    found = connection.execute(sql.GET_STORED, {"keys": [*map(_key_of, rows)]})
+    there = {(row.prefix, row.key): row for row in found}
+    new = [row for row in rows if _key_of(row) not in there]
+    later = [row for row in rows if _key_of(row) in there and _is_later(row, there[_key_of(row)])]
+    if new and not dry_run:
+        connection.execute(sql.ADD_ITEMS, [_renamed(row, {"value": "value_json"}) for row in new])
+    if later and not dry_run:
+        connection.execute(sql.REPLACE_ITEMS, [_renamed(row, _REPLACING) for row in later])
+    return len(new) + len(later)
+
+
+_REPLACING = {
+    "prefix": "of_prefix",
+    "key": "of_key",
+    "value": "value_json",
+    "updated_at": "stored_at",
+    "created_at": "new_created_at",
+    "expires_at": "new_expires_at",
+    "ttl_minutes": "new_ttl_minutes",
+}
+"""The parameters of `sql.REPLACE_ITEMS`: a column's own name would be a column to set."""
+
+
+def _renamed(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in row.items()}
+
+
+def _key_of(row: Mapping[str, Any]) -> Key:
+    return row["prefix"], row["key"]
+
+
+def _is_later(row: Mapping[str, Any], there: AnyRow) -> bool:
+    """Whether an item was put, or its time to live begun anew, after the one that is there.
+
+    LangGraph's SqliteStore and MySQLStore count whole seconds: of equal times the values decide.
+    """
+    if row["updated_at"] != there.updated_at:
+        return bool(row["updated_at"] > there.updated_at)
+    if _comparable(row["value"]) != _comparable(there.value):
+        return True
+    expires_at = row["expires_at"]
+    return None not in (expires_at, there.expires_at) and bool(expires_at > there.expires_at)
+
+
+def _comparable(value: str) -> str:
+    """Return a stored value as JSON that is equal where the value is; NaN equals itself."""
+    return json.dumps(values.load(value), sort_keys=True)
 
 
 def sweep(connection: Connection) -> tuple[int, bool]:

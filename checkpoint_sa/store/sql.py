@@ -65,7 +65,8 @@ _COLUMNS = (
 
 GET_ITEM = select(*_COLUMNS).where(_THIS, LIVE)
 
-GET_KEYS = select(items.c.prefix, items.c.key).where(_THESE)
+GET_STORED = select(*_COLUMNS, items.c.expires_at).where(_THESE)
+"""Expired items too."""
 
 GET_ITEMS = select(*_COLUMNS).where(_THESE, LIVE)
 
@@ -121,6 +122,26 @@ def _row(i: int) -> dict[str, ColumnElement[Any]]:
 
 ADD_ITEMS = Upsert(items).values(value=to_json(bindparam("value_json", type_=Text())))
 """An item that is there stays as it is."""
+
+_stored_at = bindparam("stored_at", type_=UtcTime())
+
+REPLACE_ITEMS = (
+    update(items)
+    .where(
+        items.c.prefix == _bind("of_prefix"),
+        items.c.key == _bind("of_key"),
+        items.c.updated_at <= _stored_at,
+    )
+    .values(
+        value=to_json(bindparam("value_json", type_=Text())),
+        updated_at=_stored_at,
+        **{
+            name: bindparam(f"new_{name}", type_=items.c[name].type)
+            for name in ("created_at", "expires_at", "ttl_minutes")
+        },
+    )
+)
+"""An item that somebody has put meanwhile stays as it is."""
 
 
 @cache

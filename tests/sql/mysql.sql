@@ -106,3 +106,32 @@ UNION ALL
 SELECT checkpoints.thread_id, checkpoints.checkpoint_ns, checkpoints.checkpoint_id AS checkpoint_id, 5 AS kind, '' AS text_1, '' AS text_2, '' AS text_3, 0 AS number, '' AS tag, NULL AS data
 FROM checkpoints
 WHERE (checkpoints.thread_id, checkpoints.checkpoint_ns, checkpoints.checkpoint_id) IN (__[POSTCOMPILE_present_keys]);
+
+-- store: get
+SELECT store.prefix, store.`key`, store.value AS value, store.created_at, store.updated_at, store.ttl_minutes
+FROM store
+WHERE store.prefix = %s AND store.`key` = %s AND (store.expires_at IS NULL OR store.expires_at > UTC_TIMESTAMP(6));
+
+-- store: get several
+SELECT store.prefix, store.`key`, store.value AS value, store.created_at, store.updated_at, store.ttl_minutes
+FROM store
+WHERE (store.prefix, store.`key`) IN (__[POSTCOMPILE_keys]) AND (store.expires_at IS NULL OR store.expires_at > UTC_TIMESTAMP(6));
+
+-- store: put two
+INSERT INTO store (prefix, `key`, value, created_at, updated_at, expires_at, ttl_minutes)
+VALUES (%s, %s, %s, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), TIMESTAMPADD(MICROSECOND, ROUND(%s * 60000000), UTC_TIMESTAMP(6)), %s), (%s, %s, %s, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), TIMESTAMPADD(MICROSECOND, ROUND(%s * 60000000), UTC_TIMESTAMP(6)), %s) AS new
+ON DUPLICATE KEY UPDATE value = new.value, updated_at = new.updated_at, expires_at = new.expires_at, ttl_minutes = new.ttl_minutes;
+
+-- store: delete
+DELETE FROM store WHERE store.prefix = %s AND store.`key` = %s;
+
+-- store: let times to live begin anew
+UPDATE store SET expires_at=TIMESTAMPADD(MICROSECOND, ROUND(store.ttl_minutes * 60000000), UTC_TIMESTAMP(6)) WHERE (store.prefix, store.`key`) IN (__[POSTCOMPILE_keys]) AND store.ttl_minutes IS NOT NULL AND (store.expires_at IS NULL OR store.expires_at > UTC_TIMESTAMP(6));
+
+-- store: search a namespace with a filter
+SELECT store.prefix, store.`key`, store.value AS value, store.created_at, store.updated_at, store.ttl_minutes, found.`rank`
+FROM (SELECT store.prefix AS prefix, store.`key` AS `key`, row_number() OVER (ORDER BY store.updated_at DESC, store.prefix, store.`key`) AS `rank`
+FROM store
+WHERE (store.expires_at IS NULL OR store.expires_at > UTC_TIMESTAMP(6)) AND (store.prefix = %s OR (store.prefix >= %s AND store.prefix < %s)) AND JSON_CONTAINS(store.value, %s)
+ORDER BY store.updated_at DESC, store.prefix, store.`key`
+LIMIT %s, %s) AS found INNER JOIN store ON store.prefix = found.prefix AND store.`key` = found.`key`;

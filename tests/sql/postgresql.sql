@@ -144,3 +144,35 @@ LIMIT 1) AS one ON true
 UNION ALL
 SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, CAST(found.checkpoint AS TEXT) AS text_1, found.parent_checkpoint_id AS text_2, CAST(found.metadata AS TEXT) AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
+
+-- store: get
+SELECT store.prefix, store.key, CAST(store.value AS TEXT) AS value, store.created_at, store.updated_at, store.ttl_minutes
+FROM store
+WHERE store.prefix = %(prefix)s::VARCHAR AND store.key = %(key)s::VARCHAR AND (store.expires_at IS NULL OR store.expires_at > CURRENT_TIMESTAMP);
+
+-- store: get several
+SELECT store.prefix, store.key, CAST(store.value AS TEXT) AS value, store.created_at, store.updated_at, store.ttl_minutes
+FROM store
+WHERE (store.prefix, store.key) IN (SELECT item ->> 0, item ->> 1 FROM json_array_elements(CAST(%(keys)s::VARCHAR AS JSON)) AS item) AND (store.expires_at IS NULL OR store.expires_at > CURRENT_TIMESTAMP);
+
+-- store: put two
+INSERT INTO store (prefix, key, value, created_at, updated_at, expires_at, ttl_minutes)
+VALUES (%(prefix_0)s::VARCHAR, %(key_0)s::VARCHAR, CAST(%(value_0)s::VARCHAR AS JSONB), CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, (CURRENT_TIMESTAMP + CAST(%(ttl_0)s AS FLOAT) * INTERVAL '1' MINUTE), %(ttl_minutes_0)s::INTEGER), (%(prefix_1)s::VARCHAR, %(key_1)s::VARCHAR, CAST(%(value_1)s::VARCHAR AS JSONB), CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, (CURRENT_TIMESTAMP + CAST(%(ttl_1)s AS FLOAT) * INTERVAL '1' MINUTE), %(ttl_minutes_1)s::INTEGER)
+ON CONFLICT (prefix, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, expires_at = excluded.expires_at, ttl_minutes = excluded.ttl_minutes;
+
+-- store: delete
+DELETE FROM store WHERE store.prefix = %(prefix)s::VARCHAR AND store.key = %(key)s::VARCHAR;
+
+-- store: let times to live begin anew
+UPDATE store SET expires_at=(CURRENT_TIMESTAMP + store.ttl_minutes * INTERVAL '1' MINUTE) WHERE (store.prefix, store.key) IN (SELECT listed.prefix, listed.key
+FROM store AS listed
+WHERE (listed.prefix, listed.key) IN (SELECT item ->> 0, item ->> 1 FROM json_array_elements(CAST(%(keys)s::VARCHAR AS JSON)) AS item)
+ORDER BY listed.prefix COLLATE "C", listed.key COLLATE "C" FOR UPDATE SKIP LOCKED) AND store.ttl_minutes IS NOT NULL AND (store.expires_at IS NULL OR store.expires_at > CURRENT_TIMESTAMP);
+
+-- store: search a namespace with a filter
+SELECT store.prefix, store.key, CAST(store.value AS TEXT) AS value, store.created_at, store.updated_at, store.ttl_minutes, found.rank
+FROM (SELECT store.prefix AS prefix, store.key AS key, row_number() OVER (ORDER BY store.updated_at DESC, store.prefix, store.key) AS rank
+FROM store
+WHERE (store.expires_at IS NULL OR store.expires_at > CURRENT_TIMESTAMP) AND (store.prefix = %(prefix)s::VARCHAR OR (store.prefix ~>=~ %(low)s::VARCHAR AND store.prefix ~<~ %(high)s::VARCHAR)) AND store.value @> CAST(%(filter_json)s::VARCHAR AS JSONB)
+ORDER BY store.updated_at DESC, store.prefix, store.key
+LIMIT %(size)s::BIGINT OFFSET %(skip)s::BIGINT) AS found JOIN store ON store.prefix = found.prefix AND store.key = found.key;

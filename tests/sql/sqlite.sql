@@ -120,3 +120,32 @@ FROM found JOIN json_each(found.checkpoint, '$.channel_versions') AS anon_1 ON 1
 UNION ALL
 SELECT found.thread_id, found.checkpoint_ns, found.checkpoint_id AS checkpoint_id, 4 AS kind, found.checkpoint AS text_1, found.parent_checkpoint_id AS text_2, found.metadata AS text_3, found.rank AS number, found.type AS tag, found.exact AS data
 FROM found;
+
+-- store: get
+SELECT store.prefix, store."key", store.value AS value, store.created_at, store.updated_at, store.ttl_minutes
+FROM store
+WHERE store.prefix = ? AND store."key" = ? AND (store.expires_at IS NULL OR store.expires_at > STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'));
+
+-- store: get several
+SELECT store.prefix, store."key", store.value AS value, store.created_at, store.updated_at, store.ttl_minutes
+FROM store
+WHERE (store.prefix, store."key") IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)) AND (store.expires_at IS NULL OR store.expires_at > STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'));
+
+-- store: put two
+INSERT INTO store (prefix, "key", value, created_at, updated_at, expires_at, ttl_minutes)
+VALUES (?, ?, ?, STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'), STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'), STRFTIME('%Y-%m-%d %H:%M:%f000', 'now', (? * 60) || ' seconds'), ?), (?, ?, ?, STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'), STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'), STRFTIME('%Y-%m-%d %H:%M:%f000', 'now', (? * 60) || ' seconds'), ?)
+ON CONFLICT (prefix, "key") DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, expires_at = excluded.expires_at, ttl_minutes = excluded.ttl_minutes;
+
+-- store: delete
+DELETE FROM store WHERE store.prefix = ? AND store."key" = ?;
+
+-- store: let times to live begin anew
+UPDATE store SET expires_at=STRFTIME('%Y-%m-%d %H:%M:%f000', 'now', (store.ttl_minutes * 60) || ' seconds') WHERE (store.prefix, store."key") IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)) AND store.ttl_minutes IS NOT NULL AND (store.expires_at IS NULL OR store.expires_at > STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'));
+
+-- store: search a namespace with a filter
+SELECT store.prefix, store."key", store.value AS value, store.created_at, store.updated_at, store.ttl_minutes, found.rank
+FROM (SELECT store.prefix AS prefix, store."key" AS "key", row_number() OVER (ORDER BY store.updated_at DESC, store.prefix, store."key") AS rank
+FROM store
+WHERE (store.expires_at IS NULL OR store.expires_at > STRFTIME('%Y-%m-%d %H:%M:%f000', 'now')) AND (store.prefix = ? OR (store.prefix >= ? AND store.prefix < ?)) AND NOT EXISTS (SELECT 1 FROM json_each(?) AS wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(store.value) AS found WHERE found.key = wanted.key AND found.atom IS wanted.atom))
+ORDER BY store.updated_at DESC, store.prefix, store."key"
+LIMIT ? OFFSET ?) AS found JOIN store ON store.prefix = found.prefix AND store."key" = found."key";
