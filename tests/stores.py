@@ -114,12 +114,6 @@ class Store(testing.Store):
         sync_class = ShallowSQLAlchemySaver if shallow else SQLAlchemySaver
         return sync_class(self.own, **options)
 
-    def using(self, saver: Saver) -> Store:
-        """Return this store with another saver on its engine."""
-        other = object.__new__(Store)
-        other.__dict__ = {**self.__dict__, "saver": saver}
-        return other
-
     def sql(self, statement: str, **parameters: Any) -> Rows:
         """Run a statement of the test's own in a transaction, on a connection of its own."""
 
