@@ -6,6 +6,7 @@ reads the same for all engines and still goes through the saver's native methods
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -58,11 +59,17 @@ KINDS = {
     "mysql-pymysql": Kind("mysql", "mysql+pymysql", is_async=False),
     "mysql-async": Kind("mysql", "mysql+aiomysql", is_async=True),
 }
+if os.environ.get("CHECKPOINT_SA_ALL_DRIVERS") == "1":
+    KINDS |= {
+        "mariadb-asyncmy": Kind("mariadb", "mariadb+asyncmy", is_async=True),
+        "mysql-asyncmy": Kind("mysql", "mysql+asyncmy", is_async=True),
+    }
 
 
 # What SQL alone decides can't differ between two drivers of one server: test modules about it are
 # marked `kinds(...)` with one of these, and CHECKPOINT_SA_ALL_DRIVERS=1 runs them on all nine. How
-# savers, drivers and transactions work is tested on all nine always.
+# savers, drivers and transactions work is tested on all nine always. asyncmy, which a URL must
+# name, is tested with CHECKPOINT_SA_ALL_DRIVERS=1 only.
 
 ONE_PER_COLOUR = (
     "sqlite",
