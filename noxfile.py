@@ -56,6 +56,13 @@ def tests(session: nox.Session, sqlalchemy: str) -> None:
     session.run("python", "-m", "pytest", *session.posargs, env={"CHECKPOINT_SA_ALL_DRIVERS": "1"})
 
 
+@nox.session(default=False, python=["3.10", "3.11", "3.12", "3.13", "3.14"])
+def pythons(session: nox.Session) -> None:
+    """Run the tests on SQLite with each installed Python; arguments go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", *(session.posargs or ("-k", "sqlite")))
+
+
 @nox.session(default=False)
 def clusters(session: nox.Session) -> None:
     """Run the tests of Patroni, Galera and Group Replication; arguments go to pytest."""

@@ -217,11 +217,16 @@ class peer_run_id(FunctionElement[str]):  # noqa: N801
 class byte_length(FunctionElement[int]):  # noqa: N801
     """The size of a text in UTF-8, or of bytes; dialects have different names for it.
 
-    PostgreSQL knows it without unpacking a compressed value.
+    PostgreSQL knows it without unpacking a compressed value. `of_bytes` tells a rule whether the
+    value is bytes.
     """
 
     inherit_cache = True
     type = Integer()
+
+    def __init__(self, clause: ColumnElement[Any]) -> None:
+        super().__init__(clause)
+        self.of_bytes = isinstance(clause.type, LargeBinary)
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801
@@ -275,7 +280,10 @@ def _octet_length(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str
 
 @compiles(byte_length, "sqlite")
 def _sqlite_byte_length(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"LENGTH(CAST({compiler.process(next(iter(element.clauses)), **kw)} AS BLOB))"
+    (clause,) = element.clauses
+    found = compiler.process(clause, **kw)
+    # Of a column of bytes SQLite knows the length without reading the value; a CAST reads it.
+    return f"LENGTH({found})" if element.of_bytes else f"LENGTH(CAST({found} AS BLOB))"
 
 
 @compiles(utc_now)

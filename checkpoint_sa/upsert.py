@@ -131,7 +131,7 @@ SELECTING = {*NESTING, "sqlite"}
 MySQL takes the parameters of two rows for text of one character set; bytes aren't such text.
 """
 
-_BATCH_BYTES = {"pymysql": 256 * 1024, "aiomysql": 256 * 1024}
+_BATCH_BYTES = dict.fromkeys(("pymysql", "aiomysql", "asyncmy"), 256 * 1024)
 """Drivers that send an executemany as one INSERT, and the most bytes of its values.
 
 They end a statement at 1,024,000 bytes of text, in which a byte of a value takes at most two.

@@ -6,6 +6,7 @@ reads the same for all engines and still goes through the saver's native methods
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -58,11 +59,17 @@ KINDS = {
     "mysql-pymysql": Kind("mysql", "mysql+pymysql", is_async=False),
     "mysql-async": Kind("mysql", "mysql+aiomysql", is_async=True),
 }
+if os.environ.get("CHECKPOINT_SA_ALL_DRIVERS") == "1":
+    KINDS |= {
+        "mariadb-asyncmy": Kind("mariadb", "mariadb+asyncmy", is_async=True),
+        "mysql-asyncmy": Kind("mysql", "mysql+asyncmy", is_async=True),
+    }
 
 
 # What SQL alone decides can't differ between two drivers of one server: test modules about it are
 # marked `kinds(...)` with one of these, and CHECKPOINT_SA_ALL_DRIVERS=1 runs them on all nine. How
-# savers, drivers and transactions work is tested on all nine always.
+# savers, drivers and transactions work is tested on all nine always. asyncmy, which a URL must
+# name, is tested with CHECKPOINT_SA_ALL_DRIVERS=1 only.
 
 ONE_PER_PROTOCOL = ("sqlite", "pg-psycopg", "pg-asyncpg", "mariadb-pymysql", "mysql-async")
 """Each server, and PostgreSQL with each driver: psycopg and asyncpg send parameters' types in two
@@ -107,12 +114,6 @@ class Store(testing.Store):
             return async_class(self.own, **options)
         sync_class = ShallowSQLAlchemySaver if shallow else SQLAlchemySaver
         return sync_class(self.own, **options)
-
-    def using(self, saver: Saver) -> Store:
-        """Return this store with another saver on its engine."""
-        other = object.__new__(Store)
-        other.__dict__ = {**self.__dict__, "saver": saver}
-        return other
 
     def sql(self, statement: str, **parameters: Any) -> Rows:
         """Run a statement of the test's own in a transaction, on a connection of its own."""

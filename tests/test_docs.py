@@ -160,11 +160,11 @@ LINES = re.findall(r"`([^`\n]+)`(?= \|)", PAGES["docs/from_langgraph.md"])
 
 @pytest.mark.parametrize("line", dict.fromkeys(LINES))
 def test_old_and_new_lines_are_python(line: str) -> None:
-    """Old imports are imports of the installed packages; the driver asyncmy isn't installed."""
+    """Old imports are imports of the installed packages."""
     code = ast.parse(f"async def main():\n    {line}").body[0]
     assert isinstance(code, ast.AsyncFunctionDef)
     for statement in code.body:
-        if isinstance(statement, ast.ImportFrom) and not line.endswith("AsyncMySaver"):
+        if isinstance(statement, ast.ImportFrom):
             module = importlib.import_module(str(statement.module))
             with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
                 assert all(hasattr(module, alias.name) for alias in statement.names)

@@ -107,7 +107,9 @@ def test_a_sync_driver_for_the_async_saver_names_the_right_one(url: str, right: 
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "asyncpg", "aiosqlite", "pymysql", "aiomysql"])
+@pytest.mark.parametrize(
+    "driver", ["psycopg", "asyncpg", "aiosqlite", "pymysql", "aiomysql", "asyncmy"]
+)
 def test_a_missing_driver_names_the_extra(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url, colour = {
         "psycopg": ("postgresql://u:secret@h/d", "sync"),
@@ -115,6 +117,7 @@ def test_a_missing_driver_names_the_extra(driver: str, monkeypatch: pytest.Monke
         "aiosqlite": ("sqlite://", "async"),
         "pymysql": ("mysql://u:secret@h/d", "sync"),
         "aiomysql": ("mariadb://u:secret@h/d", "async"),
+        "asyncmy": ("mysql+asyncmy://u:secret@h/d", "async"),
     }[driver]
     find = importlib.util.find_spec
     monkeypatch.setattr(

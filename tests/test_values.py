@@ -419,7 +419,11 @@ def takes(store: Store, size: int) -> bool:
 def check_large(store: Store, size: int, save: Callable[[], Any], value: Any) -> None:
     """Check that a value comes back, or that the error names the setting and stores nothing."""
     before = store.rows()
-    if takes(store, size):
+    if store.kind.driver.endswith("+asyncmy") and len(value) >= 2**24:
+        with pytest.raises(ValueTooLargeError, match=r"the driver asyncmy .* \w+\+aiomysql://"):
+            save()
+        assert store.rows() == before
+    elif takes(store, size):
         assert save() == value
     else:
         with pytest.raises(ValueTooLargeError, match="max_allowed_packet") as error:

@@ -68,6 +68,7 @@ _MODULES = {
     "aiosqlite": "aiosqlite",
     "pymysql": "pymysql",
     "aiomysql": "aiomysql",
+    "asyncmy": "asyncmy",
 }
 """The drivers that have an extra, and their modules."""
 

@@ -19,7 +19,7 @@ _LARGE = 4 * 2**20
 """Smaller values fit the defaults of every server and driver."""
 
 _ASYNCMY_BYTES = 2**24 - 1024
-"""asyncmy 0.2 gives back None for a row of 16 MiB, and hangs afterwards."""
+"""asyncmy 0.2.18 loses a row of 16 MiB, and then the connection: it reads packets of one part."""
 
 _STATEMENT_BYTES = 8192
 """The bytes of an INSERT besides its values."""
@@ -29,7 +29,8 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
     """Refuse a value that the server would answer by closing the connection.
 
     Raises:
-        ValueTooLargeError: The value doesn't fit into max_allowed_packet (MySQL, MariaDB).
+        ValueTooLargeError: The value doesn't fit into max_allowed_packet (MySQL, MariaDB), or the
+            driver asyncmy couldn't read it back.
     """
     if connection.dialect.name not in MYSQL_FAMILY:
         return
@@ -48,7 +49,7 @@ def check_size(connection: Connection, rows: Iterable[Mapping[str, Any]]) -> Non
         if connection.dialect.driver == "asyncmy" and size >= _ASYNCMY_BYTES:
             raise ValueTooLargeError(
                 f"{what}; the driver asyncmy reads at most {_ASYNCMY_BYTES:,} back."
-                " Use mysql+aiomysql:// instead."
+                f" Use {connection.dialect.name}+aiomysql:// instead."
             )
         if limit is None:
             limit = connection.scalar(text("SELECT @@max_allowed_packet"))

@@ -30,6 +30,7 @@ from checkpoint_sa.sql.tables import (
     zero,
 )
 from checkpoint_sa.types import (
+    byte_length,
     json_text,
     metadata_contains,
     one_of,
@@ -65,7 +66,7 @@ CLEAR_PARENT = (
 
 GET_VALUES = select(
     *(blobs.c[name] for name in (*BLOB_KEY, "type", "chain", "position")),
-    func.length(blobs.c.blob).label("size"),
+    byte_length(blobs.c.blob).label("size"),
     case((blobs.c.chain.is_not(None), blobs.c.blob)).label("reference"),
 ).where(blobs.c.thread_id == bind("thread_id"))
 
@@ -119,7 +120,7 @@ GET_DELTA_SIZES = select(
     deltas.c.channel,
     deltas.c.chain,
     deltas.c.position,
-    func.length(deltas.c.data).label("size"),
+    byte_length(deltas.c.data).label("size"),
 ).where(deltas.c.thread_id == bind("thread_id"))
 
 GET_WRITE_SIZES = (
@@ -127,7 +128,7 @@ GET_WRITE_SIZES = (
         writes.c.checkpoint_ns,
         writes.c.checkpoint_id,
         func.count().label("rows"),
-        func.sum(func.length(writes.c.blob)).label("bytes"),
+        func.sum(byte_length(writes.c.blob)).label("bytes"),
     )
     .where(writes.c.thread_id == bind("thread_id"))
     .group_by(writes.c.checkpoint_ns, writes.c.checkpoint_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import CheckpointTuple, empty_checkpoint
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         CheckpointMetadata,
         DeltaChannelHistory,
     )
+    from typing_extensions import Self
 
     from checkpoint_sa import Deleted
 
@@ -46,6 +48,12 @@ class Store:
     def is_async(self) -> bool:
         """Whether the saver is async."""
         return isinstance(self.saver, AsyncSQLAlchemySaver)
+
+    def using(self, saver: Saver) -> Self:
+        """Return this store with another saver on its engine, in the same event loop."""
+        other = copy(self)
+        other.saver = saver
+        return other
 
     def close(self) -> None:
         """Close the event loop."""

@@ -1,7 +1,8 @@
 """Tests of the behaviour that all engines share: for `from checkpoint_sa.testing.suite import *`.
 
-They store a checkpoint and read it back: keys, parents, writes, old formats. The tests need a
-fixture `store`, a `checkpoint_sa.testing.Store` without checkpoints.
+They call every operation of a saver: checkpoints are stored, read, listed, copied, rewritten,
+pruned and deleted. The tests need a fixture `store`, a `checkpoint_sa.testing.Store` without
+checkpoints.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from langgraph.checkpoint.base import WRITES_IDX_MAP, empty_checkpoint, writes_sort_key
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED, TASKS
 from langgraph.types import Send
 
+from checkpoint_sa import Deleted, ThreadExistsError
 from checkpoint_sa.testing.store import Store, id_of, thread
 
 if TYPE_CHECKING:
@@ -578,3 +582,315 @@ def test_an_old_checkpoint_with_pending_sends_of_its_own_keeps_them(store: Store
     )
     found: Any = store.found(config).checkpoint
     assert found["pending_sends"] == [Send("a", 1)]
+
+
+# Lists
+
+
+def turns(store: Store, count: int, thread_id: str = "t", **options: Any) -> list[RunnableConfig]:
+    """Save checkpoints, each made from the one before, each with a value and a write."""
+    made: list[RunnableConfig] = []
+    for number in range(count):
+        parent = made[-1] if made else None
+        metadata = {"turn": number, "even": number % 2 == 0}
+        config = store.save(thread_id, {"x": [number]}, parent=parent, metadata=metadata, **options)
+        store.put_writes(config, [("note", [number])], "task")
+        made.append(config)
+    return made
+
+
+def days_ago(
+    store: Store, *days: float, thread_id: str = "t", **options: Any
+) -> list[RunnableConfig]:
+    """Save checkpoints that are so many days old, each with a value and a write."""
+    made = []
+    for number in days:
+        time = datetime.now(timezone.utc) - timedelta(days=number)
+        config = store.save(
+            thread_id,
+            {"x": [number]},
+            checkpoint_id=_id_at(time),
+            ts=time.isoformat(),
+            **options,
+        )
+        store.put_writes(config, [("note", [number])], "task")
+        made.append(config)
+    return made
+
+
+def _id_at(time: datetime) -> str:
+    """Make an id as LangGraph makes it, a UUID of version 6, of another time."""
+    ticks = int((time - datetime(1582, 10, 15, tzinfo=timezone.utc)).total_seconds() * 10**7)
+    return str(UUID(int=(ticks >> 12) << 80 | 6 << 76 | (ticks & 0xFFF) << 64 | 1 << 63))
+
+
+def listed(store: Store, thread_id: str = "t", **criteria: Any) -> list[RunnableConfig]:
+    """Return the configs of a thread's checkpoints in all namespaces, latest first."""
+    return [item.config for item in store.list(thread(thread_id, None), **criteria)]
+
+
+def contents(store: Store, thread_id: str) -> list[Any]:
+    """Return the content of a thread's checkpoints, without the thread itself."""
+    return [
+        (id_of(item.config), item.checkpoint, item.metadata, item.pending_writes)
+        for item in store.list(thread(thread_id, None))
+    ]
+
+
+def test_list_takes_limit_and_before(store: Store) -> None:
+    made = turns(store, 5)
+    assert listed(store) == made[::-1]
+    assert listed(store, limit=2) == made[:2:-1]
+    assert listed(store, before=made[3]) == made[2::-1]
+    assert listed(store, before=made[3], limit=1) == [made[2]]
+    assert store.list(made[1]) == [store.found(made[1])]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "turns_found"),
+    [
+        ({"turn": 3}, [3]),
+        ({"even": True}, [4, 2, 0]),
+        ({"even": True, "turn": 2}, [2]),
+        ({"even": True, "turn": 3}, []),
+        ({"turn": "3"}, []),
+        ({"even": 1}, []),
+        ({"gone": None}, []),
+        ({"o'brien": '"'}, []),
+    ],
+    ids=str,
+)
+def test_list_takes_a_filter(store: Store, wanted: dict[str, Any], turns_found: list[int]) -> None:
+    made = turns(store, 5)
+    assert listed(store, filter=wanted) == [made[number] for number in turns_found]
+
+
+def test_list_goes_through_all_threads(store: Store) -> None:
+    made = [*turns(store, 3, "a"), *turns(store, 2, "b", ns="sub")]
+    found = [item.config for item in store.list(None)]
+    assert sorted(found, key=id_of) == sorted(made, key=id_of)
+
+
+def test_the_history_of_a_channel_has_the_writes_of_the_ancestors(store: Store) -> None:
+    made = turns(store, 4)
+    found = store.history(made[-1], ["note", "gone"])
+    assert [value for _, _, value in found["note"]["writes"]] == [[0], [1], [2]]
+    assert found["gone"]["writes"] == []
+
+
+# Summaries
+
+
+def test_threads_are_summed_up(store: Store) -> None:
+    turns(store, 3, "a")
+    made = days_ago(store, 2, 1, thread_id="b")
+    turns(store, 1, "b", ns="sub")
+    a, b = store.threads()
+    assert a[:3] == ("a", 3, 3)
+    assert b[:3] == ("b", 3, 3)
+    assert (a.namespaces, b.namespaces) == (1, 2)
+    times = [store.found(config).checkpoint["ts"] for config in (made[0], *listed(store, "b")[:1])]
+    assert b.first == datetime.fromisoformat(times[0])
+    assert b.last is not None
+    assert b.last > b.first
+
+
+def test_the_bytes_of_a_thread_are_those_of_its_values_and_documents(store: Store) -> None:
+    for name, size, note in (("a", 1000, 0), ("b", 3000, 0), ("c", 1000, 500)):
+        value, metadata = ["é" * size], {"note": "n" * note}
+        store.save(name, {"x": value}, metadata=metadata, versions={"x": "1"})
+    a, b, c = store.threads()
+    assert b.bytes - a.bytes == 4000
+    assert c.bytes - a.bytes == 500
+    before = a.bytes
+    store.put_writes(listed(store, "a")[0], [("x", b"w" * 700)], "task")
+    assert 700 <= store.threads(limit=1)[0].bytes - before < 720
+
+
+def test_threads_take_where_after_and_limit(store: Store) -> None:
+    for name in ("a", "b", "c", "d"):
+        store.save(name, metadata={"user": name in "bd"})
+
+    def found(**criteria: Any) -> list[str]:
+        return [summary.thread_id for summary in store.threads(**criteria)]
+
+    assert found() == ["a", "b", "c", "d"]
+    assert found(after="a", limit=2) == ["b", "c"]
+    assert found(where={"user": True}) == ["b", "d"]
+    assert found(where={"user": True}, after="b") == ["d"]
+    assert found(where={"user": 1}) == []
+
+
+# Copies
+
+
+def test_a_copy_reads_as_its_source_and_has_a_future_of_its_own(store: Store) -> None:
+    turns(store, 3)
+    turns(store, 2, ns="sub")
+    before = contents(store, "t")
+    store.copy_thread("t", "copy")
+    assert contents(store, "copy") == before
+    store.save("copy", {"x": ["new"]})
+    store.delete_thread("t")
+    assert contents(store, "copy")[1:] == before
+
+
+def test_a_copy_never_replaces_a_thread(store: Store) -> None:
+    turns(store, 1)
+    turns(store, 2, "used")
+    before = contents(store, "used")
+    with pytest.raises(ThreadExistsError):
+        store.copy_thread("t", "used")
+    assert contents(store, "used") == before
+
+
+# Deltas
+
+
+def long(size: int) -> list[str]:
+    """Make a value that deltas are worth."""
+    return [f"item {number}" * 20 for number in range(size)]
+
+
+def talk(store: Store, *sizes: int) -> list[RunnableConfig]:
+    """Save a growing value as LangGraph does, and a write that contains it."""
+    made: list[RunnableConfig] = []
+    for size in sizes:
+        parent = made[-1] if made else None
+        config = store.save("t", {"items": long(size)}, parent=parent)
+        store.put_writes(config, [("items", long(size + 1)), ("y", size)], "task")
+        made.append(config)
+    return made
+
+
+def as_deltas(store: Store) -> Store:
+    """Return the store with an incremental saver."""
+    saver = store.saver
+    make: Any = type(saver)
+    return store.using(make(saver.bind, schema=saver.schema, incremental=True))
+
+
+def bytes_of(store: Store) -> int:
+    """Return the bytes that the only thread takes."""
+    (summary,) = store.threads()
+    return summary.bytes
+
+
+def test_values_as_deltas_read_as_they_were(store: Store) -> None:
+    incremental = as_deltas(store)
+    sizes = [30, 33, 36, 2, 36]
+    made = talk(incremental, *sizes)
+    for reader in (incremental, store, as_deltas(store)):
+        for config, size in zip(made, sizes, strict=True):
+            found = reader.found(config)
+            assert found.checkpoint["channel_values"] == {"items": long(size)}
+            assert found.pending_writes == [("task", "items", long(size + 1)), ("task", "y", size)]
+        assert [item.config for item in reader.list(thread())] == made[::-1]
+
+
+def test_deltas_take_less_room_than_values(store: Store) -> None:
+    talk(as_deltas(store), *range(30, 40))
+    smaller = bytes_of(store)
+    store.delete_thread("t")
+    talk(store, *range(30, 40))
+    assert smaller < bytes_of(store) / 3
+
+
+def test_values_are_rewritten_as_deltas_and_back(store: Store) -> None:
+    talk(store, *range(30, 40))
+    before, plain = contents(store, "t"), bytes_of(store)
+    assert store.rewrite(incremental=True) > 0
+    assert bytes_of(store) < plain * 0.7
+    assert contents(store, "t") == before
+    assert store.rewrite(["t"], incremental=False) > 0
+    assert bytes_of(store) == plain
+    assert contents(store, "t") == before
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_deltas_outlive_the_checkpoint_of_their_base(store: Store, keep: int) -> None:
+    talk(as_deltas(store), *range(30, 40))
+    before = contents(store, "t")
+    store.prune(["t"], keep=keep)
+    assert contents(store, "t") == before[:keep]
+
+
+# Deletions
+
+
+def test_a_deleted_thread_leaves_the_others(store: Store) -> None:
+    for name in ("t", "T", "t "):
+        turns(store, 2, name)
+        turns(store, 1, name, ns="sub")
+    store.delete_thread("t")
+    assert contents(store, "t") == []
+    assert [summary[:3] for summary in store.threads()] == [("T", 3, 3), ("t ", 3, 3)]
+
+
+def test_the_checkpoints_of_deleted_runs_are_gone(store: Store) -> None:
+    kept = [
+        store.save(name, {"x": [run]}, metadata={"run_id": run})
+        for name in ("a", "b")
+        for run in ("run", "Run", "other")
+    ]
+    store.delete_for_runs(["run", "unknown"])
+    assert [store.get_tuple(config) is None for config in kept] == [True, False, False] * 2
+
+
+def test_prune_keeps_the_latest_of_each_namespace(store: Store) -> None:
+    roots, children = turns(store, 4), turns(store, 3, ns="child")
+    before = store.found(roots[-1]), store.found(children[-1])
+    store.prune(["t"])
+    after = store.found(roots[-1]), store.found(children[-1])
+    for old, new in zip(before, after, strict=True):
+        assert new == old._replace(parent_config=None)
+    assert len(store.list(thread("t", None))) == 2
+
+
+def test_prune_by_age_and_number_does_as_prunable_says(store: Store) -> None:
+    made = days_ago(store, 40, 35, 20, 1)
+    young = days_ago(store, 2, 1, thread_id="young")
+    expected = store.prunable(older_than=timedelta(days=30))
+    assert expected[:4] == (1, 2, 2, 2)
+    assert expected.bytes > 0
+    assert len(store.list(None)) == 6
+    assert store.prune(older_than=timedelta(days=30)) == expected
+    assert listed(store) == made[:1:-1]
+    assert store.prune(keep=1)[:4] == (2, 2, 2, 2)
+    assert [listed(store, name) for name in ("t", "young")] == [made[3:], young[1:]]
+    assert store.prune(keep=1, older_than=timedelta(days=30)) == Deleted()
+
+
+def test_idle_threads_are_deleted_as_a_whole(store: Store) -> None:
+    days_ago(store, 50, 40, thread_id="idle")
+    days_ago(store, 50, 1, thread_id="busy")
+    assert store.prune(idle_for=timedelta(days=30))[:4] == (1, 2, 2, 2)
+    assert [summary.thread_id for summary in store.threads()] == ["busy"]
+
+
+def test_threads_are_deleted_by_their_metadata(store: Store) -> None:
+    for name in ("a", "b"):
+        store.save(name, {"x": [1]}, metadata={"user": name})
+        store.save(name, {"x": [2]}, ns="sub")
+    expected = store.delete_where({"user": "a"}, dry_run=True)
+    assert expected[:4] == (1, 2, 2, 0)
+    assert len(store.threads()) == 2
+    assert store.delete_where({"user": "a"}) == expected
+    assert [summary.thread_id for summary in store.threads()] == ["b"]
+    assert store.delete_where({"user": "b"}, whole_threads=False)[:4] == (1, 1, 1, 0)
+    assert [summary[:2] for summary in store.threads()] == [("b", 1)]
+
+
+def test_vacuum_deletes_writes_whose_checkpoint_never_came(store: Store) -> None:
+    now = datetime.now(timezone.utc)
+    days_ago(store, 5, 0)
+    for age in (timedelta(days=2), timedelta(hours=1)):
+        late = thread("t", checkpoint_id=_id_at(now - age))
+        store.put_writes(late, [("a", "text"), ("b", "text")], "task")
+    before = contents(store, "t")
+    expected = store.vacuum_orphans(dry_run=True)
+    assert expected[:4] == (1, 0, 0, 2)
+    assert store.vacuum_orphans() == expected
+    assert store.vacuum_orphans() == Deleted()
+    assert store.vacuum_orphans(timedelta(minutes=1))[:4] == (1, 0, 0, 2)
+    assert contents(store, "t") == before

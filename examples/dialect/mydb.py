@@ -9,7 +9,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.ext.compiler import compiles
 
-from checkpoint_sa.types import VALUE_LOOKUP, ValueLookup, channel_versions
+from checkpoint_sa.types import VALUE_LOOKUP, ValueLookup, byte_length, channel_versions
 from checkpoint_sa.upsert import Upsert
 
 if TYPE_CHECKING:
@@ -42,6 +42,14 @@ def insert_or_update(element: Upsert, compiler: SQLCompiler, **kw: Any) -> str:
     changes = ", ".join(f"{name} = excluded.{name}" for name in element.update)
     action = f"UPDATE SET {changes}" if changes else "NOTHING"
     return f"{insert} ON CONFLICT ({key}) DO {action}"
+
+
+# Where the engine has no OCTET_LENGTH, or has it for text or for bytes only.
+@compiles(byte_length, "mydb")
+def size(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str:
+    """Return the size of bytes, or of a text in UTF-8."""
+    found = compiler.process(next(iter(element.clauses)), **kw)
+    return f"LENGTH({found})" if element.of_bytes else f"LENGTH(CAST({found} AS BLOB))"
 
 
 # Optional, for speed: one statement instead of two reads a checkpoint with its values.
