@@ -262,17 +262,12 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         if not channels:
             return {}
         name = "get_delta_channel_history"
+        place = codec.address(config)
         if self.upgrades is not None:
-            place = codec.address(config)
             newest = self.upgrades.newest
             if self.database.read(name, upgrading.behind, newest, *place[:2]):
                 return self._upgraded_history(*place, channels)
-        found = self.database.read(
-            name,
-            history.delta_history,
-            *codec.address(config),
-            codec.channels(channels),
-        )
+        found = self.database.read(name, history.delta_history, *place, codec.channels(channels))
 
         def size() -> int:
             return sum(write.blob.size for history in found.values() for write in history.writes)
@@ -402,7 +397,7 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         if self.upgrades is not None:
             checkpoint = cast("Checkpoint", {**checkpoint, REVISION_KEY: self.upgrades.newest})
-        new_versions = self._stored_upgrades.with_missing(config, checkpoint, new_versions)
+            new_versions = self._stored_upgrades.with_missing(config, checkpoint, new_versions)
         rows = self._offload(
             partial(codec.estimate_size, checkpoint["channel_values"]),
             codec.dump_checkpoint,
@@ -416,7 +411,8 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
             self._put_deltas(PutEncoder(self.cache, rows, checkpoint, new_versions))
         else:
             self._store(rows)
-        self._stored_upgrades.add(rows.config, checkpoint["channel_versions"])
+        if self.upgrades is not None:
+            self._stored_upgrades.add(rows.config, checkpoint["channel_versions"])
         return rows.config
 
     def _put_deltas(self, encoder: PutEncoder) -> None:
@@ -508,16 +504,16 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         )
         if not rows:
             return
-        # `rewrite` may replace the value of an earlier revision, as which a delta would need.
-        has_base = self.cache is not None and self.upgrades is None
-        if has_base and not codec.encrypts(self.serde):
+        # With revisions, writes are stored whole: `rewrite` may replace the base of a delta.
+        if self.cache is not None and self.upgrades is None and not codec.encrypts(self.serde):
             blobs = [row["blob"] for row in rows]
-            rows = self._offload(lambda: sum(map(len, blobs)), self._as_deltas, rows)
+            rows = self._offload(lambda: sum(map(len, blobs)), self._as_deltas, self.cache, rows)
         self.database.execute("put_writes", writing.put_writes(self.database.dialect, rows))
 
-    def _as_deltas(self, rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    def _as_deltas(
+        self, cache: BaseCache, rows: Sequence[dict[str, Any]]
+    ) -> Sequence[dict[str, Any]]:
         """Encode writes against the values of their checkpoint, if these are cached."""
-        cache = cast("BaseCache", self.cache)
         key = (rows[0]["thread_id"], rows[0]["checkpoint_ns"], rows[0]["checkpoint_id"])
         bases = cache.get(*key) or {}
         return [encode_write(row, bases.get(row["channel"])) for row in rows]
@@ -898,7 +894,9 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
     def _loaded(self, stored: Stored) -> CheckpointTuple:
         """Make LangGraph's tuple, and cache its values as bases of the next deltas."""
         loaded = self._load(stored)
-        self._stored_upgrades.add(loaded.config, stored.checkpoint.get("channel_versions") or {})
+        if self.upgrades is not None:
+            versions = stored.checkpoint.get("channel_versions") or {}
+            self._stored_upgrades.add(loaded.config, versions)
         if self.cache is not None:
             bases = self.cache.get(*stored.key)
             if bases is None or is_outdated(bases, stored):
