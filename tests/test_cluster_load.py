@@ -36,16 +36,20 @@ def check(load: Load, what: str) -> None:
     load.store.close()
 
 
+def kill_the_node_in_use(cluster: Cluster, load: Load) -> None:
+    node = cluster.primary()
+    try:
+        load.run(lambda: cluster.kill(node))
+    finally:
+        cluster.restart(node)
+        cluster.wait()
+
+
 @everywhere
 def test_a_node_that_is_killed(cluster: Cluster, kind: Kind) -> None:
     with proxy_before(cluster) as proxy:
         load = Load(prepared(kind, proxy.url(kind.driver)))
-        node = cluster.primary()
-        try:
-            load.run(lambda: cluster.kill(node))
-        finally:
-            cluster.restart(node)
-            cluster.wait()
+        kill_the_node_in_use(cluster, load)
         check(load, "killed")
 
 
@@ -72,12 +76,7 @@ def test_a_node_that_is_cut_off_and_comes_back(cluster: Cluster, kind: Kind) -> 
 @pytest.mark.parametrize("name", ["pg-psycopg", "pg-psycopg-async", "pg-asyncpg"])
 def test_with_a_url_of_all_nodes_a_primary_that_is_killed(cluster: Patroni, name: str) -> None:
     load = Load(prepared(KINDS[name], cluster.url_of_all(KINDS[name].driver)))
-    node = cluster.primary()
-    try:
-        load.run(lambda: cluster.kill(node))
-    finally:
-        cluster.restart(node)
-        cluster.wait()
+    kill_the_node_in_use(cluster, load)
     check(load, "killed, URL of all nodes")
 
 

@@ -80,29 +80,25 @@ def ended(_: Any) -> dict[str, Any]:
     return {"notes": ["joined"]}
 
 
-def old_graph() -> Any:
-    """A graph that waits in `ask`, beside a task that has ended; a join starts `end`."""
-    builder: Any = StateGraph(Before)
-    builder.add_node("ask", asked)
+def waiting_graph(schema: type, name: str, ask: Any) -> Any:
+    """A graph that waits in a node, beside a task that has ended; a join starts `end`."""
+    builder: Any = StateGraph(schema)
+    builder.add_node(name, ask)
     builder.add_node("beside", beside)
     builder.add_node("end", ended)
-    builder.add_edge(START, "ask")
+    builder.add_edge(START, name)
     builder.add_edge(START, "beside")
-    builder.add_edge(["ask", "beside"], "end")
+    builder.add_edge([name, "beside"], "end")
     builder.add_edge("end", END)
     return builder
+
+
+def old_graph() -> Any:
+    return waiting_graph(Before, "ask", asked)
 
 
 def new_graph() -> Any:
-    builder: Any = StateGraph(After)
-    builder.add_node("confirm", asked_after)
-    builder.add_node("beside", beside)
-    builder.add_node("end", ended)
-    builder.add_edge(START, "confirm")
-    builder.add_edge(START, "beside")
-    builder.add_edge(["confirm", "beside"], "end")
-    builder.add_edge("end", END)
-    return builder
+    return waiting_graph(After, "confirm", asked_after)
 
 
 REVISIONS: dict[str, Revision] = {
