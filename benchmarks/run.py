@@ -46,6 +46,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick and options.output.resolve() == report.DOCS:
         parser.error("--quick figures mean nothing: give another --output")
+    options.output.mkdir(parents=True, exist_ok=True)
     figures = report.Report(options.output)
     missing = False
     with tempfile.TemporaryDirectory() as folder:

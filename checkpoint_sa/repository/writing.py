@@ -48,7 +48,10 @@ def put(dialect: Dialect, rows: CheckpointRows) -> list[Statement]:
         )
         return [Statement(sql.put_at_once(len(plain), len(deltas)), parameters)]
     statements = _put_deltas(dialect, deltas) if deltas else []
-    if plain:
+    if 1 < len(plain) <= sql.MAX_INSERTED and supports_insert_select(dialect):
+        clause = sql.put_blobs_at_once(len(plain))
+        statements.append(Statement(clause, sql.bind_rows(plain, sql.SHARED_BLOB_COLUMNS)))
+    elif plain:
         statements.append(Statement(sql.PUT_BLOBS, plain))
     return [*statements, Statement(sql.PUT_CHECKPOINT, rows.checkpoint)]
 

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy import (
-        CTE,
         Column,
         ColumnElement,
         CompoundSelect,
@@ -110,9 +109,11 @@ _PLAIN = [column for column in blobs.c if column.name not in ("chain", "position
 """The columns of a value that isn't in a chain."""
 
 
-def _plain_at_once(count: int) -> CTE:
+@cache
+def put_blobs_at_once(count: int) -> Insert:
+    """Return the statement that stores `count` values whole."""
     rows = _rows(_PLAIN, count, SHARED_BLOB_COLUMNS)
-    return Upsert(blobs).from_select([c.name for c in _PLAIN], rows).cte("stored_blobs")
+    return Upsert(blobs).from_select([c.name for c in _PLAIN], rows)
 
 
 @cache
@@ -193,4 +194,4 @@ def put_at_once(plain: int, chained: int) -> Insert:
         statement = statement.add_cte(
             put_deltas(chained).cte("stored_deltas"), named.cte("stored_chained")
         )
-    return statement.add_cte(_plain_at_once(plain)) if plain else statement
+    return statement.add_cte(put_blobs_at_once(plain).cte("stored_blobs")) if plain else statement
