@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import aiosqlite
 import pytest
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR
@@ -175,6 +176,27 @@ def test_an_aiosqlite_connection_that_was_closed_is_replaced(store: Store) -> No
     own.run(close())
     assert own.found(thread("t")).config["configurable"]["checkpoint_id"] == "2"
     own.close()
+
+
+@pytest.mark.parametrize("migrated_store", ["aiosqlite"], indirect=True)
+def test_aiosqlite_hops_between_threads_as_rarely_as_it_can(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hops: list[str] = []
+    execute: Any = aiosqlite.Connection._execute  # noqa: SLF001 - each call of its thread
+
+    async def count(connection: Any, function: Any, *args: Any, **options: Any) -> Any:
+        hops.append(function.__name__.strip("_"))
+        return await execute(connection, function, *args, **options)
+
+    fill(store)
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", count)
+    stored = store.save("t", VALUES, checkpoint_id="3")
+    assert hops == ["execute_fetchall"] * 3 + ["commit"]  # BEGIN, values, checkpoint
+    hops.clear()
+    store.put_writes(stored, [("list", [1]), ("text", "x")], "task")
+    store.found(thread("t"))
+    assert hops == ["execute_fetchall"] * 2
 
 
 def test_a_statement_is_compiled_once_for_all_schemas(

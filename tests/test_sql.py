@@ -63,7 +63,10 @@ def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
         yield "put: two values", writing_sql.put_at_once(2, 0)
         yield "put, incremental: one value whole, one as a delta", writing_sql.put_at_once(1, 1)
     else:
-        yield "put: values", writing_sql.PUT_BLOBS
+        if supports_insert_select(dialect):
+            yield "put: two values", writing_sql.put_blobs_at_once(2)
+        else:
+            yield "put: values", writing_sql.PUT_BLOBS
         yield "put: checkpoint", writing_sql.PUT_CHECKPOINT
         if supports_insert_select(dialect):
             yield "put, incremental: the row of a chain", writing_sql.put_deltas(1)

@@ -1,6 +1,8 @@
--- put: values
+-- put: two values
 INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-VALUES (?, ?, ?, ?, ?, ?)
+SELECT ? AS anon_1, ? AS anon_2, ? AS anon_3, ? AS anon_4, ? AS anon_5, ? AS anon_6
+UNION ALL
+SELECT ? AS anon_7, ? AS anon_8, ? AS anon_9, ? AS anon_10, ? AS anon_11, ? AS anon_12
 ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO NOTHING;
 
 -- put: checkpoint
