@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import random
-import subprocess
 import sys
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,16 +25,20 @@ from checkpoint_sa import (
     SQLAlchemySaver,
     StateUpgradeError,
 )
+from checkpoint_sa.cli import main
 from checkpoint_sa.state import State, rename_channel, rename_node, set_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+    from typing import TypeAlias
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import CheckpointTuple
 
     from checkpoint_sa.state import Revision, StateDiff
+
+    Rewrite: TypeAlias = "Callable[..., tuple[int, str, str]]"
 
 pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
@@ -836,9 +839,12 @@ def test_a_delta_channel_gets_another_name(store: Store, *, rewritten: bool) -> 
 # The command
 
 
-def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `checkpoint-sa rewrite` in a folder with the modules of an application."""
-    (folder / "shapes.py").write_text(
+@pytest.fixture
+def rewrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Rewrite:
+    """`checkpoint-sa rewrite` in a folder with the modules of an application."""
+    (tmp_path / "shapes.py").write_text(
         "from checkpoint_sa import AESGCMSerializer\n"
         "from checkpoint_sa.state import rename_channel\n"
         "ALL = {'1': rename_channel('text', 'summary')}\n"
@@ -846,31 +852,32 @@ def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
         "    return AESGCMSerializer(b'k' * 32)\n",
         encoding="utf-8",
     )
-    return subprocess.run(
-        [sys.executable, "-m", "checkpoint_sa", "rewrite", *arguments],
-        check=False,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "shapes", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        return main(["rewrite", *arguments]), *capsys.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize("form", ["plain", "encrypted"])
-def test_the_command_rewrites_states(store: Store, form: str, tmp_path: Path) -> None:
+def test_the_command_rewrites_states(store: Store, form: str, rewrite: Rewrite) -> None:
     saver = store.using(store.make_saver(**FORMS[form]))
     config = saver.save("t", {"text": ["secret"]})
     arguments = ["--url", store.url, "--transform", "shapes:ALL"]
     if form == "encrypted":
         arguments += ["--serde", "shapes:serde"]
-    trial = run_command(tmp_path, *arguments, "--dry-run")
+    _, shown, error = rewrite(*arguments, "--dry-run")
     lines = ["+ summary: list", "- text: list"]
-    assert trial.stdout.splitlines() == [
+    assert shown.splitlines() == [
         *(f"       1 {line}" for line in lines),
         "1 checkpoints would be rewritten",
-    ], trial.stderr
+    ], error
     assert saver.found(config).checkpoint["channel_values"] == {"text": ["secret"]}
-    done = run_command(tmp_path, *arguments, "t")
-    assert done.stdout.splitlines()[-1] == "1 checkpoints rewritten", done.stderr
+    _, shown, error = rewrite(*arguments, "t")
+    assert shown.splitlines()[-1] == "1 checkpoints rewritten", error
     assert saver.found(config).checkpoint["channel_values"] == {"summary": ["secret"]}
 
 
@@ -885,8 +892,8 @@ def test_the_command_rewrites_states(store: Store, form: str, tmp_path: Path) ->
     ],
 )
 def test_wrong_arguments_are_explained(
-    sqlite_store: Store, tmp_path: Path, arguments: list[str], message: str
+    sqlite_store: Store, rewrite: Rewrite, arguments: list[str], message: str
 ) -> None:
-    done = run_command(tmp_path, "--url", sqlite_store.url, *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
+    code, _, error = rewrite("--url", sqlite_store.url, *arguments)
+    assert code == 2
+    assert message in error
