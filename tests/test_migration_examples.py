@@ -66,7 +66,6 @@ def run(bare_store: Store, installed: Path, tmp_path: Path) -> Callable[..., str
                 **os.environ,
                 "PYTHONPATH": str(installed),
                 "DATABASE_URL": sync_url(bare_store),
-                "PYTHONDONTWRITEBYTECODE": "1",
             },
         )
         assert result.returncode == 0, result.stdout + result.stderr

@@ -14,7 +14,7 @@ import pytest
 from databases import bare_store, on_connection
 from sqlalchemy import inspect, text
 from sqlalchemy.pool import QueuePool
-from stores import KINDS, Store
+from stores import Store
 
 from checkpoint_sa import SchemaError, migrate
 from checkpoint_sa.engine import clusters, locks, waiting
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["bare_store"]
 
+# Each server, and each way to wait: in a thread, and in an event loop.
 on_mysql_family = pytest.mark.parametrize(
-    "bare_store",
-    [name for name, kind in KINDS.items() if kind.server in ("mariadb", "mysql")],
-    indirect=True,
+    "bare_store", ["mariadb-pymysql", "mysql-async"], indirect=True
 )
 CURRENT = clusters.Current("lock_wait_timeout", "50")  # a setting that a single server has
 

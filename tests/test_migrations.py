@@ -166,10 +166,14 @@ sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
 """
 
 
+# With async drivers: test_peer_bugs.py.
+@pytest.mark.parametrize("bare_store", SYNC, indirect=True)
 def test_eight_processes_set_up_one_database(bare_store: Store) -> None:
-    url = sync_url(bare_store)
     result = subprocess.run(
-        [sys.executable, "-c", EIGHT_PROCESSES, url], capture_output=True, text=True, check=False
+        [sys.executable, "-c", EIGHT_PROCESSES, bare_store.url],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     assert bare_store.sql(f"SELECT version_num FROM {migrate.VERSION_TABLE}") == [(migrate.HEAD,)]
