@@ -75,7 +75,10 @@ class Lines:
         """Return a checkpoint; None if it isn't there, or isn't known so far."""
         key = (namespace, checkpoint_id)
         if key in self._rows and key not in self._links:
-            self._links[key] = link_of(self._rows[key])
+            row = self._rows[key]
+            self._links[key] = link_of(
+                row.checkpoint_id, row.parent_checkpoint_id, row.versions, row.inline
+            )
         return self._links.get(key)
 
     def walk(

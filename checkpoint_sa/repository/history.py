@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from checkpoint_sa.rows import AnyRow
-
 # A chain of parents is mostly short; a long one is read in few parts.
 _OLDER_ROWS = (64, 4_096)
 
@@ -42,13 +40,12 @@ class Link(NamedTuple):
     inline: dict[str, Any]
 
 
-def link_of(row: AnyRow) -> Link:
-    """Make a link of a row with versions and inline values."""
+def link_of(
+    checkpoint_id: str, parent_id: str | None, versions: str | None, inline: str | None
+) -> Link:
+    """Make a link of a checkpoint, with versions and inline values as JSON."""
     return Link(
-        row.checkpoint_id,
-        row.parent_checkpoint_id or None,
-        loads_or_none(row.versions) or {},
-        loads_or_none(row.inline) or {},
+        checkpoint_id, parent_id or None, loads_or_none(versions) or {}, loads_or_none(inline) or {}
     )
 
 
@@ -94,9 +91,10 @@ def delta_history(
     """
     namespace = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
     if checkpoint_id is None:
-        checkpoint_id = connection.scalar(reading_sql.GET_LATEST_ID, namespace)
-    if checkpoint_id is None:
-        return {channel: History([]) for channel in channels}
+        latest = fetch_all(connection, reading_sql.GET_LATEST_ID, namespace)
+        if not latest:
+            return {channel: History([]) for channel in channels}
+        checkpoint_id = latest[0][0]
     walk = _walk(connection, thread_id, checkpoint_ns, checkpoint_id, channels)
 
     found = Assembly(Chains())
@@ -161,9 +159,10 @@ def _walk(
             if channel in link.versions
         }
         stored = {
-            (row.channel, row.version)
+            tuple(row)
             for chunk in chunks(list(versions), MAX_SINGLES)
-            for row in connection.execute(
+            for row in fetch_all(
+                connection,
                 sql.GET_BLOB_VERSIONS,
                 {**namespace, "channels": list(walk.open), "versions": chunk},
             )
@@ -188,14 +187,12 @@ def _ancestors(
     at: str | None = checkpoint_id
     size = _OLDER_ROWS[0]
     while at is not None:
-        rows = connection.execute(
-            sql.GET_OLDER, {**namespace, "checkpoint_id": at, "size": size}
-        ).all()
-        by_id = {row.checkpoint_id: row for row in rows}
+        rows = fetch_all(connection, sql.older(size), {**namespace, "checkpoint_id": at})
+        by_id = {row[0]: row for row in rows}
         links: list[Link] = []
         while at is not None and at in by_id and at not in seen:
             seen.add(at)
-            links.append(link_of(by_id[at]))
+            links.append(link_of(*by_id[at]))
             at = links[-1].parent_id
         if not links:
             return

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    Integer,
-    bindparam,
-    select,
-)
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Integer, literal_column, select
 
 from checkpoint_sa.sql.reading import blob_row, newest_first, wide
 from checkpoint_sa.sql.tables import (
@@ -18,21 +17,27 @@ from checkpoint_sa.sql.tables import (
     json_part,
     writes,
 )
-from checkpoint_sa.types import (
-    one_of,
-)
+from checkpoint_sa.types import one_of
 
-GET_OLDER = (
-    select(
-        checkpoints.c.checkpoint_id,
-        checkpoints.c.parent_checkpoint_id,
-        json_part(checkpoints.c.checkpoint, "channel_versions").label("versions"),
-        json_part(checkpoints.c.checkpoint, "channel_values").label("inline"),
+if TYPE_CHECKING:
+    from sqlalchemy import Select
+
+
+@cache
+def older(size: int) -> Select[Any]:
+    """Return the statement for a checkpoint and those before it, `size` at most, newest first."""
+    return (
+        select(
+            checkpoints.c.checkpoint_id,
+            checkpoints.c.parent_checkpoint_id,
+            json_part(checkpoints.c.checkpoint, "channel_versions").label("versions"),
+            json_part(checkpoints.c.checkpoint, "channel_values").label("inline"),
+        )
+        .where(in_namespace(checkpoints), checkpoints.c.checkpoint_id <= bind("checkpoint_id"))
+        .order_by(newest_first)
+        .limit(literal_column(str(size), Integer))
     )
-    .where(in_namespace(checkpoints), checkpoints.c.checkpoint_id <= bind("checkpoint_id"))
-    .order_by(newest_first)
-    .limit(bindparam("size", type_=Integer(), literal_execute=True))
-)
+
 
 GET_BLOB_VERSIONS = select(blobs.c.channel, blobs.c.version).where(
     in_namespace(blobs),
