@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -77,10 +78,18 @@ def about_this_machine() -> dict[str, str]:
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     return {
+        "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} x {model}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
+
+
+def _commit() -> str:
+    """Return the last commit that changed the package; "" outside a repository."""
+    command = ["git", "log", "-1", "--format=%h", "--", "checkpoint_sa"]
+    done = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 class Report:
@@ -118,7 +127,8 @@ class Report:
             picture = f"![{part.TITLE}]({pictures[name]})\n\n" if name in pictures else ""
             sections.append(f"## {part.TITLE}\n\n{part.ABOUT}\n\n{picture}{table(rows)}")
             for engine, e in engines.items():
-                run = f"{e['date']}, {e['machine']}, {e['versions']}"
+                commit = f"commit {e['commit']}, " if e.get("commit") else ""
+                run = f"{commit}{e['date']}, {e['machine']}, {e['versions']}"
                 runs.setdefault(run, []).append(f"{name} on {engine} ({e['server']})")
         made = [f"- {run}: {'; '.join(what)}." for run, what in runs.items()]
         sections.append("## Where and when\n\n" + "\n".join(made))
