@@ -1,4 +1,4 @@
-"""What an import costs beyond langgraph.checkpoint.base, and what it must not load."""
+"""The cost of a saver's import beyond langgraph.checkpoint.base, and what it must not load."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ if TYPE_CHECKING:
 
 TITLE = "Import"
 ABOUT = (
-    "Time and modules that an import adds to `langgraph.checkpoint.base`, in a new process each "
-    "time; medians."
+    "Time and modules that the import of a saver adds to `langgraph.checkpoint.base`, in a new "
+    "process each time; medians."
 )
 ENGINES = ("sqlite",)
-MODULES = {"ours": "checkpoint_sa", "peer": "langgraph.checkpoint.postgres"}
+SAVERS = {
+    "ours": ("checkpoint_sa", "SQLAlchemySaver"),
+    "peer": ("langgraph.checkpoint.postgres", "PostgresSaver"),
+}
 UNWANTED = ("alembic", "psycopg", "asyncpg", "pymysql", "aiomysql", "aiosqlite")
 PROGRAM = """
 import json, sys, time
 import langgraph.checkpoint.base
 before, begin = set(sys.modules), time.perf_counter()
-import {module}
+from {module} import {saver}
 seconds = time.perf_counter() - begin
 print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 """
@@ -35,13 +38,14 @@ print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 
 async def run(servers: Servers, kind: str, *, quick: bool) -> list[dict[str, Any]]:  # noqa: ARG001
     """Alternate between the sides, a process each."""
-    seconds: dict[str, list[float]] = {name: [] for name in MODULES}
+    seconds: dict[str, list[float]] = {name: [] for name in SAVERS}
     loaded: dict[str, list[str]] = {}
     # Modules are compiled once, as wherever a package is installed.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(1 if quick else 15):
-        for name in shuffled(MODULES):
-            program = PROGRAM.format(module=MODULES[name])
+        for name in shuffled(SAVERS):
+            module, saver = SAVERS[name]
+            program = PROGRAM.format(module=module, saver=saver)
             answer = await asyncio.to_thread(
                 subprocess.check_output, [sys.executable, "-c", program], env=environment
             )
@@ -51,12 +55,12 @@ async def run(servers: Servers, kind: str, *, quick: bool) -> list[dict[str, Any
     ratio = f"{median(seconds['peer']) / median(seconds['ours']):.2f} ({low:.2f}-{high:.2f})"
     return [
         {
-            "import": MODULES[name],
+            "import": ".".join(SAVERS[name]),
             "ms": round(median(seconds[name]) * 1000),
             "modules": len(loaded[name]),
             "of alembic and the drivers": ", ".join(m for m in UNWANTED if m in loaded[name])
             or "none",
             "peer/ours": ratio if name == "ours" else "",
         }
-        for name in MODULES
+        for name in SAVERS
     ]
