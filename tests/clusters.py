@@ -151,7 +151,7 @@ class Cluster:
             database=address.database,
             autocommit=True,
             connect_timeout=3,
-            read_timeout=30,
+            read_timeout=60,
         )
         with connection, connection.cursor() as cursor:
             cursor.execute(statement)
@@ -303,6 +303,7 @@ class _Member(MySQL):
         "--group-replication-ip-allowlist=127.0.0.1/32",
         "--group-replication-recovery-get-public-key=ON",
         "--group-replication-member-expel-timeout=0",  # a silent member goes after 5 s
+        "--group-replication-unreachable-majority-timeout=3",  # by default it waits for ever
         "--group-replication-autorejoin-tries=0",
     )
     # A member's own accounts are no transaction of the group's.
@@ -364,9 +365,17 @@ class GroupReplication(Cluster):
 
     def rejoin(self, node: int) -> None:
         """Have a member join again that has left the group, in ERROR or expelled."""
+        self._leave(node)
+        self._join(node, is_first=False)
+
+    def bootstrap(self, node: int) -> None:
+        """Make a member that has lost the others a group of its own, as an administrator does."""
+        self._leave(node)
+        self._join(node, is_first=True)
+
+    def _leave(self, node: int) -> None:
         self.ask(node, "STOP GROUP_REPLICATION")
         self.ask(node, "SET GLOBAL offline_mode = OFF")
-        self._join(node, is_first=False)
 
     def _join(self, node: int, *, is_first: bool) -> None:
         self.ask(

@@ -31,9 +31,10 @@ _FAULTS: dict[object, Fault] = {
     # alike, not to a time limit), killed, gone away, lost, idle timeout
     **dict.fromkeys((1053, 1158, 1317, 1927, 2006, 2013, 2055, 4031), Fault.LOST),
     # starting up or shutting down, too many connections, can't connect; a node of Galera's without
-    # the others, a proxy without a server, a member that has left Group Replication (offline mode)
+    # the others, a proxy without a server, a member that leaves Group Replication during a commit
+    # (a plugin's error before it), or has left (offline mode)
     **dict.fromkeys(("57P03", "53300", "08001", "08004"), Fault.UNREACHABLE),
-    **dict.fromkeys((1040, 1203, 2002, 2003, 1047, 1429, 3032), Fault.UNREACHABLE),
+    **dict.fromkeys((1040, 1203, 2002, 2003, 1047, 1429, 3100, 3032), Fault.UNREACHABLE),
     # read-only transaction; --read-only, --super-read-only (and other options, which don't concern
     # our statements), InnoDB is read-only
     **dict.fromkeys(("25006", 1290, 1836), Fault.STANDBY),
