@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy.exc import IntegrityError
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
         AsyncIterator,
         Callable,
         Collection,
-        Generator,
         Iterator,
         Mapping,
         Sequence,
@@ -70,14 +69,13 @@ if TYPE_CHECKING:
     from checkpoint_sa.engine.statements import Statement
     from checkpoint_sa.repository.deleting import Deleted
     from checkpoint_sa.repository.statistics import ThreadSummary
+    from checkpoint_sa.repository.threads import Steps
     from checkpoint_sa.retention import Moment, Report
     from checkpoint_sa.rows import CheckpointRows, Stored
     from checkpoint_sa.state import Revisions, StateReport
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Steps: TypeAlias = "Generator[Callable[[Connection], Any], Any, T]"
-"""The parts of an operation, each a transaction of its own; the generator gets their results."""
 
 
 class BaseSaver(Calls, BaseCheckpointSaver[str]):

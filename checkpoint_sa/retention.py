@@ -19,19 +19,18 @@ from checkpoint_sa.repository.deleting import KEEP_LATEST, Deleted, Rule
 from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from sqlalchemy import Connection, Table
 
+    from checkpoint_sa.repository.threads import Steps
     from checkpoint_sa.rows import Stored
 
     Moment: TypeAlias = timedelta | datetime
     """An age, or a time."""
     Report: TypeAlias = Callable[[Deleted], object]
-    Steps: TypeAlias = Generator[Callable[[Connection], Any], Any, Deleted]
-    """Functions of a connection, each for a transaction of its own."""
 
 GRACE = timedelta(days=1)
 """The time after its writes in which a checkpoint may still arrive, by default."""
@@ -99,7 +98,7 @@ def prune(  # noqa: PLR0913 - an argument for each option
     keep: int | None,
     dry_run: bool = False,
     report: Report | None = None,
-) -> Steps:
+) -> Steps[Deleted]:
     """Return the steps of `prune`, or with `dry_run` of `prunable`.
 
     Raises:
@@ -137,7 +136,7 @@ def delete_where(
     whole_threads: bool,
     dry_run: bool,
     report: Report | None,
-) -> Steps:
+) -> Steps[Deleted]:
     """Return the steps of `delete_where`.
 
     Raises:
@@ -164,7 +163,7 @@ def delete_where(
     )
 
 
-def vacuum_orphans(older_than: Moment, *, dry_run: bool, report: Report | None) -> Steps:
+def vacuum_orphans(older_than: Moment, *, dry_run: bool, report: Report | None) -> Steps[Deleted]:
     """Return the steps of `vacuum_orphans`.
 
     Raises:
@@ -184,7 +183,7 @@ def for_each_thread(
     report: Report | None = None,
     *,
     tables: Sequence[Table] = (tables.checkpoints,),
-) -> Steps:
+) -> Steps[Deleted]:
     """Yield a step for each thread; receive the result of each, and return the sum.
 
     Args:
@@ -193,20 +192,14 @@ def for_each_thread(
         report: Called after each step with its result.
         tables: For all threads: only threads with rows in any of these tables.
     """
-    total = Deleted()
-    last: str | None = None
-    while True:
-        page = thread_ids
-        if page is None:
-            page = yield partial(threads.thread_ids, size=_PAGE, after=last, tables=tables)
-        for thread_id in page:
-            deleted = yield _counted_once(partial(step, thread_id=thread_id))
-            total += deleted
-            if report is not None:
-                report(deleted)
-        if thread_ids is not None or not page:
-            return total
-        last = page[-1]
+
+    def of_thread(thread_id: str) -> Steps[Deleted]:
+        deleted: Deleted = yield _counted_once(partial(step, thread_id=thread_id))
+        if report is not None:
+            report(deleted)
+        return deleted
+
+    return threads.for_each(thread_ids, of_thread, Deleted(), tables=tables)
 
 
 def _counted_once(step: Callable[[Connection], Deleted]) -> Callable[[Connection], Deleted]:
@@ -234,7 +227,7 @@ def _deleting_where(  # noqa: PLR0913 - an argument for each option
     *,
     whole_threads: bool,
     dry_run: bool,
-) -> Steps:
+) -> Steps[Deleted]:
     """Yield the steps of `delete_where`; receive the result of each, and return the sum.
 
     Args:
@@ -247,7 +240,7 @@ def _deleting_where(  # noqa: PLR0913 - an argument for each option
     """
     total = Deleted()
     last: str | None = None
-    while page := (yield partial(threads.thread_ids, size=_PAGE, after=last, runs=runs)):
+    while page := (yield partial(threads.list_ids, size=_PAGE, after=last, runs=runs)):
         found: dict[str, set[tuple[str, str]]] = defaultdict(set)
         for stored in (
             yield partial(deleting.metadata_of, thread_ids=page, filter_json=filter_json)

@@ -31,7 +31,7 @@ from checkpoint_sa.sql import writing as writing_sql
 from checkpoint_sa.state import State, StateDiff, StateWrite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import TypeAlias
 
     from langchain_core.runnables import RunnableConfig
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from sqlalchemy import Connection
 
+    from checkpoint_sa.repository.threads import Steps
     from checkpoint_sa.rows import CheckpointKey, Stored
     from checkpoint_sa.state import Revisions, StateReport
 
@@ -54,7 +55,6 @@ VERSION_MARK = "~"
 
 _BATCH_BYTES = 4 * 2**20
 _BATCH_CHECKPOINTS = 50
-_THREADS = 100
 
 
 class Upgraded(NamedTuple):
@@ -345,30 +345,26 @@ def steps(
     *,
     dry_run: bool,
     report: StateReport,
-) -> Generator[Callable[[Connection], Any], Any, int]:
-    """Yield the steps that store checkpoints in the newest shape; receive their results.
+) -> Steps[int]:
+    """Yield the steps that store checkpoints in the newest shape; return their number.
 
-    Each step is for a transaction of its own, of about 4 MB; each checkpoint is changed as a whole.
-    Returns the number of checkpoints.
+    Each step is for a transaction of about 4 MB; each checkpoint is changed as a whole.
     """
-    total = 0
-    last: str | None = None
-    page = partial(threads.thread_ids, size=_THREADS)
-    while ids := (yield partial(page, after=last)) if thread_ids is None else thread_ids:
-        for thread_id in ids:
-            keys = yield partial(behind, newest=upgrades.newest, thread_id=thread_id)
-            while keys:
-                count, diffs = yield partial(
-                    _upgrade_some, serde=serde, keys=keys, upgrades=upgrades, dry_run=dry_run
-                )
-                keys = keys[count:]
-                total += len(diffs)
-                for diff in diffs:
-                    report(diff)
-        if thread_ids is not None:
-            break
-        last = ids[-1]
-    return total
+
+    def of_thread(thread_id: str) -> Steps[int]:
+        total = 0
+        keys = yield partial(behind, newest=upgrades.newest, thread_id=thread_id)
+        while keys:
+            count, diffs = yield partial(
+                _upgrade_some, serde=serde, keys=keys, upgrades=upgrades, dry_run=dry_run
+            )
+            keys = keys[count:]
+            total += len(diffs)
+            for diff in diffs:
+                report(diff)
+        return total
+
+    return threads.for_each(thread_ids, of_thread, 0)
 
 
 def behind(

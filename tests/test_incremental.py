@@ -935,7 +935,7 @@ def test_rewriting_both_ways(store: Store) -> None:
 
 def test_rewriting_in_several_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("checkpoint_sa.repository.rewriting._BATCH_VALUES", 4)
-    monkeypatch.setattr("checkpoint_sa.repository.rewriting._THREADS", 1)
+    monkeypatch.setattr("checkpoint_sa.repository.threads._PAGE", 1)
     for name in ("a", "b"):
         line(store, growing(10), thread_id=name)
     assert store.rewrite(incremental=True) == 20

@@ -148,7 +148,7 @@ def copy_threads(
 def _threads(source: Database) -> Iterator[str]:
     after = None
     while True:
-        page = source.read("copy", threads.thread_ids, _THREADS, after)
+        page = source.read("copy", threads.list_ids, _THREADS, after)
         yield from page
         if len(page) < _THREADS:
             return

@@ -22,48 +22,44 @@ from checkpoint_sa.sql import tables
 from checkpoint_sa.sql import writing as writing_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from checkpoint_sa.deltas.chain import Base
+    from checkpoint_sa.repository.threads import Steps
     from checkpoint_sa.rows import AnyRow, BlobKey
 
 _BATCH_BYTES = 4 * 2**20
 _BATCH_VALUES = 200
-_THREADS = 100
 
 
-def steps(
-    thread_ids: Sequence[str] | None, *, to_deltas: bool
-) -> Generator[Callable[[Connection], Any], Any, int]:
-    """Yield the steps of `rewrite`, each for a transaction of its own; receive their results.
+def steps(thread_ids: Sequence[str] | None, *, to_deltas: bool) -> Steps[int]:
+    """Yield the steps of `rewrite`; return the number of rewritten values.
 
     Memory and transactions stay bounded: a step holds about 4 MB of values, or one value, and the
-    rows to rebuild them from. Returns the number of rewritten values.
+    rows to rebuild them from.
     """
+    of_thread = partial(_of_thread, to_deltas=to_deltas)
+    return threads.for_each(thread_ids, of_thread, 0, tables=(tables.blobs,))
+
+
+def _of_thread(thread_id: str, *, to_deltas: bool) -> Steps[int]:
     total = 0
-    last: str | None = None
-    page = partial(threads.thread_ids, size=_THREADS, tables=(tables.blobs,))
-    while ids := (yield partial(page, after=last)) if thread_ids is None else thread_ids:
-        for thread_id in ids:
-            values = yield partial(_values, thread_id=thread_id, to_deltas=to_deltas)
-            base: Base | None = None
-            channel: tuple[str, ...] = ()
-            for batch in _batches(values, to_deltas=to_deltas):
-                if batch[0][:3] != channel:
-                    channel, base = batch[0][:3], None
-                if to_deltas:
-                    count, base = yield partial(_to_deltas, keys=batch, base=base)
-                else:
-                    count = yield partial(_to_whole, keys=batch)
-                total += count
-            if not to_deltas:
-                for key in (yield partial(_changed_writes, thread_id=thread_id)):
-                    total += yield partial(_whole_writes, key=key)
-        if thread_ids is not None:
-            break
-        last = ids[-1]
+    base: Base | None = None
+    channel: tuple[str, ...] = ()
+    values = yield partial(_values, thread_id=thread_id, to_deltas=to_deltas)
+    for batch in _batches(values, to_deltas=to_deltas):
+        if batch[0][:3] != channel:
+            channel, base = batch[0][:3], None
+        if to_deltas:
+            count, base = yield partial(_to_deltas, keys=batch, base=base)
+        else:
+            count = yield partial(_to_whole, keys=batch)
+        total += count
+    if not to_deltas:
+        for key in (yield partial(_changed_writes, thread_id=thread_id)):
+            total += yield partial(_whole_writes, key=key)
     return total
 
 

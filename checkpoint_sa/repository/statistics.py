@@ -123,7 +123,7 @@ def page(connection: Connection, position: Position) -> list[Stored]:
     elif after is not None:
         parameters["after"] = after
     if not position.filters:
-        ids = threads.thread_ids(connection, size, after)
+        ids = threads.list_ids(connection, size, after)
         return [reading.metadata_alone((thread_id, "", ""), "{}", None, None) for thread_id in ids]
     if filter_json is not None:
         parameters["filter_json"] = filter_json
