@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock, patch
 
 import pytest
+import sqlite_vec
 from databases import SYNC, bare_store, sync_url
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -21,12 +22,14 @@ from sqlalchemy.util import greenlet_spawn
 from stores import KINDS, ONE_PER_SERVER, Store, exact, thread
 from test_faults import put
 from test_store import NAMESPACES, VALUES
+from test_store_index import INDEX, embed
 
 from checkpoint_sa import SchemaError
 from checkpoint_sa.cli import DONE, main
 from checkpoint_sa.store.moving import Copied, copy_items
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -37,6 +40,7 @@ pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
 __all__ = ["bare_store"]
 
 NS = ("users", "1")
+TEXTS = [f"{a} {b}" for a in ("tea", "lake", "sun") for b in ("blue", "green", "red")]
 
 
 def peer_on(store: Store) -> AbstractContextManager[Any]:
@@ -144,6 +148,72 @@ def test_a_second_copy_brings_what_was_put_later(
         assert left[-1] > 30 * 365 * 24 * 60
         assert len(left) == (2 if change["ttl"] is None else 3)
     other.on.close()
+
+
+def put_texts(memory: Memory, texts: Iterable[str]) -> None:
+    memory.batch([PutOp(NS, text, {"text": text}) for text in texts])
+
+
+def ranked(memory: Memory, query: str = "tea blue") -> list[tuple[str, float]]:
+    """Return the keys of the items that a query finds, with their scores."""
+    found = memory.search(NS, query=query, limit=99)
+    return [(item.key, round(item.score or 0.0, 4)) for item in found]
+
+
+@pytest.mark.parametrize("migrated_store", SYNC, indirect=True)
+def test_vectors_are_copied_in_both_directions(memory: Memory, tmp_path: Path) -> None:
+    memory, other = memory.using(index=INDEX), target_in(tmp_path).using(index=INDEX)
+    put_texts(memory, TEXTS)
+    memory.put(NS, "gone", {"text": "tea blue"}, ttl=5)
+    memory.expire("gone")
+    memory.put(NS, "plain", {"text": "tea blue"}, index=False)
+    before = ranked(memory)
+    assert copied_into(other, memory.on.engine, dry_run=True).vectors == len(TEXTS)
+    assert copied_into(other, memory.on.engine).vectors == len(TEXTS)
+    assert ranked(other) == before
+    memory.on.sql("DELETE FROM store")
+    memory.on.sql("DELETE FROM store_embeddings")
+    assert copied_into(memory, other.on.engine).vectors == len(TEXTS)
+    assert ranked(memory) == before
+    other.on.close()
+
+
+def test_vectors_change_with_their_items(memory: Memory, tmp_path: Path) -> None:
+    memory, other = memory.using(index=INDEX), target_in(tmp_path).using(index=INDEX)
+    put_texts(other, ["a", "b", "ours", "plain"])
+    copied_into(memory, other.on.engine)
+    other.put(NS, "a", {"text": "tea blue"})
+    other.put(NS, "plain", {"text": "tea blue"}, index=False)
+    other.put(NS, "ours", {"text": "tea blue"})
+    memory.put(NS, "ours", {"text": "lake"})
+    copied_into(memory, other.on.engine)
+    assert ranked(memory)[0] == ("a", 1.0)
+    assert dict(ranked(memory))["ours"] < 1
+    assert "plain" not in dict(ranked(memory))
+    other.on.close()
+
+
+def test_vectors_of_sqlitestore_are_brought(memory: Memory, tmp_path: Path) -> None:
+    memory = memory.using(index=INDEX)
+    source = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / 'items.db'}")
+    with SqliteStore.from_conn_string(str(tmp_path / "items.db")) as peer:
+        peer.setup()
+        for migration in peer.VECTOR_MIGRATIONS:  # with an index, setup() needs an extension
+            source.sql(migration)
+        for text in TEXTS:
+            peer.put((*NS, "x"), text, {"text": text})
+            source.sql(
+                "INSERT INTO store_vectors (prefix, key, field_name, embedding)"
+                " VALUES ('users.1.x', :key, 'text', :embedding)",
+                key=text,
+                embedding=sqlite_vec.serialize_float32(embed([text])[0]),
+            )
+    assert copied_into(memory, source.engine) == Copied(len(TEXTS), 0, len(TEXTS))
+    own = target_in(tmp_path).using(index=INDEX)
+    put_texts(own, TEXTS)
+    assert ranked(memory) == ranked(own)
+    source.close()
+    own.on.close()
 
 
 @pytest.mark.parametrize("migrated_store", SYNC, indirect=True)
@@ -279,9 +349,9 @@ def test_the_command_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     memory = target_in(tmp_path)
     urls = ["--from", f"sqlite:///{tmp_path / 'items.db'}", "--to", memory.on.url]
     assert main(["store", "copy", *urls]) == DONE
-    assert capsys.readouterr().out == "2\t0\n"
+    assert capsys.readouterr().out == "2\t0\t0\n"
     assert main(["store", "copy", *urls, "--json"]) == DONE
-    assert json.loads(capsys.readouterr().out) == {"items": 0, "present": 2}
+    assert json.loads(capsys.readouterr().out) == {"items": 0, "present": 2, "vectors": 0}
     assert memory.minutes_left() == pytest.approx([5], abs=1)
     memory.on.close()
 
@@ -310,7 +380,7 @@ def test_the_command_takes_async_drivers(
     memory.put(NS, "k", {"a": 1})
     urls = [one.on.url.replace("+pysqlite", "+aiosqlite") for one in (memory, other)]
     assert main(["store", "copy", "--from", urls[0], "--to", urls[1]]) == DONE
-    assert capsys.readouterr().out == "1\t0\n"
+    assert capsys.readouterr().out == "1\t0\t0\n"
     assert other.found(NS, "k").value == {"a": 1}
     for one in (memory, other):
         one.on.close()

@@ -204,4 +204,4 @@ def _copy(args: argparse.Namespace) -> None:
     if args.json:
         terminal.say(terminal.as_json(copied._asdict()))
     else:
-        terminal.say(f"{copied.items}\t{copied.present}")
+        terminal.say("\t".join(map(str, copied)))

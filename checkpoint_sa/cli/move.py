@@ -35,6 +35,7 @@ _SUMMARY = (
     Column("bytes", "size", terminal.bytes_or_size, is_number=True),
     Column("items", "copied items", is_number=True, is_optional=True),
     Column("items_present", "items there already", is_number=True, is_optional=True),
+    Column("vectors", "vectors", is_number=True, is_optional=True),
 )
 
 
@@ -133,7 +134,12 @@ def _copy_items(args: argparse.Namespace, source: Engine, target: SQLAlchemySave
 
 
 def _print(args: argparse.Namespace, done: CopySummary, items: Copied) -> None:
-    row = {**done._asdict(), "items": items.items, "items_present": items.present}
+    row = {
+        **done._asdict(),
+        "items": items.items,
+        "items_present": items.present,
+        "vectors": items.vectors,
+    }
     terminal.rows(args, _SUMMARY, [row])
 
 

@@ -21,7 +21,7 @@ from checkpoint_sa.calls import Calls
 from checkpoint_sa.codec import estimate_size
 from checkpoint_sa.database import Database
 from checkpoint_sa.errors import ConfigurationError, InvalidInputError
-from checkpoint_sa.store import repository, values
+from checkpoint_sa.store import pgvector, repository, values
 from checkpoint_sa.store.namespaces import check_writable, to_labels
 from checkpoint_sa.store.plan import check_ttl, plan
 from checkpoint_sa.store.repository import Ranking
@@ -363,8 +363,6 @@ class BaseSQLStore(Calls, BaseStore):
         """Create PostgresStore's table of vectors, where the server has pgvector."""
         if self.index is None or self.database.dialect.name != "postgresql":
             return
-        from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
-
         self.database.write("store.setup", pgvector.create, self.schema, self.index)
         self.index.is_placed = False
 

@@ -15,6 +15,7 @@ from sqlalchemy.util import await_only
 from checkpoint_sa.codec.ids import validate_id
 from checkpoint_sa.errors import ConfigurationError, InvalidInputError
 from checkpoint_sa.models import FIELD_BYTES
+from checkpoint_sa.store import pgvector
 
 try:
     import numpy as np
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
     from numpy.typing import NDArray
     from sqlalchemy import Connection
-
-    from checkpoint_sa.store.pgvector import Place
 
 Metric = Literal["cosine", "l2", "inner_product"]
 Kind = Literal["vector", "halfvec"]
@@ -118,7 +117,7 @@ class Index:
                 " their name such as 'openai:text-embedding-3-small'."
             )
         fields = config.get("fields") or ["$"]
-        self.place: Place | None = None
+        self.place: pgvector.Place | None = None
         self.is_placed = False
         ann = config.get("ann_index_config") or {}
         self.kind: Kind = ann.get("vector_type") or "vector"
@@ -134,9 +133,7 @@ class Index:
 
     def find_place(self, connection: Connection, schema: str | None) -> None:
         """Look where the vectors are, before the first use."""
-        from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
-
-        self.place = pgvector.find(connection, schema, self)
+        self.place = pgvector.find(connection, schema, self.dims)
         self.is_placed = True
 
     def texts(self, value: Mapping[str, Any], fields: Sequence[str] | None) -> list[Text]:

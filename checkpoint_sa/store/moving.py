@@ -1,7 +1,8 @@
 """Items from another database into a store: of our own table, or of LangGraph's own stores.
 
 LangGraph's SqliteStore, MySQLStore and PostgresStore have a table of the same name and columns,
-some of them without times to live.
+some of them without times to live. SqliteStore has vectors as we have them, PostgresStore in
+pgvector's types; MySQLStore has none.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import json
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import column, inspect, literal_column, select, table
+from sqlalchemy import Text, and_, cast, column, inspect, literal_column, select, table
 from sqlalchemy.types import NullType
 
 from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.errors import SchemaError, TransferError
-from checkpoint_sa.store import repository, sql, values
+from checkpoint_sa.rows import as_bytes
+from checkpoint_sa.store import pgvector, repository, sql, values
 from checkpoint_sa.store.namespaces import to_labels, to_text
 from checkpoint_sa.times import in_utc
 
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from checkpoint_sa.rows import AnyRow
+    from checkpoint_sa.store.repository import Vector
     from checkpoint_sa.store.sync import SQLAlchemyStore
 
 _PAGE = 200
 _NAMES = [part.name for part in sql.items.c]
+_EMBEDDINGS = sql.embeddings.name
+_OF_VECTOR = ("prefix", "key", "field_name", "embedding")
+_OF_ITEM = ("prefix", "key", "updated_at", "expires_at")
 _ALWAYS = {"prefix", "key", "value", "created_at", "updated_at"}
 """The columns that the table has in each of the stores."""
 
@@ -40,15 +46,17 @@ class Copied(NamedTuple):
     """Items that were stored."""
     present: int
     """Items that the target had already, as late or later, which stay as they are."""
+    vectors: int = 0
+    """Vectors of the items that both have now; they are stored again by each run."""
 
 
 def copy_items(
     source: Engine, target: SQLAlchemyStore, *, schema: str | None = None, dry_run: bool = False
 ) -> Copied:
-    """Copy the items that haven't expired, with their times, into a store.
+    """Copy the items that haven't expired, with their times and vectors, into a store.
 
     Of two items with one key the one that was put later counts, so a second run continues an
-    interrupted one, and copies changes. Vectors aren't copied.
+    interrupted one, and copies changes.
 
     Args:
         source: A database with the table `store` of ours, SqliteStore, MySQLStore or PostgresStore.
@@ -58,18 +66,23 @@ def copy_items(
 
     Raises:
         SchemaError: The source has no such table.
-        TransferError: An item can't be stored; the message names it.
+        TransferError: An item or its vectors can't be stored; the message names it.
     """
-    stored = present = 0
+    run = target.database.read if dry_run else target.database.write
+    place = target.database.read("store.copy", pgvector.find, target.schema)
+    stored = present = vectors = 0
     with transactions.snapshot(source) as connection:
         for page in _pages(connection, schema):
             rows = [_row(row) for row in page if not _has_expired(row)]
             if rows:
-                run = target.database.read if dry_run else target.database.write
-                added = run("store.copy", repository.copy, rows, dry_run=dry_run)
+                added = run("store.copy", repository.copy, rows, place, dry_run=dry_run)
                 stored += added
                 present += len(rows) - added
-    return Copied(stored, present)
+        for name in (_EMBEDDINGS, pgvector.TABLE):
+            for page in _pages_of_vectors(connection, name, schema):
+                found = dict(_vector(row, place) for row in page if not _has_expired(row))
+                vectors += run("store.copy", repository.copy_vectors, found, place, dry_run=dry_run)
+    return Copied(stored, present, vectors)
 
 
 def has_items_table(source: Engine, schema: str | None) -> bool:
@@ -102,6 +115,31 @@ def _pages(connection: Connection, schema: str | None) -> Iterator[Sequence[AnyR
     yield from rows.partitions(_PAGE)
 
 
+def _pages_of_vectors(
+    connection: Connection, name: str, schema: str | None
+) -> Iterator[Sequence[AnyRow]]:
+    """Iterate over the vectors of a table, with the times of their items."""
+    if not inspect(connection).has_table(name, schema=schema):
+        return
+    names = _columns(connection, schema) or set()
+    expires_at = column("expires_at", NullType())
+    items = table(
+        "store", *(column(each, NullType()) for each in _OF_ITEM), expires_at, schema=schema
+    )
+    found = table(name, *(column(each, NullType()) for each in _OF_VECTOR), schema=schema)
+    is_text = connection.dialect.name == "postgresql" and name == pgvector.TABLE
+    wanted = select(
+        found.c.prefix,
+        found.c.key,
+        found.c.field_name,
+        cast(found.c.embedding, Text) if is_text else found.c.embedding,
+        items.c.updated_at,
+        items.c.expires_at if "expires_at" in names else literal_column("NULL").label("expires_at"),
+    ).join_from(found, items, and_(items.c.prefix == found.c.prefix, items.c.key == found.c.key))
+    rows = connection.execution_options(stream_results=True).execute(wanted)
+    yield from rows.partitions(_PAGE)
+
+
 def _has_expired(row: AnyRow) -> bool:
     expires_at = _time(row.expires_at)
     return expires_at is not None and expires_at <= datetime.now(timezone.utc)
@@ -125,6 +163,21 @@ def _row(row: AnyRow) -> dict[str, Any]:
         raise TransferError(
             f"The item {key!r} of the namespace {to_labels(prefix)!r} can't be stored: {error}"
         ) from None
+
+
+def _vector(row: AnyRow, place: pgvector.Place | None) -> tuple[Vector, datetime]:
+    prefix, key, field, found = *map(_text, row[:3]), row.embedding
+    vector = pgvector.from_text(found) if isinstance(found, str) else as_bytes(found)
+    dims = len(vector) // 4
+    if place is not None and dims != place.dims:
+        raise TransferError(
+            f"The vectors of the item {key!r} of the namespace {to_labels(prefix)!r} have {dims}"
+            f" dimensions, the target's table {pgvector.TABLE} takes {place.dims}. Copy into a"
+            " database whose `index` has the same `dims`, and put items anew to change it."
+        )
+    put_at = _time(row.updated_at)
+    assert put_at is not None  # noqa: S101 - the column is never NULL
+    return (to_text(to_labels(prefix)), key, field, vector), put_at
 
 
 def _text(value: Any) -> str:

@@ -6,10 +6,11 @@ find the embeddings of the other store.
 
 from __future__ import annotations
 
+import json
+import struct
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from checkpoint_sa.store.index import Index, Metric
 
-_TABLE = "store_vectors"
+TABLE = "store_vectors"
 
 _OPERATORS = {"cosine": "cosine_ops", "l2": "l2_ops", "inner_product": "ip_ops"}
 """The ends of the names of pgvector's operator classes."""
@@ -54,18 +55,25 @@ class Place(NamedTuple):
 
     kind: str
     """`vector` or `halfvec`."""
+    dims: int
+    """The number of dimensions."""
 
 
-def find(connection: Connection, schema: str | None, index: Index) -> Place | None:
+def find(connection: Connection, schema: str | None, dims: int | None = None) -> Place | None:
     """Return where vectors are, if PostgresStore's table is there.
 
+    Args:
+        connection: The connection.
+        schema: The schema of the table.
+        dims: The number of dimensions that vectors must have.
+
     Raises:
-        ConfigurationError: Its vectors are of another type or length than the index, or the package
-            pgvector isn't installed.
+        ConfigurationError: Its vectors are of another type or length, or the package pgvector isn't
+            installed.
     """
     if connection.dialect.name != "postgresql":
         return None
-    if not inspect(connection).has_table(_TABLE, schema=schema):
+    if not inspect(connection).has_table(TABLE, schema=schema):
         return None
     found = connection.scalar(
         text(
@@ -74,16 +82,19 @@ def find(connection: Connection, schema: str | None, index: Index) -> Place | No
             " WHERE c.relname = :table AND a.attname = 'embedding'"
             " AND n.nspname = COALESCE(CAST(:schema AS TEXT), current_schema())"
         ),
-        {"table": _TABLE, "schema": schema},
+        {"table": TABLE, "schema": schema},
     )
-    kind, _, dims = str(found).rpartition(".")[2].rstrip(")").partition("(")
-    if kind not in ("vector", "halfvec") or dims != str(index.dims):
+    kind, _, length = str(found).rpartition(".")[2].rstrip(")").partition("(")
+    if kind not in ("vector", "halfvec") or not length or dims not in (None, int(length)):
+        expected = "`vector` or `halfvec` with a length was expected"
+        if dims is not None:
+            expected = f"`dims` of `index` is {dims}"
         raise ConfigurationError(
-            f"The embeddings of {_TABLE} are of type {found}, `dims` of `index` is {index.dims}."
+            f"The embeddings of {TABLE} are of type {found}, {expected}."
             " Use the `index` that they were stored with."
         )
     _type(kind)
-    return Place(kind)
+    return Place(kind, int(length))
 
 
 def create(connection: Connection, schema: str | None, index: Index) -> None:
@@ -102,7 +113,7 @@ def create(connection: Connection, schema: str | None, index: Index) -> None:
     models = MetaData()
     sql.items.to_metadata(models)
     _table(models, _type(index.kind, index.dims), refers=True).create(connection, checkfirst=True)
-    place = find(connection, schema, index)
+    place = find(connection, schema, index.dims)
     if index.ann is not None and place is not None:
         Index_(
             "store_vectors_embedding_idx",
@@ -118,7 +129,7 @@ def _type(kind: str, dims: int | None = None) -> TypeEngine[Any]:
         from pgvector.sqlalchemy import HALFVEC, VECTOR  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigurationError(
-            f"{_TABLE} has pgvector's types, and the package pgvector isn't installed. Install it:"
+            f"{TABLE} has pgvector's types, and the package pgvector isn't installed. Install it:"
             ' pip install "langgraph-checkpoint-sa[pgvector]".'
         ) from None
     found: TypeEngine[Any] = VECTOR(dims) if kind == "vector" else HALFVEC(dims)
@@ -130,7 +141,7 @@ def _table(models: MetaData, embedding: TypeEngine[Any], *, refers: bool = False
     to_items = ForeignKeyConstraint(keys, [f"store.{name}" for name in keys], ondelete="CASCADE")
     now = func.current_timestamp()
     return Table(
-        _TABLE,
+        TABLE,
         models,
         *(Column(name, Text(), primary_key=True) for name in (*keys, "field_name")),
         Column("embedding", embedding),
@@ -147,7 +158,13 @@ def _vectors(kind: str) -> Table:
 
 def as_text(vector: bytes) -> str:
     """Return a vector as pgvector reads it."""
-    return f"[{','.join(map(repr, np.frombuffer(vector, dtype='<f4').tolist()))}]"
+    return f"[{','.join(map(repr, struct.unpack(f'<{len(vector) // 4}f', vector)))}]"
+
+
+def from_text(vector: str) -> bytes:
+    """Return a vector as ours are stored, of the text that pgvector writes."""
+    numbers = json.loads(vector)
+    return struct.pack(f"<{len(numbers)}f", *numbers)
 
 
 def _given(name: str, kind: str) -> ColumnElement[Any]:

@@ -18,13 +18,14 @@ from checkpoint_sa.engine.statements import Statement, execute
 from checkpoint_sa.engine.waiting import offload
 from checkpoint_sa.errors import SchemaError
 from checkpoint_sa.rows import MAX_TUPLES, as_bytes, chunks
-from checkpoint_sa.store import filters, sql, values
+from checkpoint_sa.store import filters, pgvector, sql, values
 from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
 from checkpoint_sa.store.plan import Put, has
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Select
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from checkpoint_sa.rows import AnyRow
     from checkpoint_sa.store.index import Index
     from checkpoint_sa.store.namespaces import Namespace
-    from checkpoint_sa.store.pgvector import Place
     from checkpoint_sa.store.plan import Key, List, Plan, Search
-    from checkpoint_sa.upsert import UpsertRows
+
+    Vector: TypeAlias = tuple[str, str, str, bytes]
+    """Prefix, key and field of a vector, and the vector as 32-bit floats."""
 
 _AT_ONCE = 128
 """Items that one statement stores; there is a statement for each number of items."""
@@ -246,11 +248,9 @@ def _best(  # noqa: PLR0913, PLR0917 - runs in a thread, on plain arguments
 
 
 def _rank_there(
-    connection: Connection, wanted: Search, index: Index, place: Place, query: NDArray[Any]
+    connection: Connection, wanted: Search, index: Index, place: pgvector.Place, query: NDArray[Any]
 ) -> dict[Key, float]:
     """`_rank`, by the server."""
-    from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
-
     rank = partial(
         pgvector.rank,
         place.kind,
@@ -423,31 +423,33 @@ def writes(plan: Plan, ranking: Ranking | None) -> list[Statement]:
 
 def _index(puts: dict[Key, Put], ranking: Ranking) -> Iterator[Statement]:
     """Make the statements that replace the vectors of items."""
-    place = ranking.by.place
-    drop: Any = sql.DELETE_EMBEDDINGS
-    put_vectors: Callable[[int], UpsertRows] = sql.put_embeddings
-    if place is not None:
-        from checkpoint_sa.store import pgvector  # noqa: PLC0415 - imports numpy
-
-        drop = pgvector.delete_vectors(place.kind)
-        put_vectors = partial(pgvector.put, place.kind)
-    for keys in chunks([*puts], MAX_TUPLES):
-        yield Statement(drop, {"keys": keys})
-    rows: list[tuple[Any, ...]] = [
+    rows = [
         (*key, text.field, ranking.texts[text.text])
         for key, put in puts.items()
         for text in put.texts
     ]
-    if place is not None:
-        rows = [*pgvector.rows(rows)]
-    count = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // ranking.by.size))
-    for part in chunks(rows, count):
+    yield from _drop_vectors([*puts], ranking.by.place)
+    yield from _put_vectors(rows, ranking.by.place)
+
+
+def _drop_vectors(keys: Sequence[Key], place: pgvector.Place | None) -> Iterator[Statement]:
+    """Make the statements that delete the vectors of items."""
+    drop = sql.DELETE_EMBEDDINGS if place is None else pgvector.delete_vectors(place.kind)
+    for part in chunks(keys, MAX_TUPLES):
+        yield Statement(drop, {"keys": part})
+
+
+def _put_vectors(rows: Sequence[Vector], place: pgvector.Place | None) -> Iterator[Statement]:
+    """Make the statements that store vectors, or replace those of the same fields."""
+    put = sql.put_embeddings if place is None else partial(pgvector.put, place.kind)
+    size = max((len(row[3]) for row in rows), default=1)
+    for part in chunks(rows, max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size))):
         parameters = {
             f"{name}_{i}": value
-            for i, row in enumerate(part)
+            for i, row in enumerate(part if place is None else pgvector.rows(part))
             for name, value in zip(("prefix", "key", "field", "embedding"), row, strict=True)
         }
-        yield Statement(put_vectors(len(part)), parameters)
+        yield Statement(put(len(part)), parameters)
 
 
 def _parts(puts: dict[Key, Put]) -> Iterator[list[tuple[Key, Put]]]:
@@ -474,8 +476,16 @@ def _parameters(part: Sequence[tuple[Key, Put]]) -> dict[str, Any]:
     return parameters
 
 
-def copy(connection: Connection, rows: Sequence[dict[str, Any]], *, dry_run: bool) -> int:
+def copy(
+    connection: Connection,
+    rows: Sequence[dict[str, Any]],
+    place: pgvector.Place | None,
+    *,
+    dry_run: bool,
+) -> int:
     """Store items with their times, unless they are there as late or later.
+
+    The vectors of a replaced item go with its value; `copy_vectors` brings those of the new one.
 
     Returns:
         The number of items that were stored; of a dry run, that would be.
@@ -489,7 +499,40 @@ def copy(connection: Connection, rows: Sequence[dict[str, Any]], *, dry_run: boo
         connection.execute(sql.ADD_ITEMS, [_renamed(row, {"value": "value_json"}) for row in new])
     if later and not dry_run:
         connection.execute(sql.REPLACE_ITEMS, [_renamed(row, _REPLACING) for row in later])
+        execute(connection, [*_drop_vectors([*map(_key_of, later)], place)])
     return len(new) + len(later)
+
+
+def copy_vectors(
+    connection: Connection,
+    vectors: Mapping[Vector, datetime],
+    place: pgvector.Place | None,
+    *,
+    dry_run: bool,
+) -> int:
+    """Store vectors of items, unless the items are gone, or have been put at another time.
+
+    Args:
+        connection: The connection.
+        vectors: The vectors -> the times at which their items were put.
+        place: Where vectors are.
+        dry_run: Whether to count only.
+
+    Returns:
+        The number of vectors that were stored; of a dry run, that would be.
+    """
+    keys = [*{row[:2] for row in vectors}]
+    found = connection.execute(sql.GET_PUT_TIMES, {"keys": keys})
+    times = {(row.prefix, row.key): row.updated_at for row in found}
+    rows = [
+        row
+        for row, put_at in vectors.items()
+        if (there := times.get(row[:2])) == put_at
+        or (dry_run and (there is None or there < put_at))
+    ]
+    if not dry_run:
+        execute(connection, [*_put_vectors(rows, place)])
+    return len(rows)
 
 
 _REPLACING = {

@@ -68,6 +68,8 @@ GET_ITEM = select(*_COLUMNS).where(_THIS, LIVE)
 GET_STORED = select(*_COLUMNS, items.c.expires_at).where(_THESE)
 """Expired items too."""
 
+GET_PUT_TIMES = select(items.c.prefix, items.c.key, items.c.updated_at).where(_THESE)
+
 GET_ITEMS = select(*_COLUMNS).where(_THESE, LIVE)
 
 _SIZE = byte_length(json_text(items.c.value))
