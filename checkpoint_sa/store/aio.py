@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from checkpoint_sa.calls import AsyncCalls
 from checkpoint_sa.engine import engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
+from checkpoint_sa.store import sqlitevec
 from checkpoint_sa.store.base import BaseSQLStore
 from checkpoint_sa.store.sweeping import TaskSweeper
 
@@ -91,6 +92,8 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
             MissingDriverError: The driver isn't installed; the message names the extra that has it.
         """
         engine = engines.make_async_engine(conn_string, **engine_options)
+        if index is not None:
+            sqlitevec.load(engine.sync_engine)
         try:
             store = cls(engine, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
             # Users expect an engine with transactions.

@@ -15,7 +15,7 @@ from sqlalchemy.util import await_only
 from checkpoint_sa.codec.ids import validate_id
 from checkpoint_sa.errors import ConfigurationError, InvalidInputError
 from checkpoint_sa.models import FIELD_BYTES
-from checkpoint_sa.store import pgvector
+from checkpoint_sa.store import pgvector, sqlitevec
 
 try:
     import numpy as np
@@ -95,6 +95,7 @@ class Index:
         kind: pgvector's type, where `setup` creates PostgresStore's table.
         ann: The index of pgvector for approximate search; None for exact search.
         place: Where PostgresStore's vectors are; None where vectors are ours.
+        in_sqlite: Whether SQLite ranks our vectors, by its extension sqlite-vec.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -118,6 +119,7 @@ class Index:
             )
         fields = config.get("fields") or ["$"]
         self.place: pgvector.Place | None = None
+        self.in_sqlite = False
         self.is_placed = False
         ann = config.get("ann_index_config") or {}
         self.kind: Kind = ann.get("vector_type") or "vector"
@@ -132,8 +134,9 @@ class Index:
         self.embeddings: Embeddings = ensure_embeddings(config["embed"])
 
     def find_place(self, connection: Connection, schema: str | None) -> None:
-        """Look where the vectors are, before the first use."""
+        """Look where the vectors are, and who ranks them, before the first use."""
         self.place = pgvector.find(connection, schema, self.dims)
+        self.in_sqlite = sqlitevec.is_there(connection, self.metric)
         self.is_placed = True
 
     def texts(self, value: Mapping[str, Any], fields: Sequence[str] | None) -> list[Text]:
@@ -209,6 +212,10 @@ class Index:
     def size(self) -> int:
         """The number of bytes of a vector in the database."""
         return self.dims * _FLOAT_BYTES
+
+    def score(self, distance: float) -> float:
+        """Return how alike vectors of a distance are, as PostgresStore does."""
+        return 1 - distance if self.metric == "cosine" else -distance
 
     def scores(self, query: NDArray[np.float32], vectors: Sequence[bytes]) -> list[float]:
         """Return how alike vectors are to a query.

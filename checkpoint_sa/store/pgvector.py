@@ -19,7 +19,6 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    and_,
     bindparam,
     cast,
     delete,
@@ -241,22 +240,7 @@ def rank(
     least = func.min(
         func.coalesce(func.nullif(nearest.c.distance, no_angle), literal_column("1.0", Float()))
     )
-    wanted = sql.criteria(is_scoped=is_scoped, has_filter=has_filter)
-    same = and_(sql.items.c.prefix == nearest.c.prefix, sql.items.c.key == nearest.c.key)
-    return (
-        select(nearest.c.prefix, nearest.c.key, least.label("distance"))
-        .join_from(nearest, sql.items, same)
-        .where(*wanted)
-        .group_by(nearest.c.prefix, nearest.c.key)
-        .order_by(least, nearest.c.prefix, nearest.c.key)
-        .limit(bindparam("size", type_=BigInteger()))
-        .offset(bindparam("skip", type_=BigInteger()))
-    )
-
-
-def score(metric: Metric, distance: float) -> float:
-    """Return how alike vectors of a distance are, as PostgresStore does."""
-    return 1 - distance if metric == "cosine" else -distance
+    return sql.best_first(nearest, least, is_scoped=is_scoped, has_filter=has_filter)
 
 
 def rows(vectors: Sequence[tuple[str, str, str, bytes]]) -> list[tuple[str, str, str, str]]:

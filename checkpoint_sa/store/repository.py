@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import json
 import math
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import JSON, VARBINARY, inspect
+from sqlalchemy.exc import OperationalError
 
 from checkpoint_sa.calls import THREAD_BYTES
 from checkpoint_sa.engine.cursors import fetch_all
@@ -18,12 +20,12 @@ from checkpoint_sa.engine.statements import Statement, execute
 from checkpoint_sa.engine.waiting import offload
 from checkpoint_sa.errors import SchemaError
 from checkpoint_sa.rows import MAX_TUPLES, as_bytes, chunks
-from checkpoint_sa.store import filters, pgvector, sql, values
+from checkpoint_sa.store import filters, pgvector, sql, sqlitevec, values
 from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
 from checkpoint_sa.store.plan import Put, has
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from typing import TypeAlias
 
@@ -217,7 +219,11 @@ def _rank(
 ) -> dict[Key, float]:
     """Return the items whose texts are the most alike to a query, the most alike first."""
     if index.place is not None:
-        return _rank_there(connection, wanted, index, index.place, query)
+        return _rank_there(connection, wanted, index, query)
+    if index.in_sqlite:
+        # It fails at a vector of another length: the error below says more.
+        with suppress(OperationalError):
+            return _rank_there(connection, wanted, index, query)
     count = wanted.offset + wanted.limit
     best: dict[Key, float] = {}
     for rows in _vectors(connection, wanted, index) if wanted.limit else ():
@@ -248,29 +254,30 @@ def _best(  # noqa: PLR0913, PLR0917 - runs in a thread, on plain arguments
 
 
 def _rank_there(
-    connection: Connection, wanted: Search, index: Index, place: pgvector.Place, query: NDArray[Any]
+    connection: Connection, wanted: Search, index: Index, query: NDArray[Any]
 ) -> dict[Key, float]:
-    """`_rank`, by the server."""
-    rank = partial(
-        pgvector.rank,
-        place.kind,
-        index.metric,
-        is_scoped=bool(wanted.prefix),
-        has_filter=wanted.filter_json is not None,
-    )
+    """`_rank`, by the database."""
+    criteria = {"is_scoped": bool(wanted.prefix), "has_filter": wanted.filter_json is not None}
+    vector: Any = query.tobytes()
+    rank: Callable[..., Select[Any]]
+    if index.place is None:
+        rank = partial(sqlitevec.rank, index.metric, **criteria)
+    else:
+        vector = pgvector.as_text(vector)
+        rank = partial(pgvector.rank, index.place.kind, index.metric, **criteria)
     statement = rank()
-    parameters = {"query": pgvector.as_text(query.tobytes()), **_criteria(wanted)}
+    parameters = {"query": vector, **_criteria(wanted)}
     if wanted.filter is None:
         parameters |= {"size": wanted.limit, "skip": wanted.offset}
         found: Sequence[AnyRow] = ()
-        if index.ann is not None:
+        if index.place is not None and index.ann is not None:
             count = _CANDIDATES * (wanted.limit + wanted.offset)
             found = connection.execute(
                 rank(is_approximate=True), {**parameters, "candidates": count}
             ).all()
         if len(found) < wanted.limit:  # the nearest vectors are of other namespaces, or expired
             found = connection.execute(statement, parameters).all()
-        return {(row.prefix, row.key): pgvector.score(index.metric, row.distance) for row in found}
+        return {(row.prefix, row.key): index.score(row.distance) for row in found}
     least, most = _PAGE_ROWS
     size = min(max(wanted.offset + wanted.limit, least), most)
     matching: list[tuple[Key, float]] = []
@@ -281,7 +288,7 @@ def _rank_there(
         kept = _matching(connection, [*items.values()], wanted.filter, len(items))
         keys = {(row.prefix, row.key) for row in kept}
         matching += [
-            ((row.prefix, row.key), pgvector.score(index.metric, row.distance))
+            ((row.prefix, row.key), index.score(row.distance))
             for row in page
             if (row.prefix, row.key) in keys
         ]

@@ -39,7 +39,7 @@ from checkpoint_sa.types import (
 from checkpoint_sa.upsert import Upsert, UpsertRows
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, ColumnElement, Select, Table
+    from sqlalchemy import BindParameter, ColumnElement, FromClause, Select, Table
 
 items: Table = StoreItem.__table__  # type: ignore[assignment]
 embeddings: Table = StoreEmbedding.__table__  # type: ignore[assignment]
@@ -255,6 +255,32 @@ def vectors(
         .where(*wanted)
         .order_by(*_VECTOR)
         .limit(bindparam("size", type_=BigInteger()))
+    )
+
+
+def best_first(
+    nearest: FromClause, least: ColumnElement[float], *, is_scoped: bool, has_filter: bool
+) -> Select[Any]:
+    """Return the statement that reads a page of items' keys, the nearest first.
+
+    Args:
+        nearest: The prefix and the key of each vector, and its `distance` from the query.
+        least: The distance of the best vector of an item.
+        is_scoped: In one namespace and those below it, not in all.
+        has_filter: That the engine's JSON may match a filter.
+    """
+    return (
+        select(nearest.c.prefix, nearest.c.key, least.label("distance"))
+        .join_from(
+            nearest,
+            items,
+            and_(items.c.prefix == nearest.c.prefix, items.c.key == nearest.c.key),
+        )
+        .where(*criteria(is_scoped=is_scoped, has_filter=has_filter))
+        .group_by(nearest.c.prefix, nearest.c.key)
+        .order_by(least, nearest.c.prefix, nearest.c.key)
+        .limit(bindparam("size", type_=BigInteger()))
+        .offset(bindparam("skip", type_=BigInteger()))
     )
 
 

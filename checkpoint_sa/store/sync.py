@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from checkpoint_sa.calls import SyncCalls
 from checkpoint_sa.engine import binds, engines, transactions
 from checkpoint_sa.engine.retry import RETRY_SECONDS
+from checkpoint_sa.store import sqlitevec
 from checkpoint_sa.store.base import BaseSQLStore
 from checkpoint_sa.store.sweeping import ThreadSweeper
 
@@ -92,6 +93,8 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
             MissingDriverError: The driver isn't installed; the message names the extra that has it.
         """
         engine = engines.make_engine(conn_string, **engine_options)
+        if index is not None:
+            sqlitevec.load(engine)
         try:
             store = cls(engine, schema=schema, index=index, ttl=ttl, retry_seconds=retry_seconds)
             store.bind = transactions.transactional(engine)  # as users expect
