@@ -70,6 +70,13 @@ def clusters(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "cluster", "-n", "0", *session.posargs)
 
 
+@nox.session(default=False, python="3.13")
+def dqlite(session: nox.Session) -> None:
+    """Run the tests of dqlite, which needs Debian's libdqlite0; arguments go to pytest."""
+    session.install("-e", ".[test]", "sqlalchemy-dqlite>=0.8,<0.9")
+    session.run("python", "-m", "pytest", "-m", "dqlite", "-n", "0", *session.posargs)
+
+
 @nox.session(default=False)
 def server(session: nox.Session) -> None:
     """Run the tests that start LangGraph's server; arguments go to pytest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -10,12 +11,13 @@ from stores import KINDS, Kind, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from servers import Server
     from sqlalchemy import Connection
 
 T = TypeVar("T")
+
+OPERATORS = Path(__file__).parents[1] / "docs" / "operators.md"
 
 SYNC = [name for name, kind in KINDS.items() if not kind.is_async]
 """One kind for each engine, where the driver makes no difference."""
@@ -40,6 +42,13 @@ def bare_store(
     store.close()
     as_admin(admin, "DROP DATABASE bare")
     admin.close()
+
+
+def rights_to_migrate() -> str:
+    """Return the rights that the operators' page names for an upgrade on MySQL and MariaDB."""
+    lines = OPERATORS.read_text().splitlines()
+    row = next(line for line in lines if line.startswith("| MySQL, MariaDB | CREATE"))
+    return row.split("|")[2].strip()
 
 
 def as_admin(admin: Store, *statements: str) -> None:

@@ -26,8 +26,9 @@ class Load:
     Every other writer checks the parents: a retry must not take its own checkpoint for another's.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, checks_parents: bool = True) -> None:
         self.store = store
+        self._checks_parents = checks_parents
         self.acknowledged: list[tuple[RunnableConfig, str]] = []
         self.longest = 0.0
         """The longest time between two acknowledgements to one writer, in seconds."""
@@ -73,7 +74,7 @@ class Load:
 
     async def _write(self, writer: int) -> None:
         saver: Any = self.store.make_saver(
-            check_parent=writer % 2 == 1, retry_seconds=RETRY_SECONDS
+            check_parent=self._checks_parents and writer % 2 == 1, retry_seconds=RETRY_SECONDS
         )
         config = thread(f"writer-{writer}")
         number, last = 0, time.monotonic()

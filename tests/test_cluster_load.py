@@ -57,7 +57,9 @@ def test_a_node_that_is_killed(cluster: Cluster, kind: Kind) -> None:
 def test_a_node_that_is_cut_off_and_comes_back(cluster: Cluster, kind: Kind) -> None:
     """Its process is stopped; when it goes on, it takes itself for a part of the cluster."""
     with proxy_before(cluster) as proxy:
-        load = Load(prepared(kind, proxy.url(kind.driver)))
+        store = prepared(kind, proxy.url(kind.driver))
+        # Until Patroni stops it, an old primary that goes on compares parents with its old rows.
+        load = Load(store, checks_parents=cluster.kind != "Patroni")
         node = cluster.primary()
         try:
             load.run(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import proxy_before
+from databases import rights_to_migrate
 from sqlalchemy import make_url
 from upgrading import APPLYING, STOPS
 
@@ -65,7 +66,7 @@ def upgrade_at_once(urls: list[str]) -> list[tuple[int, list[str], str]]:
 
 
 def empty_database(cluster: Cluster, name: str) -> None:
-    cluster.ask(0, f"CREATE DATABASE {name}")
+    cluster.ask(cluster.primary(), f"CREATE DATABASE {name}")
     for node in range(len(cluster.nodes)):
         while not cluster.ask(node, f"SHOW DATABASES LIKE '{name}'"):
             pass
@@ -120,9 +121,8 @@ def test_behind_a_proxy_that_takes_all_nodes_in_turn_all_succeed(cluster: Cluste
 def test_the_grants_that_the_docs_name_are_enough(cluster: Cluster) -> None:
     name = "grants"
     empty_database(cluster, name)
-    rights = "CREATE, ALTER, DROP, INDEX, SELECT, INSERT, UPDATE, DELETE"
     cluster.ask(0, "CREATE USER migrator@'127.0.0.1' IDENTIFIED BY ''")
-    cluster.ask(0, f"GRANT {rights} ON {name}.* TO migrator@'127.0.0.1'")
+    cluster.ask(0, f"GRANT {rights_to_migrate()} ON {name}.* TO migrator@'127.0.0.1'")
     url = make_url(cluster.url("mysql+pymysql")).set(username="migrator", database=name)
     migrate.upgrade(url)
     migrate.downgrade(url, "base")

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from databases import SYNC
+from databases import SYNC, bare_store, rights_to_migrate
 from roles import role
+from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from stores import KINDS, Store
 from test_behaviour import *  # noqa: F403
+
+from checkpoint_sa import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from servers import Server
+
+__all__ = ["bare_store"]
 
 
 @pytest.fixture(scope="module", params=SYNC[1:])
@@ -29,6 +34,20 @@ def migrated_store(
         yield store
         store.close()
     owner.close()
+
+
+@pytest.mark.parametrize("bare_store", ["mariadb-pymysql", "mysql-pymysql"], indirect=True)
+def test_the_rights_that_the_page_names_are_enough_to_migrate(bare_store: Store) -> None:
+    bare_store.sql("CREATE USER migrator@'127.0.0.1' IDENTIFIED BY ''")
+    try:
+        bare_store.sql(f"GRANT {rights_to_migrate()} ON bare.* TO migrator@'127.0.0.1'")
+        url = make_url(bare_store.url).set(username="migrator")
+        migrate.upgrade(url)
+        migrate.downgrade(url, "base")
+        migrate.upgrade(url)
+        assert migrate.current(url) == migrate.HEAD
+    finally:
+        bare_store.sql("DROP USER migrator@'127.0.0.1'")
 
 
 def test_the_tables_are_not_the_applications_to_change(store: Store) -> None:

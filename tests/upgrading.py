@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from alembic.runtime.migration import MigrationContext
@@ -62,7 +63,10 @@ def main(url: str, stops: str = "") -> None:
         asyncio.run(migrate.aupgrade(url))
     else:
         migrate.upgrade(url)
-    say(str(migrate.current(url)))
+    deadline = time.monotonic() + 5
+    while (found := migrate.current(url)) != migrate.HEAD and time.monotonic() < deadline:
+        time.sleep(0.05)  # a proxy may lead to a node that doesn't show the last commit yet
+    say(str(found))
 
 
 if __name__ == "__main__":

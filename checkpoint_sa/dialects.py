@@ -1,0 +1,44 @@
+"""Dialects of other packages which speak the SQL of a dialect that is known here."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.compiler import compiles
+
+from checkpoint_sa import types, upsert
+
+_CONSTRUCTS = (
+    upsert.Upsert,
+    types.byte_length,
+    types.channel_versions,
+    types.in_byte_range,
+    types.json_text,
+    types.locked_in_order,
+    types.metadata_contains,
+    types.minutes_from_now,
+    types.one_of,
+    types.peer_run_id,
+    types.to_json,
+    types.typed,
+    types.utc_now,
+)
+
+
+def follow(dialect: str, known: str) -> None:
+    """Give a dialect the rules of a known one: `follow("dqlite", "sqlite")`.
+
+    Call it before the first statement. A rule of the dialect's own, by `@compiles`, comes after it.
+
+    Args:
+        dialect: The name of the dialect, as `engine.dialect.name` has it.
+        known: The name of the dialect whose SQL it speaks, such as `sqlite` or `postgresql`.
+    """
+    for construct in _CONSTRUCTS:
+        # SQLAlchemy has no public name for the rules of a construct.
+        rules = vars(construct)["_compiler_dispatcher"].specs
+        if known in rules:
+            compiles(construct, dialect)(rules[known])
+    if known in types.VALUE_LOOKUP:
+        types.VALUE_LOOKUP[dialect] = types.VALUE_LOOKUP[known]
+    for names in (upsert.NESTING, upsert.SELECTING):
+        if known in names:
+            names.add(dialect)

@@ -1,0 +1,3 @@
+"""checkpoint_sa on dqlite: all of the suite."""
+
+from checkpoint_sa.testing.suite import *  # noqa: F403
