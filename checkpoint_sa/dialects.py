@@ -1,4 +1,4 @@
-"""Dialects of other packages which speak the SQL of a dialect that is known here."""
+"""Dialects of other packages that speak SQLite's SQL."""
 
 from __future__ import annotations
 
@@ -23,22 +23,18 @@ _CONSTRUCTS = (
 )
 
 
-def follow(dialect: str, known: str) -> None:
-    """Give a dialect the rules of a known one: `follow("dqlite", "sqlite")`.
+def follow_sqlite(dialect: str) -> None:
+    """Give a dialect the rules of SQLite.
 
     Call it before the first statement. A rule of the dialect's own, by `@compiles`, comes after it.
 
     Args:
         dialect: The name of the dialect, as `engine.dialect.name` has it.
-        known: The name of the dialect whose SQL it speaks, such as `sqlite` or `postgresql`.
     """
     for construct in _CONSTRUCTS:
         # SQLAlchemy has no public name for the rules of a construct.
         rules = vars(construct)["_compiler_dispatcher"].specs
-        if known in rules:
-            compiles(construct, dialect)(rules[known])
-    if known in types.VALUE_LOOKUP:
-        types.VALUE_LOOKUP[dialect] = types.VALUE_LOOKUP[known]
-    for names in (upsert.NESTING, upsert.SELECTING):
-        if known in names:
-            names.add(dialect)
+        if "sqlite" in rules:
+            compiles(construct, dialect)(rules["sqlite"])
+    types.VALUE_LOOKUP[dialect] = types.VALUE_LOOKUP["sqlite"]
+    upsert.SELECTING.add(dialect)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import runpy
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from stores import KINDS, Store
 
 import checkpoint_sa
 from checkpoint_sa import migrate
+from checkpoint_sa.__main__ import run
 from checkpoint_sa.cli import main
 from checkpoint_sa.engine import engines, locks
 
@@ -294,3 +297,34 @@ def test_the_help_documents_every_command_and_exit_code(capsys: Captured) -> Non
         assert f"    {command}" in said
     for code in (DONE, SCHEMA, USAGE, DATABASE):
         assert f"\n  {code}  " in said
+
+
+def test_the_module_runs_the_command(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["checkpoint-sa", "current", "--url", sqlite_store.url])
+    monkeypatch.delitem(sys.modules, run.__module__)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("checkpoint_sa", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"{migrate.HEAD}\n"
+
+
+@pytest.mark.parametrize("when", ["in a command", "in an import"])
+def test_ctrl_c_ends_the_process_with_its_code(
+    sqlite_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    when: str,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    place = "checkpoint_sa.cli.database.run" if when == "in a command" else "checkpoint_sa.cli.main"
+    monkeypatch.setattr(place, interrupt)
+    monkeypatch.setattr(sys, "argv", ["checkpoint-sa", "threads", "--url", sqlite_store.url])
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.count("interrupted") == 1

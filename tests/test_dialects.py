@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_sql import DIALECTS, dialects, text
+
+from checkpoint_sa.dialects import follow_sqlite
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -26,3 +29,10 @@ def test_an_example_passes_the_suite(example: str) -> None:
         text=True,
     )
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr
+
+
+def test_a_dialect_follows_sqlite() -> None:
+    other = dict(dialects())["sqlite"]
+    other.name = "like_sqlite"
+    follow_sqlite(other.name)
+    assert text(other) == text(DIALECTS["sqlite"])

@@ -169,3 +169,18 @@ def test_incremental_stores_whole_values_that_are_bound_to_their_rows(store: Sto
         assert SECRET not in repr(tuple(row))
     assert changes.rewrite(["a"], incremental=True) == 0
     assert changes.count("checkpoint_deltas") == 0
+
+
+def test_a_serializer_that_revives_no_classes_keeps_its_allowlist() -> None:
+    class Plain:
+        def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+            return "text", str(obj).encode()
+
+        def loads_typed(self, data: tuple[str, bytes]) -> Any:
+            return data[1].decode()
+
+    serde = AESGCMSerializer(bytes(32), serde=Plain())
+    assert serde.with_msgpack_allowlist([("some.module", "Class")]) is serde
+    kind, sealed = serde.dumps_typed("secret")
+    assert b"secret" not in sealed
+    assert serde.loads_typed((kind, sealed)) == "secret"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import Engine, MetaData, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, StatementError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 from stores import KINDS, Store, thread
@@ -464,3 +464,17 @@ def test_a_put_that_fails_leaves_nothing(store: Store) -> None:
     with pytest.raises(ConfigurationError):
         _fail_in_put(store, "half")
     assert store.rows() == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [
+        (make_url("sqlite://"), r"For a URL use SQLAlchemySaver\.from_conn_string"),
+        (AsyncSession(), r"Write AsyncSQLAlchemySaver\(await session\.connection\(\)\)"),
+        (Session(), r"Write SQLAlchemySaver\(session\.connection\(\)\)"),
+        (MetaData(), "Pass the engine"),
+    ],
+)
+def test_another_object_of_sqlalchemy_is_refused_with_advice(wrong: Any, advice: str) -> None:
+    with pytest.raises(ConfigurationError, match=advice):
+        SQLAlchemySaver(wrong)

@@ -27,6 +27,7 @@ from langgraph.graph.message import add_messages
 from langgraph.types import Command, Send, interrupt
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 from stores import Store, exact
 from test_interop import VALUES
 from test_migration_adoption import HASH
@@ -692,3 +693,61 @@ def test_no_prefix_of_a_document_is_whole() -> None:
     for end in range(len(data)):
         with pytest.raises(msgpack.MalformedError):
             msgpack.check(data[:end])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("UPDATE writes SET idx = 'x'", "idx isn't an integer"),
+        ("UPDATE writes SET value = 5", "it has no bytes"),
+        ("UPDATE writes SET channel = x'00'", "channel isn't text"),
+        ("UPDATE checkpoints SET type = 'other'", "its type is 'other'"),
+    ],
+)
+def test_a_row_that_langgraph_cannot_have_written_is_named(
+    file: Peer, target: Store, change: str, message: str
+) -> None:
+    config = file.put(values={"a": [1]})
+    file.saver.put_writes(config, [("a", [2])], "task")
+    file.sql(change)
+    with pytest.raises((CorruptDataError, TransferError), match=message):
+        import_from(file, target)
+    assert target.rows() == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channel_versions": [1]}, "channel_versions is no map"),
+        ({"channel_versions": {1: "x"}}, "a channel's name isn't text"),
+        ({"id": 5}, "its document has no id"),
+        ({"pending_sends": [Send("node", 1)]}, "A checkpoint has pending_sends"),
+    ],
+)
+def test_a_document_that_langgraph_cannot_have_written_is_named(
+    file: Peer, target: Store, change: dict[str, Any], message: str
+) -> None:
+    file.put(values={"a": [1]})
+    (row,) = file.saver.conn.execute("SELECT checkpoint FROM checkpoints").fetchall()
+    serde = JsonPlusSerializer()
+    document = {**serde.loads_typed(("msgpack", row[0])), **change}
+    file.sql("UPDATE checkpoints SET checkpoint = ?", serde.dumps_typed(document)[1])
+    with pytest.raises((CorruptDataError, TransferError), match=message):
+        import_from(file, target)
+    assert target.rows() == (0, 0, 0)
+
+
+def test_engines_are_sources_of_an_async_import(file: Peer, tmp_path: Path) -> None:
+    file.put(values={"a": [1]})
+
+    async def run() -> list[tuple[int, int]]:
+        url = f"sqlite+aiosqlite:///{tmp_path / 'target.db'}"
+        async_source = create_async_engine(file.url.replace("sqlite:", "sqlite+aiosqlite:"))
+        async with AsyncSQLAlchemySaver.from_conn_string(url) as saver:
+            await saver.setup()
+            done = await checkpoint_sa.aimport_from(async_source, saver)
+            again = await checkpoint_sa.aimport_from(create_engine(file.url), saver)
+        await async_source.dispose()
+        return [done[:2], again[:2]]
+
+    assert asyncio.run(run()) == [(1, 0), (0, 1)]

@@ -21,6 +21,7 @@ import pytest
 from databases import bare_store, on_connection
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
 from sqlalchemy import make_url
@@ -36,7 +37,7 @@ from checkpoint_sa import (
     SQLAlchemySaver,
     ThreadSummary,
 )
-from checkpoint_sa.cli import DATA, DONE, USAGE, layout, main, parser, terminal
+from checkpoint_sa.cli import DATA, DONE, USAGE, layout, main, parser, readable, terminal
 from checkpoint_sa.cli.look import drawn
 from checkpoint_sa.engine import engines, retry
 from checkpoint_sa.repository import statistics
@@ -992,3 +993,20 @@ def test_the_beginning_of_an_id_names_a_checkpoint(
     assert main(["show", "t", "1a", "--url", url]) == DATA
     assert "pass more of the id: 1a-" in capsys.readouterr().err
     assert main(["show", "t", "3", "--url", url]) == DATA
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (5, "human: 5"),
+        ([{"type": "tool_use", "name": "search"}, {"type": "text", "text": "hi"}], "human: hi"),
+        ([{"type": "image"}, "hi"], "human: [image] hi"),
+    ],
+)
+def test_a_message_is_shown_whatever_its_content_is(content: Any, line: str) -> None:
+    assert readable.conversation([{"role": "user", "content": content}]) == [line]
+
+
+def test_an_interrupt_of_another_library_is_shown_as_it_is() -> None:
+    waiting = readable.waiting([("task", INTERRUPT, "sure?"), ("task", INTERRUPT, {"ask": 1})])
+    assert waiting == {"task": ["sure?", {"ask": 1}]}

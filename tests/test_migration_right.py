@@ -127,3 +127,44 @@ def test_who_has_lost_the_row_sends_no_statement_any_more(as_cluster: Store) -> 
     on_connection(as_cluster, lose)
     assert rows(as_cluster) == [("thief",)]
     assert as_cluster.sql("SHOW TABLES LIKE 'not_this'") == []
+
+
+class Answers:
+    """A connection to a server with these settings."""
+
+    def __init__(self, **settings: str) -> None:
+        self.settings = settings
+
+    def execute(self, _: object) -> list[tuple[str, str]]:
+        return [*self.settings.items()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting"),
+    [
+        ({"wsrep_on": "ON", "wsrep_provider": "libgalera_smm.so"}, "wsrep_sync_wait"),
+        ({"wsrep_on": "ON", "wsrep_provider": "none"}, None),
+        ({"wsrep_on": "OFF", "wsrep_provider": "libgalera_smm.so"}, None),
+        (
+            {
+                "group_replication_group_name": "group",
+                "group_replication_single_primary_mode": "OFF",
+            },
+            "group_replication_consistency",
+        ),
+        (
+            {
+                "group_replication_group_name": "group",
+                "group_replication_single_primary_mode": "ON",
+            },
+            None,
+        ),
+        ({"group_replication_group_name": ""}, None),
+    ],
+)
+def test_a_cluster_is_known_by_the_settings_of_its_nodes(
+    settings: dict[str, str], setting: str | None
+) -> None:
+    server: Any = Answers(**settings)
+    found = clusters.current_reads(server)
+    assert (found and found[0]) == setting

@@ -897,3 +897,34 @@ def test_wrong_arguments_are_explained(
     code, _, error = rewrite("--url", sqlite_store.url, *arguments)
     assert code == 2
     assert message in error
+
+
+def test_revisions_of_the_graph_leave_a_subgraph_alone(store: Store) -> None:
+    builder: Any = StateGraph(Before)
+    builder.add_node("ask", asked)
+    builder.add_edge(START, "ask")
+    old = app(store, with_child("child", builder))
+    old.invoke({"text": LONG, "notes": []})
+    revisions: Mapping[str, Revision] = {
+        "1": rename_node("ask", "confirm"),
+        "2": set_default("language", "en"),
+        "3": rename_channel("draft", "outline"),
+    }
+    newer = store.using(store.make_saver(upgrade_state=revisions))
+    found = {item.config["configurable"]["checkpoint_ns"]: item for item in newer.list(None)}
+    (inner,) = [item for ns, item in found.items() if ns]
+    assert "language" not in inner.checkpoint["channel_values"]
+    assert found[""].checkpoint["channel_values"]["language"] == "en"
+    new = app(newer, with_child("child", builder), newer.saver)
+    assert new.invoke(Command(resume="yes"))["notes"] == ["yes 3000"]
+
+
+@pytest.mark.parametrize("seed", [["seed"], None])
+def test_a_history_begins_with_the_value_of_a_renamed_channel(store: Store, seed: Any) -> None:
+    first = store.save("t", {"log": seed})
+    store.put_writes(first, [("log", "a")], "task")
+    second = store.save(parent=first)
+    newer = store.using(store.make_saver(upgrade_state={"1": rename_channel("log", "trail")}))
+    found = newer.history(second, ["trail"])["trail"]
+    assert [write[2] for write in found["writes"]] == ["a"]
+    assert found.get("seed") == seed

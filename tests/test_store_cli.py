@@ -82,3 +82,18 @@ def test_stats_counts(filled: Memory, capsys: Captured) -> None:
 def test_stats_of_nothing(memory: Memory, capsys: Captured) -> None:
     (row,) = run(memory, capsys, "stats")
     assert (row["items"], row["bytes"], row["expired"], row["first"]) == (0, 0, 0, None)
+
+
+def test_pages_and_tables_for_a_person(
+    memory: Memory, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("checkpoint_sa.cli.memory._PAGE", 2)
+    memory.batch([PutOp(("users", f"{i}"), "k", {}) for i in range(5)])
+    url = ["--url", memory.on.url]
+    assert main(["store", "ls", *url]) == DONE
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        ["users", f"{i}"] for i in range(5)
+    ]
+    assert main(["store", "delete", "users", "1", "k", "--yes", *url]) == DONE
+    assert main(["store", "delete", "users", "--below", "--yes", *url]) == DONE
+    assert capsys.readouterr().out.splitlines() == ["1 item deleted", "4 items deleted"]

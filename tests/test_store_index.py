@@ -269,6 +269,7 @@ def test_an_async_function_embeds_for_an_async_store(memory: Memory) -> None:
         ({"dims": "16"}, "`dims`"),
         ({"embed": None}, "no `embed`"),
         ({"distance_type": "hamming"}, "cosine, l2, inner_product"),
+        ({"ann_index_config": {"vector_type": "bit"}}, "Expected 'vector' or 'halfvec'"),
     ],
 )
 def test_an_index_that_cannot_work_is_refused(

@@ -21,11 +21,18 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from stores import KINDS, ONE_PER_PROTOCOL, Store
 
-from checkpoint_sa import ConfigurationError, InvalidInputError, SQLAlchemyStore
+from checkpoint_sa import (
+    AsyncSQLAlchemyStore,
+    ConfigurationError,
+    InvalidInputError,
+    SQLAlchemyStore,
+)
 from checkpoint_sa.store import repository
+from checkpoint_sa.store.sweeping import TaskSweeper, ThreadSweeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.kinds(ONE_PER_PROTOCOL)
 
@@ -484,3 +491,36 @@ def test_any_limit_and_offset_are_taken(memory: Memory, number: int) -> None:
     assert memory.keys(NS, limit=number) == ["a"]
     assert memory.keys(NS, limit=number, offset=number) == []
     assert memory.list_namespaces(limit=number) == [NS]
+
+
+def test_a_sweeper_ends_with_its_store(
+    sqlite_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="checkpoint_sa")
+    store = SQLAlchemyStore(sqlite_store.own)
+    swept: list[int] = []
+    event.listen(sqlite_store.root, "commit", lambda _: swept.append(1))
+    sweeper = ThreadSweeper(store, 0.02)
+    while len(swept) < 2:
+        time.sleep(0.01)
+    assert not [record for record in caplog.records if "deleted" in record.message]
+    del store
+    gc.collect()
+    assert sweeper.future.result(5) is None
+    assert not sweeper.is_running
+
+
+def test_an_async_sweeper_ends_with_its_store(tmp_path: Path) -> None:
+    async def use() -> None:
+        url = f"sqlite+aiosqlite:///{tmp_path / 'store.db'}"
+        async with AsyncSQLAlchemyStore.from_conn_string(url) as opened:
+            await opened.setup()
+            store = AsyncSQLAlchemyStore(opened.bind)
+            sweeper = TaskSweeper(store, 0.02)
+            await asyncio.sleep(0.1)
+            assert not sweeper.task.done()
+            del store
+            gc.collect()
+            await asyncio.wait_for(sweeper.task, 5)
+
+    asyncio.run(use())

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from alembic.ddl.sqlite import SQLiteImpl
 from sqlalchemy import event
 
-from checkpoint_sa.dialects import follow
+from checkpoint_sa.dialects import follow_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Dialect, Engine
 
-follow("dqlite", "sqlite")
+follow_sqlite("dqlite")
 
 
 class DqliteImpl(SQLiteImpl):
