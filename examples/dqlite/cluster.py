@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 NODE = Path(__file__).with_name("node.py")
-OPTIONS = "timeout=5&dial_timeout=2&check_same_thread=false"
-"""A leader that hangs is left after 5 seconds; a pool gives its connections to any thread."""
+OPTIONS = "timeout=2&dial_timeout=1&attempt_timeout=1&busy_timeout=60"
+"""A leader that hangs is soon left; a transaction waits up to 60 seconds for another one."""
 
 
 class Cluster:
@@ -50,7 +50,9 @@ class Cluster:
 
     def url(self, node: int = 0, drivername: str = "dqlite") -> str:
         """Return the URL of a node, which names the leader."""
-        return f"{drivername}://{self.addresses[node]}/app?{OPTIONS}"
+        # A pool gives its connections to any thread; the async driver doesn't know this option.
+        threads = "" if drivername == "dqlite+aio" else "&check_same_thread=false"
+        return f"{drivername}://{self.addresses[node]}/app?{OPTIONS}{threads}"
 
     def start(self, node: int) -> None:
         """Start a node, or start it again on its folder."""

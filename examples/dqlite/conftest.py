@@ -1,4 +1,4 @@
-"""The suite's fixture, on a cluster of three nodes."""
+"""The suite's fixture, on a cluster of three nodes, with the sync and the async driver."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import dqlite_rules  # noqa: F401 - it registers the rules
 import pytest
 from cluster import Cluster
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from checkpoint_sa import SQLAlchemySaver, metadata, migrate
+from checkpoint_sa import AsyncSQLAlchemySaver, SQLAlchemySaver, metadata, migrate
 from checkpoint_sa.testing import Store
 
 if TYPE_CHECKING:
@@ -27,17 +28,24 @@ def cluster() -> Iterator[Cluster]:
 def engine(cluster: Cluster) -> Iterator[Engine]:
     """An engine on a migrated database."""
     engine = create_engine(cluster.url())
-    migrate.upgrade(engine)
+    with engine.begin() as connection:  # its lock keeps other upgrades out
+        migrate.upgrade(connection)
     yield engine
     engine.dispose()
 
 
-@pytest.fixture
-def store(engine: Engine) -> Iterator[Store]:
+@pytest.fixture(params=["dqlite", "dqlite+aio"])
+def store(cluster: Cluster, engine: Engine, request: pytest.FixtureRequest) -> Iterator[Store]:
     """A store without checkpoints."""
     with engine.begin() as connection:
         for table in metadata.sorted_tables:
             connection.execute(table.delete())
-    store = Store(SQLAlchemySaver(engine))
-    yield store
+    if request.param == "dqlite":
+        store = Store(SQLAlchemySaver(engine))
+        yield store
+    else:
+        async_engine = create_async_engine(cluster.url(drivername=request.param))
+        store = Store(AsyncSQLAlchemySaver(async_engine))
+        yield store
+        store.run(async_engine.dispose())
     store.close()
