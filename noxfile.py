@@ -65,9 +65,14 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def clusters(session: nox.Session) -> None:
-    """Run the tests of Patroni, Galera and Group Replication; arguments go to pytest."""
+    """Run the tests of Patroni, Galera and Group Replication, then dqlite; arguments go to pytest.
+
+    With arguments dqlite is left out: they choose among the other clusters.
+    """
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "-m", "cluster", "-n", "0", *session.posargs)
+    if not session.posargs:
+        session.notify("dqlite")
 
 
 @nox.session(default=False, python="3.13")
