@@ -98,6 +98,7 @@ def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
         before=False,
         filtered=False,
         after=True,
+        size=10,
     )
     yield "list: a page of a namespace", page
     if lookup is ValueLookup.SECOND_STATEMENT:

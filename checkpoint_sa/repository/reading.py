@@ -198,6 +198,7 @@ def page(
         before=before is not None,
         filtered=filter_json is not None,
         after=last is not None,
+        size=size,
     )
     parameters: dict[str, Any] = {
         name: value for name, value in criteria._asdict().items() if value is not None
@@ -208,7 +209,7 @@ def page(
             parameters |= {"after_thread": last[0], "after_ns": last[1]}
     for _ in range(_ATTEMPTS_AT_CHAINS):
         found = Assembly(Chains())
-        found.take(fetch_all(connection, statement, {**parameters, "size": size}))
+        found.take(fetch_all(connection, statement, parameters))
         after = found.last if len(found.heads) == size else None
         if not found.has_parts(lookup):
             found.fetch_parts(connection)

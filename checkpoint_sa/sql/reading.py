@@ -331,12 +331,14 @@ def page(  # noqa: PLR0913 - an argument for each criterion
     before: bool,
     filtered: bool,
     after: bool,
+    size: int,
 ) -> Select[Any] | CompoundSelect[Any]:
     """Return the statement for a page of `list`; the rank is the order, newest first.
 
-    Each argument says whether its criterion is given. `after` continues below the last row of the
-    page before. The order is that of ids; unless thread and namespace are given, these break ties,
-    so that equal ids in two namespaces are neither skipped nor repeated.
+    `size` is a part of the statement, which the driver's cursor can take so; there are 100 sizes.
+    Each other argument says whether its criterion is given. `after` continues below the last row of
+    the page before. The order is that of ids; unless thread and namespace are given, these break
+    ties, so that equal ids in two namespaces are neither skipped nor repeated.
     """
     columns = checkpoints.c
     order: list[Column[Any]] = [columns.checkpoint_id]
@@ -362,7 +364,7 @@ def page(  # noqa: PLR0913 - an argument for each criterion
         select(*(checkpoints.primary_key if sorts else _COLUMNS))
         .where(*criteria)
         .order_by(*(column.desc() for column in order))
-        .limit(bindparam("size", type_=Integer(), literal_execute=True))
+        .limit(literal_column(str(size), Integer))
         .subquery("newest")
     )
     # Numbered after the LIMIT: numbering first, the MySQL family reads and sorts the whole thread.

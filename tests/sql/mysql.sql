@@ -88,7 +88,7 @@ FROM (SELECT checkpoints.thread_id AS thread_id, checkpoints.checkpoint_ns AS ch
 FROM checkpoints
 WHERE checkpoints.thread_id = %s AND checkpoints.checkpoint_ns = %s AND checkpoints.checkpoint_id < %s
 ORDER BY checkpoints.checkpoint_id DESC
-LIMIT __[POSTCOMPILE_size]) AS newest) AS found;
+LIMIT 10) AS newest) AS found;
 
 -- list: the parts of a page
 SELECT checkpoint_writes.thread_id, checkpoint_writes.checkpoint_ns, checkpoint_writes.checkpoint_id AS checkpoint_id, 0 AS kind, checkpoint_writes.channel AS text_1, checkpoint_writes.task_path AS text_2, checkpoint_writes.task_id AS text_3, checkpoint_writes.idx AS number, checkpoint_writes.type AS tag, checkpoint_writes.`blob` AS data

@@ -108,7 +108,7 @@ FROM (SELECT checkpoints.thread_id AS thread_id, checkpoints.checkpoint_ns AS ch
 FROM checkpoints
 WHERE checkpoints.thread_id = ? AND checkpoints.checkpoint_ns = ? AND checkpoints.checkpoint_id < ?
 ORDER BY checkpoints.checkpoint_id DESC
-LIMIT __[POSTCOMPILE_size] OFFSET ?) AS newest)
+LIMIT 10 OFFSET ?) AS newest)
 SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id AS checkpoint_id, 0 AS kind, w.channel AS text_1, w.task_path AS text_2, w.task_id AS text_3, w.idx AS number, w.type AS tag, w.blob AS data
 FROM checkpoint_writes AS w JOIN found ON w.thread_id = found.thread_id AND w.checkpoint_ns = found.checkpoint_ns AND w.checkpoint_id = found.checkpoint_id
 UNION ALL
