@@ -24,7 +24,6 @@ from checkpoint_sa import ParentConflictError, migrate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest.importorskip("sqlalchemydqlite", reason="sqlalchemy-dqlite needs Python 3.13")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "dqlite"
 sys.path.append(str(EXAMPLE))
 

@@ -17,7 +17,16 @@ from sqlalchemy.engine.interfaces import CacheStats
 from stores import KINDS, ONE_PER_PROTOCOL, Store, id_of, thread
 
 from checkpoint_sa import Checkpoint, CheckpointBlob, CheckpointWrite, sql
-from checkpoint_sa.sql import deleting, dependencies, reading, statistics, tables, threads, writing
+from checkpoint_sa.sql import (
+    deleting,
+    dependencies,
+    history,
+    reading,
+    statistics,
+    tables,
+    threads,
+    writing,
+)
 from checkpoint_sa.types import ValueLookup
 
 if TYPE_CHECKING:
@@ -414,7 +423,7 @@ def test_put_that_keeps_the_latest_only(store: Store, length: int, width: int) -
 SQL = [import_module(f"checkpoint_sa.sql.{module.name}") for module in iter_modules(sql.__path__)]
 
 
-def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one case after another
+def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901, PLR0912 - one case after another
     """Name every statement that the store sends."""
 
     def flat(name: str, found: Any) -> Iterator[tuple[str, ClauseElement]]:
@@ -435,6 +444,7 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
         for chained in (0, 1, number):
             made = writing.put_at_once(number, chained)
             yield f"put_at_once({number}, {chained})", made
+        yield f"put_blobs_at_once({number})", writing.put_blobs_at_once(number)
         for special in (False, True):
             made = writing.put_writes_at_once(number, special=special)
             yield f"put_writes_at_once({number}, {special=})", made
@@ -450,6 +460,8 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
             yield f"thread_ids({of}, {after=})", threads.thread_ids(*of, after=after)
         found = threads.thread_ids(tables.checkpoints, after=after, of_runs=True)
         yield f"thread_ids({after=}, of_runs=True)", found
+    for size in (64, 512, 4_096):
+        yield f"older({size})", history.older(size)
     places = ((False, False), (True, False), (False, True))
     for filtered, (after, inside) in itertools.product((False, True), places):
         page = statistics.candidates(filtered=filtered, after=after, inside=inside)
@@ -457,7 +469,9 @@ def hot_statements() -> Iterator[tuple[str, ClauseElement]]:  # noqa: C901 - one
     names = ("thread", "namespace", "checkpoint", "before", "filtered", "after")
     for lookup, flags in itertools.product(ValueLookup, itertools.product((False, True), repeat=6)):
         criteria = dict(zip(names, flags, strict=True))
-        yield f"page({lookup=}, {criteria})", reading.page(lookup=lookup, **criteria)
+        for size in (10, 100):
+            found = reading.page(lookup=lookup, **criteria, size=size)
+            yield f"page({lookup=}, {criteria}, {size=})", found
 
 
 def test_every_hot_statement_has_a_cache_key() -> None:
