@@ -11,7 +11,7 @@ import pytest
 from clusters import CLUSTERS, Cluster, HAProxy
 from memories import Memory
 from servers import MariaDB, MySQL, PostgreSQL, Server
-from stores import KINDS, Kind, Store
+from stores import ALL_DRIVERS, KINDS, Kind, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ def proxy_before(cluster: Cluster, *, in_turn: bool = False) -> HAProxy:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start each cluster once; leave out the second drivers of modules marked `kinds`."""
     items.sort(key=_cluster_of)
-    if os.environ.get("CHECKPOINT_SA_ALL_DRIVERS") == "1":
+    if ALL_DRIVERS:
         return
     left_out = [item for item in items if _has_second_driver(item)]
     if left_out:

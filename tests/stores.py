@@ -59,7 +59,8 @@ KINDS = {
     "mysql-pymysql": Kind("mysql", "mysql+pymysql", is_async=False),
     "mysql-async": Kind("mysql", "mysql+aiomysql", is_async=True),
 }
-if os.environ.get("CHECKPOINT_SA_ALL_DRIVERS") == "1":
+ALL_DRIVERS = os.environ.get("CHECKPOINT_SA_ALL_DRIVERS") == "1"
+if ALL_DRIVERS:
     KINDS |= {
         "mariadb-asyncmy": Kind("mariadb", "mariadb+asyncmy", is_async=True),
         "mysql-asyncmy": Kind("mysql", "mysql+asyncmy", is_async=True),

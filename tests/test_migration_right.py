@@ -14,7 +14,7 @@ import pytest
 from databases import bare_store, on_connection
 from sqlalchemy import inspect, text
 from sqlalchemy.pool import QueuePool
-from stores import Store
+from stores import ALL_DRIVERS, KINDS, ONE_PER_SERVER, Store
 
 from checkpoint_sa import SchemaError, migrate
 from checkpoint_sa.engine import clusters, locks, waiting
@@ -26,9 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["bare_store"]
 
-# Each server, and each way to wait: in a thread, and in an event loop.
 on_mysql_family = pytest.mark.parametrize(
-    "bare_store", ["mariadb-pymysql", "mysql-async"], indirect=True
+    "bare_store",
+    [
+        name
+        for name, kind in KINDS.items()
+        if kind.server in ("mariadb", "mysql") and (ALL_DRIVERS or name in ONE_PER_SERVER)
+    ],
+    indirect=True,
 )
 CURRENT = clusters.Current("lock_wait_timeout", "50")  # a setting that a single server has
 

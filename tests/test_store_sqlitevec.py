@@ -81,7 +81,12 @@ def test_sqlite_ranks_by_the_metrics_of_the_extension(
     assert in_python == ([] if there else [20])
 
 
-def test_a_store_of_its_own_engine_loads_the_extension(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_store_of_its_own_engine_loads_the_extension_if_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_installed: bool
+) -> None:
+    if not is_installed:
+        monkeypatch.setattr(sqlitevec, "sqlite_vec", None)
     index: Any = INDEX
     url = f"sqlite:///{tmp_path / 'store.db'}"
     with SQLAlchemyStore.from_conn_string(url, index=index, module=pysqlite3) as store:
@@ -89,7 +94,7 @@ def test_a_store_of_its_own_engine_loads_the_extension(tmp_path: Path) -> None:
         store.put(NS, "k", {"text": "tea"})
         assert [item.key for item in store.search(NS, query="tea")] == ["k"]
         assert store.index is not None
-        assert store.index.in_sqlite
+        assert store.index.in_sqlite is is_installed
 
 
 ASYNC = """
@@ -119,15 +124,3 @@ def test_an_async_store_loads_the_extension(tmp_path: Path) -> None:
         [sys.executable, "-c", ASYNC, url], capture_output=True, text=True, check=False
     )
     assert done.stdout == "k 1.0 True\n", done.stderr
-
-
-def test_without_the_package_python_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlitevec, "sqlite_vec", None)
-    index: Any = INDEX
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    with SQLAlchemyStore.from_conn_string(url, index=index, module=pysqlite3) as store:
-        store.setup()
-        store.put(NS, "k", {"text": "tea"})
-        assert [item.key for item in store.search(NS, query="tea")] == ["k"]
-        assert store.index is not None
-        assert not store.index.in_sqlite
