@@ -22,9 +22,9 @@ from checkpoint_sa.store.namespaces import to_labels, to_text
 from checkpoint_sa.times import in_utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, Select, TableClause
 
     from checkpoint_sa.rows import AnyRow
     from checkpoint_sa.store.repository import Vector
@@ -72,16 +72,21 @@ def copy_items(
     place = target.database.read("store.copy", pgvector.find, target.schema)
     stored = present = vectors = 0
     with transactions.snapshot(source) as connection:
-        for page in _pages(connection, schema):
+        names = _checked_columns(connection, schema)
+        engines.read_times_in_utc(connection)  # MySQLStore's times are in the session's zone
+        for page in _pages(connection, names, schema):
             rows = [_row(row) for row in page if not _has_expired(row)]
             if rows:
                 added = run("store.copy", repository.copy, rows, place, dry_run=dry_run)
                 stored += added
                 present += len(rows) - added
         for name in (_EMBEDDINGS, pgvector.TABLE):
-            for page in _pages_of_vectors(connection, name, schema):
-                found = dict(_vector(row, place) for row in page if not _has_expired(row))
-                vectors += run("store.copy", repository.copy_vectors, found, place, dry_run=dry_run)
+            for page in _pages_of_vectors(connection, name, names, schema):
+                found = [_vector(row, place) for row in page if not _has_expired(row)]
+                if found:
+                    vectors += run(
+                        "store.copy", repository.copy_vectors, found, place, dry_run=dry_run
+                    )
     return Copied(stored, present, vectors)
 
 
@@ -99,34 +104,45 @@ def _columns(connection: Connection, schema: str | None) -> set[str] | None:
     return {item["name"] for item in inspector.get_columns("store", schema=schema)}
 
 
-def _pages(connection: Connection, schema: str | None) -> Iterator[Sequence[AnyRow]]:
+def _checked_columns(connection: Connection, schema: str | None) -> set[str]:
     names = _columns(connection, schema)
     if names is None:
         raise SchemaError("The source has no table `store`: neither ours nor one of LangGraph's.")
     if not names >= _ALWAYS:
         raise SchemaError("The source's table `store` is neither ours nor one of LangGraph's.")
-    engines.read_times_in_utc(connection)  # MySQLStore's times are in the session's zone
-    # Without types: each store has its own for the same text, JSON and times.
-    found = table("store", *(column(name, NullType()) for name in _NAMES), schema=schema)
-    wanted = [
-        found.c[name] if name in names else literal_column("NULL").label(name) for name in _NAMES
-    ]
-    rows = connection.execution_options(stream_results=True).execute(select(*wanted))
+    return names
+
+
+def _table(name: str, columns: Iterable[str], schema: str | None) -> TableClause:
+    """Return a table without types: each store has its own for the same text, JSON and times."""
+    return table(name, *(column(each, NullType()) for each in columns), schema=schema)
+
+
+def _column(found: TableClause, name: str, names: set[str]) -> ColumnElement[Any]:
+    """Return a column of the table `store`; NULL where it has none of this name."""
+    return found.c[name] if name in names else literal_column("NULL").label(name)
+
+
+def _partitions(connection: Connection, wanted: Select[Any]) -> Iterator[Sequence[AnyRow]]:
+    rows = connection.execution_options(stream_results=True).execute(wanted)
     yield from rows.partitions(_PAGE)
 
 
+def _pages(
+    connection: Connection, names: set[str], schema: str | None
+) -> Iterator[Sequence[AnyRow]]:
+    found = _table("store", _NAMES, schema)
+    wanted = select(*(_column(found, name, names) for name in _NAMES))
+    return _partitions(connection, wanted)
+
+
 def _pages_of_vectors(
-    connection: Connection, name: str, schema: str | None
+    connection: Connection, name: str, names: set[str], schema: str | None
 ) -> Iterator[Sequence[AnyRow]]:
     """Iterate over the vectors of a table, with the times of their items."""
     if not inspect(connection).has_table(name, schema=schema):
-        return
-    names = _columns(connection, schema) or set()
-    expires_at = column("expires_at", NullType())
-    items = table(
-        "store", *(column(each, NullType()) for each in _OF_ITEM), expires_at, schema=schema
-    )
-    found = table(name, *(column(each, NullType()) for each in _OF_VECTOR), schema=schema)
+        return iter(())
+    items, found = _table("store", _OF_ITEM, schema), _table(name, _OF_VECTOR, schema)
     is_text = connection.dialect.name == "postgresql" and name == pgvector.TABLE
     wanted = select(
         found.c.prefix,
@@ -134,10 +150,9 @@ def _pages_of_vectors(
         found.c.field_name,
         cast(found.c.embedding, Text) if is_text else found.c.embedding,
         items.c.updated_at,
-        items.c.expires_at if "expires_at" in names else literal_column("NULL").label("expires_at"),
+        _column(items, "expires_at", names),
     ).join_from(found, items, and_(items.c.prefix == found.c.prefix, items.c.key == found.c.key))
-    rows = connection.execution_options(stream_results=True).execute(wanted)
-    yield from rows.partitions(_PAGE)
+    return _partitions(connection, wanted)
 
 
 def _has_expired(row: AnyRow) -> bool:

@@ -512,7 +512,7 @@ def copy(
 
 def copy_vectors(
     connection: Connection,
-    vectors: Mapping[Vector, datetime],
+    vectors: Sequence[tuple[Vector, datetime]],
     place: pgvector.Place | None,
     *,
     dry_run: bool,
@@ -521,19 +521,19 @@ def copy_vectors(
 
     Args:
         connection: The connection.
-        vectors: The vectors -> the times at which their items were put.
+        vectors: The vectors, each with the time at which its item was put.
         place: Where vectors are.
         dry_run: Whether to count only.
 
     Returns:
         The number of vectors that were stored; of a dry run, that would be.
     """
-    keys = [*{row[:2] for row in vectors}]
+    keys = [*{row[:2] for row, _ in vectors}]
     found = connection.execute(sql.GET_PUT_TIMES, {"keys": keys})
     times = {(row.prefix, row.key): row.updated_at for row in found}
     rows = [
         row
-        for row, put_at in vectors.items()
+        for row, put_at in vectors
         if (there := times.get(row[:2])) == put_at
         or (dry_run and (there is None or there < put_at))
     ]
