@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from clusters import CLUSTERS, Cluster, HAProxy
-from memories import Memory
+from memories import Memory, OpenTarget
 from servers import MariaDB, MySQL, PostgreSQL, Server
 from stores import ALL_DRIVERS, KINDS, Kind, Store
 
@@ -155,6 +155,22 @@ def store(migrated_store: Store) -> Store:
     """An empty store on each engine."""
     migrated_store.clear()
     return migrated_store
+
+
+@pytest.fixture
+def open_target(tmp_path: Path) -> Iterator[OpenTarget]:
+    """Open an empty store on SQLite, another at each call."""
+    opened: list[Memory] = []
+
+    def open_() -> Memory:
+        store = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / f'target{len(opened)}.db'}")
+        opened.append(Memory(store))
+        store.setup()
+        return opened[-1]
+
+    yield open_
+    for memory in opened:
+        memory.on.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from checkpoint_sa import AsyncSQLAlchemyStore, SQLAlchemyStore
@@ -88,3 +89,7 @@ class Memory:
         }[self.on.kind.server]
         rows = self.on.sql(f"SELECT {left} FROM store WHERE expires_at IS NOT NULL")
         return [float(row[0]) for row in rows]
+
+
+OpenTarget = Callable[[], Memory]
+"""The fixture `open_target`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock, patch
@@ -17,7 +18,6 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.store.base import PutOp
 from langgraph.store.postgres import PostgresStore
 from langgraph.store.sqlite import SqliteStore
-from memories import Memory
 from sqlalchemy.util import greenlet_spawn
 from stores import KINDS, ONE_PER_SERVER, Store, exact, thread
 from test_faults import put
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from memories import Memory, OpenTarget
     from sqlalchemy import Engine
 
 pytestmark = pytest.mark.kinds(ONE_PER_SERVER)
@@ -57,12 +58,6 @@ def peer_on(store: Store) -> AbstractContextManager[Any]:
     return PyMySQLStore.from_conn_string(url.replace("mariadb://", "mysql://"))
 
 
-def target_in(folder: Path) -> Memory:
-    store = Store(KINDS["sqlite"], f"sqlite:///{folder / 'target.db'}")
-    store.setup()
-    return Memory(store)
-
-
 def copied_into(memory: Memory, source: Engine, **options: Any) -> Copied:
     """Copy items into a store with a sync or an async driver."""
     if not memory.on.kind.is_async:
@@ -71,35 +66,34 @@ def copied_into(memory: Memory, source: Engine, **options: Any) -> Copied:
 
 
 @pytest.mark.parametrize("bare_store", SYNC, indirect=True)
-def test_items_of_langgraphs_stores_are_brought(bare_store: Store, tmp_path: Path) -> None:
+def test_items_of_langgraphs_stores_are_brought(bare_store: Store, open_target: OpenTarget) -> None:
     values = {"a": {"x": [1, None, "ü😀", 1.5]}, "b": {"deep": {"y": True}}, "c": {}}
     with peer_on(bare_store) as peer:
         peer.setup()
         for key, value in values.items():
             peer.put((*NS, "x y"), key, value)
         theirs = {item.key: item for item in peer.search(NS)}
-    memory = target_in(tmp_path)
+    memory = open_target()
     assert copy_items(bare_store.engine, memory.store) == Copied(3, 0)
     for key, value in values.items():
         item = memory.found((*NS, "x y"), key)
         assert exact(item.value) == exact(value)
         if bare_store.kind.server in ("", "postgresql"):
             ours, peers = (
-                time.replace(tzinfo=None) for time in (item.created_at, theirs[key].created_at)
+                at.replace(tzinfo=None) for at in (item.created_at, theirs[key].created_at)
             )
             assert abs(ours - peers) < timedelta(seconds=1)
     memory.put((*NS, "x y"), "a", {"ours": 1})
     memory.delete((*NS, "x y"), "b")
     assert copy_items(bare_store.engine, memory.store) == Copied(1, 2)
     assert memory.found((*NS, "x y"), "a").value == {"ours": 1}
-    memory.on.close()
 
 
 @pytest.mark.parametrize("migrated_store", SYNC, indirect=True)
 def test_items_of_ours_are_copied_exactly_in_both_directions(
-    memory: Memory, tmp_path: Path
+    memory: Memory, open_target: OpenTarget
 ) -> None:
-    other = target_in(tmp_path)
+    other = open_target()
     memory.batch([PutOp(NS, name, value) for name, value in VALUES.items()])
     memory.batch([PutOp(namespace, "k", {}, ttl=500) for namespace in NAMESPACES])
     memory.put(NS, "gone", {}, ttl=5)
@@ -116,14 +110,13 @@ def test_items_of_ours_are_copied_exactly_in_both_directions(
         assert after[key].created_at == item.created_at
         assert after[key].updated_at == item.updated_at
     assert memory.minutes_left() == pytest.approx([500] * len(NAMESPACES), abs=2)
-    other.on.close()
 
 
 @pytest.mark.parametrize("change", [{"ttl": 500}, {"ttl": None}])
 def test_a_second_copy_brings_what_was_put_later(
-    memory: Memory, tmp_path: Path, change: dict[str, Any]
+    memory: Memory, open_target: OpenTarget, change: dict[str, Any]
 ) -> None:
-    other = target_in(tmp_path)
+    other = open_target()
     for key in ("changed", "refreshed", "same", "ours"):
         other.put(NS, key, {"a": 1, "nan": math.nan}, ttl=5)
     assert copied_into(memory, other.on.engine, dry_run=True) == Copied(4, 0)
@@ -147,7 +140,6 @@ def test_a_second_copy_brings_what_was_put_later(
         assert left[0] == pytest.approx(5, abs=1)
         assert left[-1] > 30 * 365 * 24 * 60
         assert len(left) == (2 if change["ttl"] is None else 3)
-    other.on.close()
 
 
 def put_texts(memory: Memory, texts: Iterable[str]) -> None:
@@ -161,8 +153,8 @@ def ranked(memory: Memory, query: str = "tea blue") -> list[tuple[str, float]]:
 
 
 @pytest.mark.parametrize("migrated_store", SYNC, indirect=True)
-def test_vectors_are_copied_in_both_directions(memory: Memory, tmp_path: Path) -> None:
-    memory, other = memory.using(index=INDEX), target_in(tmp_path).using(index=INDEX)
+def test_vectors_are_copied_in_both_directions(memory: Memory, open_target: OpenTarget) -> None:
+    memory, other = memory.using(index=INDEX), open_target().using(index=INDEX)
     put_texts(memory, TEXTS)
     memory.put(NS, "gone", {"text": "tea blue"}, ttl=5)
     memory.expire("gone")
@@ -175,25 +167,26 @@ def test_vectors_are_copied_in_both_directions(memory: Memory, tmp_path: Path) -
     memory.on.sql("DELETE FROM store_embeddings")
     assert copied_into(memory, other.on.engine).vectors == len(TEXTS)
     assert ranked(memory) == before
-    other.on.close()
 
 
-def test_vectors_change_with_their_items(memory: Memory, tmp_path: Path) -> None:
-    memory, other = memory.using(index=INDEX), target_in(tmp_path).using(index=INDEX)
+def test_vectors_change_with_their_items(memory: Memory, open_target: OpenTarget) -> None:
+    memory, other = memory.using(index=INDEX), open_target().using(index=INDEX)
     put_texts(other, ["a", "b", "ours", "plain"])
     copied_into(memory, other.on.engine)
     other.put(NS, "a", {"text": "tea blue"})
     other.put(NS, "plain", {"text": "tea blue"}, index=False)
     other.put(NS, "ours", {"text": "tea blue"})
+    time.sleep(0.01)  # the clock of SQLite counts milliseconds
     memory.put(NS, "ours", {"text": "lake"})
     copied_into(memory, other.on.engine)
     assert ranked(memory)[0] == ("a", 1.0)
     assert dict(ranked(memory))["ours"] < 1
     assert "plain" not in dict(ranked(memory))
-    other.on.close()
 
 
-def test_vectors_of_sqlitestore_are_brought(memory: Memory, tmp_path: Path) -> None:
+def test_vectors_of_sqlitestore_are_brought(
+    memory: Memory, open_target: OpenTarget, tmp_path: Path
+) -> None:
     memory = memory.using(index=INDEX)
     source = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / 'items.db'}")
     with SqliteStore.from_conn_string(str(tmp_path / "items.db")) as peer:
@@ -209,11 +202,10 @@ def test_vectors_of_sqlitestore_are_brought(memory: Memory, tmp_path: Path) -> N
                 embedding=sqlite_vec.serialize_float32(embed([text])[0]),
             )
     assert copied_into(memory, source.engine) == Copied(len(TEXTS), 0, len(TEXTS))
-    own = target_in(tmp_path).using(index=INDEX)
+    own = open_target().using(index=INDEX)
     put_texts(own, TEXTS)
     assert ranked(memory) == ranked(own)
     source.close()
-    own.on.close()
 
 
 @pytest.mark.parametrize("migrated_store", SYNC, indirect=True)
@@ -239,9 +231,9 @@ def moved(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, int]:
 
 
 def test_copy_takes_items_along(
-    memory: Memory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    memory: Memory, open_target: OpenTarget, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = target_in(tmp_path)
+    other = open_target()
     put(other.on, "1")
     other.put(NS, "k", {"a": 1}, ttl=500)
     other.put(NS, "l", {"a": 2})
@@ -256,7 +248,6 @@ def test_copy_takes_items_along(
     other.put(NS, "m", {})
     assert moved(capsys, *words, "a")["items"] == 0  # threads are named
     assert moved(capsys, *words)["items"] == 1
-    other.on.close()
 
 
 @pytest.mark.parametrize(
@@ -265,13 +256,12 @@ def test_copy_takes_items_along(
     indirect=True,
 )
 def test_copy_reads_items_with_each_async_driver(
-    memory: Memory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    memory: Memory, open_target: OpenTarget, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = target_in(tmp_path)
+    other = open_target()
     memory.batch([PutOp(NS, f"{i}", {"i": i}) for i in range(450)])
     assert moved(capsys, "copy", "--from", memory.on.url, "--to", other.on.url)["items"] == 450
     assert len(other.search(NS, limit=999)) == 450
-    other.on.close()
 
 
 def test_import_brings_the_items_of_sqlitestore(
@@ -300,36 +290,33 @@ def test_import_brings_the_items_of_sqlitestore(
 
 @pytest.mark.parametrize("bare_store", ["mariadb-pymysql", "mysql-pymysql"], indirect=True)
 def test_import_brings_the_items_of_mysqlstore(
-    bare_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bare_store: Store, open_target: OpenTarget, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with peer_on(bare_store) as peer:
         peer.setup()
         peer.put(NS, "k", {"a": 1})
-    memory = target_in(tmp_path)
+    memory = open_target()
     words = ["import", "--from", bare_store.url, "--to", memory.on.url]
     assert moved(capsys, *words)["items"] == 1
     assert moved(capsys, *words)["items_present"] == 1
     assert memory.found(NS, "k").value == {"a": 1}
-    memory.on.close()
 
 
 def test_an_import_without_either_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    open_target: OpenTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    memory = target_in(tmp_path)
+    memory = open_target()
     source = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / 'source.db'}")
     source.sql("CREATE TABLE store (id INTEGER)")
     assert main(["import", "--from", source.url, "--to", memory.on.url]) != DONE
     assert "no table `checkpoints`" in capsys.readouterr().err
     source.close()
-    memory.on.close()
 
 
 def test_copy_leaves_an_applications_own_table_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    open_target: OpenTarget, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "other").mkdir()
-    one, other = target_in(tmp_path), target_in(tmp_path / "other")
+    one, other = open_target(), open_target()
     put(one.on, "1")
     for memory in (one, other):
         memory.on.sql("DROP TABLE store_embeddings")
@@ -337,29 +324,28 @@ def test_copy_leaves_an_applications_own_table_alone(
         memory.on.sql("CREATE TABLE store (id INTEGER)")
     found = moved(capsys, "copy", "--from", one.on.url, "--to", other.on.url)
     assert (found["threads"], found["items"]) == (1, 0)
-    for memory in (one, other):
-        memory.on.close()
 
 
-def test_the_command_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_copies(
+    open_target: OpenTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with SqliteStore.from_conn_string(str(tmp_path / "items.db")) as peer:
         peer.setup()
         peer.put(NS, "k", {"a": 1}, ttl=5)
         peer.put(NS, "l", {"a": 2})
-    memory = target_in(tmp_path)
+    memory = open_target()
     urls = ["--from", f"sqlite:///{tmp_path / 'items.db'}", "--to", memory.on.url]
     assert main(["store", "copy", *urls]) == DONE
     assert capsys.readouterr().out == "2\t0\t0\n"
     assert main(["store", "copy", *urls, "--json"]) == DONE
     assert json.loads(capsys.readouterr().out) == {"items": 0, "present": 2, "vectors": 0}
     assert memory.minutes_left() == pytest.approx([5], abs=1)
-    memory.on.close()
 
 
 def test_the_command_makes_no_file_by_a_typo(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    open_target: OpenTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    memory = target_in(tmp_path)
+    memory = open_target()
     missing = tmp_path / "missing.db"
     for urls in (
         ["--from", f"sqlite:///{missing}", "--to", memory.on.url],
@@ -368,26 +354,22 @@ def test_the_command_makes_no_file_by_a_typo(
         assert main(["store", "copy", *urls]) != DONE
         assert "There is no SQLite file" in capsys.readouterr().err
     assert not missing.exists()
-    memory.on.close()
 
 
 def test_the_command_takes_async_drivers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    open_target: OpenTarget, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "other").mkdir()
-    memory = target_in(tmp_path)
-    other = target_in(tmp_path / "other")
+    memory = open_target()
+    other = open_target()
     memory.put(NS, "k", {"a": 1})
     urls = [one.on.url.replace("+pysqlite", "+aiosqlite") for one in (memory, other)]
     assert main(["store", "copy", "--from", urls[0], "--to", urls[1]]) == DONE
     assert capsys.readouterr().out == "1\t0\t0\n"
     assert other.found(NS, "k").value == {"a": 1}
-    for one in (memory, other):
-        one.on.close()
 
 
-def test_a_source_without_such_a_table_is_refused(tmp_path: Path) -> None:
-    memory = target_in(tmp_path)
+def test_a_source_without_such_a_table_is_refused(open_target: OpenTarget, tmp_path: Path) -> None:
+    memory = open_target()
     source = Store(KINDS["sqlite"], f"sqlite:///{tmp_path / 'source.db'}")
     with pytest.raises(SchemaError, match="no table `store`"):
         copy_items(source.engine, memory.store)
@@ -395,4 +377,3 @@ def test_a_source_without_such_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match="neither ours nor one of LangGraph's"):
         copy_items(source.engine, memory.store)
     source.close()
-    memory.on.close()

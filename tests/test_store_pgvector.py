@@ -11,19 +11,18 @@ from databases import as_admin, sync_twin, sync_url
 from langgraph.store.base import PutOp
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.postgres import PostgresStore
-from memories import Memory
+from memories import Memory, OpenTarget
 from servers import PostgreSQL, _newest_first, _package_files
 from sqlalchemy import create_engine
 from stores import KINDS, Store
 from test_store_index import DIMS, INDEX, NS, embed
-from test_store_moving import copied_into, target_in
+from test_store_moving import copied_into
 
 from checkpoint_sa import ConfigurationError, TransferError
 from checkpoint_sa.store import pgvector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class WithVectors(PostgreSQL):
@@ -256,8 +255,10 @@ def test_a_vector_is_written_with_all_its_digits() -> None:
     assert np.array_equal(np.array(text[1:-1].split(","), dtype="<f4"), vector)
 
 
-def test_vectors_are_copied_into_pgvectors_type_and_out_of_it(empty: Store, tmp_path: Path) -> None:
-    memory, other = memory_on(empty), target_in(tmp_path).using(index=INDEX)
+def test_vectors_are_copied_into_pgvectors_type_and_out_of_it(
+    empty: Store, open_target: OpenTarget
+) -> None:
+    memory, other = memory_on(empty), open_target().using(index=INDEX)
     source = create_engine(sync_url(empty))
     memory.batch([PutOp(NS, text, {"text": text}) for text in TEXTS])
     found = [item.key for item in memory.search(NS, query="tea blue", limit=99)]
@@ -271,16 +272,14 @@ def test_vectors_are_copied_into_pgvectors_type_and_out_of_it(empty: Store, tmp_
     other.put(NS, "tea blue", {"text": "lake"})
     copied_into(memory, other.on.engine)
     assert memory.search(NS, query="lake")[0].key == "tea blue"
-    other.on.close()
 
 
-def test_vectors_of_another_length_are_not_copied(empty: Store, tmp_path: Path) -> None:
+def test_vectors_of_another_length_are_not_copied(empty: Store, open_target: OpenTarget) -> None:
     memory_on(empty)
-    other = target_in(tmp_path).using(
+    other = open_target().using(
         index={"dims": 2, "embed": lambda texts: [[1.0, 0.0]] * len(texts), "fields": ["text"]}
     )
     other.put(NS, "k", {"text": "tea"})
     with pytest.raises(TransferError, match=f"'k'.* have 2 dimensions, .* takes {DIMS}"):
         copied_into(Memory(empty), other.on.engine)
     assert empty.count("store_vectors") == 0
-    other.on.close()
