@@ -148,6 +148,11 @@ def supports_insert_select(dialect: Dialect) -> bool:
     return dialect.name in SELECTING
 
 
+def supports_records(dialect: Dialect) -> bool:
+    """Whether an INSERT may read its rows from a list as JSON, by `json_to_recordset`."""
+    return dialect.name in NESTING
+
+
 def driver_batches(dialect: Dialect, size: int) -> bool:
     """Whether the driver makes one statement of several rows with so many bytes."""
     return size <= _BATCH_BYTES.get(dialect.driver, 0)

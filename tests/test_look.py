@@ -376,6 +376,43 @@ def test_a_line_ends_where_the_parent_is_gone(sqlite_store: Store) -> None:
     ]
 
 
+def test_a_free_column_is_used_again(sqlite_store: Store) -> None:
+    root = sqlite_store.save()
+    sqlite_store.save(parent=root)
+    other = sqlite_store.save()
+    sqlite_store.save(parent=root)
+    sqlite_store.save(parent=other)
+    assert [tree for _, tree in drawn(steps_of(sqlite_store))] == ["●", "│ ●", "● │", "● │", "●─┘"]
+
+
+def test_many_forks_end_in_their_parent(sqlite_store: Store) -> None:
+    root = sqlite_store.save()
+    other = sqlite_store.save()
+    for parent in (root, root, other, root):
+        sqlite_store.save(parent=parent)
+    assert [tree for _, tree in drawn(steps_of(sqlite_store))] == [
+        "●",
+        "│ ●",
+        "│ │ ●",
+        "│ │ │ ●",
+        "│ ● │ │",
+        "●───┴─┘",
+    ]
+
+
+@pytest.mark.usefixtures("pretty")
+def test_ids_that_begin_alike_are_told_apart(sqlite_store: Store, capsys: Captured) -> None:
+    ids = [f"1f0a6b00-aaaa-6{end}" for end in "12"]
+    for one in ids:
+        sqlite_store.save(checkpoint_id=one)
+    text = "\n".join(map(" ".join, run(sqlite_store, capsys, "history", "t")))
+    assert all(one in text for one in ids)
+
+
+def test_a_size_beyond_the_largest_unit_is_in_that_unit() -> None:
+    assert terminal.size(1.5e15) == "1500.0 TB"
+
+
 @pytest.mark.usefixtures("pretty")
 def test_a_person_sees_the_tree(sqlite_store: Store, capsys: Captured) -> None:
     root = sqlite_store.save()

@@ -22,7 +22,12 @@ from checkpoint_sa.sql import tables
 from checkpoint_sa.sql import writing as writing_sql
 from checkpoint_sa.store import sql as store_sql
 from checkpoint_sa.types import ValueLookup, value_lookup
-from checkpoint_sa.upsert import UpsertRows, supports_insert_ctes, supports_insert_select
+from checkpoint_sa.upsert import (
+    UpsertRows,
+    supports_insert_ctes,
+    supports_insert_select,
+    supports_records,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +111,8 @@ def hot(dialect: Dialect) -> Iterator[tuple[str, ClauseElement]]:
     yield "store: get", store_sql.GET_ITEM
     yield "store: get several", store_sql.GET_ITEMS
     yield "store: put two", store_sql.put_items(2)
+    if supports_records(dialect):
+        yield "store: put several", store_sql.PUT_RECORDS
     yield "store: delete", store_sql.DELETE_ITEM
     yield "store: let times to live begin anew", store_sql.REFRESH_ITEMS
     search = store_sql.search(is_scoped=True, has_filter=True, is_later_page=False)
@@ -117,7 +124,7 @@ def text(dialect: Dialect) -> str:
     for name, statement in hot(dialect):
         keys = None
         if isinstance(statement, Insert) and not isinstance(statement, UpsertRows):
-            keys = _PLAIN if statement is writing_sql.PUT_BLOBS else _KEYS[statement.table]
+            keys = _PLAIN if statement is writing_sql.PUT_BLOBS else _KEYS.get(statement.table)
         compiled = str(statement.compile(dialect=dialect, column_keys=keys))
         for words in _BEGIN_A_LINE:
             compiled = compiled.replace(f" {words} ", f"\n{words} ")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import operator
 import random
 import sys
+from dataclasses import replace
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import pytest
 from graphs import App, T, app, joined
 from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.serde.types import RESUME
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
@@ -26,7 +28,7 @@ from checkpoint_sa import (
     StateUpgradeError,
 )
 from checkpoint_sa.cli import main
-from checkpoint_sa.state import State, rename_channel, rename_node, set_default
+from checkpoint_sa.state import State, StateWrite, rename_channel, rename_node, set_default
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from langchain_core.runnables import RunnableConfig
-    from langgraph.checkpoint.base import CheckpointTuple
+    from langgraph.checkpoint.base import Checkpoint, CheckpointTuple
 
     from checkpoint_sa.state import Revision, StateDiff
 
@@ -928,3 +930,45 @@ def test_a_history_begins_with_the_value_of_a_renamed_channel(store: Store, seed
     found = newer.history(second, ["trail"])["trail"]
     assert [write[2] for write in found["writes"]] == ["a"]
     assert found.get("seed") == seed
+
+
+def state_with(*writes: StateWrite, **values: Any) -> State:
+    checkpoint = {**empty_checkpoint(), "channel_values": values}
+    checkpoint["channel_versions"] = dict.fromkeys(values, "1")
+    return State("t", "", cast("Checkpoint", checkpoint), {"step": 1}, [*writes])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("~__pregel_pull, ask", "its triggers aren't known"),
+        ("~__pregel_push, ~0000000000, ~__pregel_pull, ask, x", "it has called tasks"),
+    ],
+)
+def test_a_task_that_is_not_understood_keeps_its_name(path: str, message: str) -> None:
+    state = state_with(StateWrite("of another graph", "text", LONG, path, 0))
+    with pytest.raises(StateUpgradeError, match=message) as caught:
+        rename_node("ask", "confirm")(state)
+    assert state.writes == [StateWrite("of another graph", "text", LONG, path, 0)]
+    assert LONG not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["~__pregel_push, 0000000003, False", "~__pregel_pull, other", ""])
+def test_a_task_of_another_node_stays(path: str) -> None:
+    write = StateWrite("1", "text", LONG, path, 0)
+    state = state_with(replace(write))
+    rename_node("ask", "confirm")(state)
+    assert state.writes == [write]
+
+
+@pytest.mark.parametrize("kind", [set, list, tuple])
+def test_a_join_knows_the_new_name_of_a_node_that_has_ended(kind: type) -> None:
+    join, other = "join:ask+beside:end", "join:beside+more:end"
+    write = StateWrite("1", join, "ask", "", 0)
+    state = state_with(write, **{join: kind(["ask", "beside"]), other: kind(["beside"])})
+    rename_node("ask", "confirm")(state)
+    assert state.values == {
+        "join:confirm+beside:end": kind(["confirm", "beside"]),
+        other: kind(["beside"]),
+    }
+    assert state.writes == [StateWrite("1", "join:confirm+beside:end", "confirm", "", 0)]

@@ -303,7 +303,7 @@ class BaseSQLStore(Calls, BaseStore):
         ranking = self._ranking(planned)
         if not planned.reads:
             if planned.writes:
-                statements = repository.writes(planned, ranking)
+                statements = repository.writes(self.database.dialect, planned, ranking)
                 self.database.execute(planned.name, statements)
             return [None] * planned.size
         if planned.writes:

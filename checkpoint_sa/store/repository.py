@@ -23,6 +23,7 @@ from checkpoint_sa.rows import MAX_TUPLES, as_bytes, chunks
 from checkpoint_sa.store import filters, pgvector, sql, sqlitevec, values
 from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
 from checkpoint_sa.store.plan import Put, has
+from checkpoint_sa.upsert import supports_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, Dialect, Select
 
     from checkpoint_sa.engine.cursors import Parameters
     from checkpoint_sa.rows import AnyRow
@@ -403,11 +404,11 @@ def refresh(connection: Connection, keys: set[Key]) -> None:
 def read_and_write(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
     """Do a batch that reads and writes; the times to live of the items that it reads stay."""
     found = read(connection, plan, ranking)
-    execute(connection, writes(plan, ranking))
+    execute(connection, writes(connection.dialect, plan, ranking))
     return found
 
 
-def writes(plan: Plan, ranking: Ranking | None) -> list[Statement]:
+def writes(dialect: Dialect, plan: Plan, ranking: Ranking | None) -> list[Statement]:
     """Return the statements that do the writes of a batch: one for each kind of a usual size."""
     stored = plan.puts
     if plan.puts and plan.deletes:
@@ -415,7 +416,7 @@ def writes(plan: Plan, ranking: Ranking | None) -> list[Statement]:
         # SELECT would leave out the rows that other batches are about to insert.
         nothing = dict.fromkeys(plan.deletes, Put("{}", None, []))
         stored = dict(sorted((plan.puts | nothing).items(), key=itemgetter(0)))
-    statements = [Statement(sql.put_items(len(part)), _parameters(part)) for part in _parts(stored)]
+    statements = [_put(dialect, part) for part in _parts(stored)]
     if len(plan.deletes) == 1:
         prefix, key = plan.deletes[0]
         statements.append(Statement(sql.DELETE_ITEM, {"prefix": prefix, "key": key}))
@@ -472,15 +473,24 @@ def _parts(puts: dict[Key, Put]) -> Iterator[list[tuple[Key, Put]]]:
         yield part
 
 
-def _parameters(part: Sequence[tuple[Key, Put]]) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    for i, ((prefix, key), put) in enumerate(part):
-        parameters[f"prefix_{i}"] = prefix
-        parameters[f"key_{i}"] = key
-        parameters[f"value_{i}"] = put.value
-        parameters[f"ttl_{i}"] = put.ttl
-        parameters[f"ttl_minutes_{i}"] = None if put.ttl is None else math.ceil(put.ttl)
-    return parameters
+def _put(dialect: Dialect, part: Sequence[tuple[Key, Put]]) -> Statement:
+    """Make the statement that stores some items."""
+    records = [
+        {
+            "prefix": prefix,
+            "key": key,
+            "value": put.value,
+            "ttl": put.ttl,
+            "ttl_minutes": None if put.ttl is None else math.ceil(put.ttl),
+        }
+        for (prefix, key), put in part
+    ]
+    if len(records) > 1 and supports_records(dialect):
+        return Statement(sql.PUT_RECORDS, {"records": json.dumps(records)})
+    parameters = {
+        f"{name}_{i}": value for i, row in enumerate(records) for name, value in row.items()
+    }
+    return Statement(sql.put_items(len(part)), parameters)
 
 
 def copy(

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Float,
     Integer,
@@ -13,6 +14,8 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
+    column,
     delete,
     func,
     or_,
@@ -150,6 +153,38 @@ REPLACE_ITEMS = (
 def put_items(count: int) -> UpsertRows:
     """Return the statement that stores `count` items."""
     return UpsertRows(items, _row, count, update=UPDATED)
+
+
+_record = (
+    func.json_to_recordset(cast(bindparam("records", type_=Text()), JSON()))
+    .table_valued(
+        column("prefix", Text()),
+        column("key", Text()),
+        column("value", Text()),
+        column("ttl", Float()),
+        column("ttl_minutes", Integer()),
+        name="record",
+    )
+    .render_derived(with_types=True)
+)
+
+PUT_RECORDS = Upsert(items, update=UPDATED).from_select(
+    ["prefix", "key", "value", "created_at", "updated_at", "expires_at", "ttl_minutes"],
+    select(
+        _record.c.prefix,
+        _record.c.key,
+        to_json(_record.c.value),
+        utc_now(),
+        utc_now(),
+        minutes_from_now(_record.c.ttl),
+        _record.c.ttl_minutes,
+    ),
+)
+"""Stores the items of `records`, a list as JSON text, in its order: a statement for any number.
+
+A statement with parameters for each item is a long text, which psycopg searches for them at every
+execution: half of the CPU of 100 puts.
+"""
 
 
 DELETE_EMBEDDINGS = delete(embeddings).where(one_of("keys", embeddings.c.prefix, embeddings.c.key))

@@ -160,6 +160,12 @@ INSERT INTO store (prefix, key, value, created_at, updated_at, expires_at, ttl_m
 VALUES (%(prefix_0)s::VARCHAR, %(key_0)s::VARCHAR, CAST(%(value_0)s::VARCHAR AS JSONB), CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, (CURRENT_TIMESTAMP + CAST(%(ttl_0)s AS FLOAT) * INTERVAL '1' MINUTE), %(ttl_minutes_0)s::INTEGER), (%(prefix_1)s::VARCHAR, %(key_1)s::VARCHAR, CAST(%(value_1)s::VARCHAR AS JSONB), CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, (CURRENT_TIMESTAMP + CAST(%(ttl_1)s AS FLOAT) * INTERVAL '1' MINUTE), %(ttl_minutes_1)s::INTEGER)
 ON CONFLICT (prefix, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, expires_at = excluded.expires_at, ttl_minutes = excluded.ttl_minutes;
 
+-- store: put several
+INSERT INTO store (prefix, key, value, created_at, updated_at, expires_at, ttl_minutes)
+SELECT anon_1.prefix, anon_1.key, CAST(anon_1.value AS JSONB) AS anon_2, CURRENT_TIMESTAMP AS anon_3, CURRENT_TIMESTAMP AS anon_4, (CURRENT_TIMESTAMP + anon_1.ttl * INTERVAL '1' MINUTE) AS anon_5, anon_1.ttl_minutes
+FROM json_to_recordset(CAST(%(records)s::VARCHAR AS JSON)) AS anon_1(prefix TEXT, key TEXT, value TEXT, ttl FLOAT, ttl_minutes INTEGER)
+ON CONFLICT (prefix, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, expires_at = excluded.expires_at, ttl_minutes = excluded.ttl_minutes;
+
 -- store: delete
 DELETE FROM store WHERE store.prefix = %(prefix)s::VARCHAR AND store.key = %(key)s::VARCHAR;
 
