@@ -737,9 +737,16 @@ def test_from_conn_string_sets_up_and_disposes(tmp_path: Path) -> None:
     assert item.value == {"a": 1}
 
 
-@on_each_server
-def test_a_lost_connection_is_retried(memory: Memory) -> None:
-    """The other faults are those of the saver's operations, which run the same way."""
+@pytest.mark.parametrize(
+    "bare_store", [name for name, kind in KINDS.items() if kind.server], indirect=True
+)
+def test_a_lost_connection_is_retried(bare_store: Store) -> None:
+    """The other faults are those of the saver's operations, which run the same way.
+
+    A database of its own: all connections to it are killed, whoever has them.
+    """
+    bare_store.setup()
+    memory = Memory(bare_store)
     memory.put(NS, "k", {"a": 1})
     kill: Callable[[], None] = kill_connections(memory.on)
     kill()
