@@ -23,7 +23,7 @@ from stores import KINDS, Kind
 from checkpoint_sa import AsyncSQLAlchemySaver, SQLAlchemySaver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
 SERVERS: dict[str, type[Server]] = {
@@ -80,15 +80,16 @@ class Pair(NamedTuple):
 class Servers:
     """Servers with the durability they have by default, started when first asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, servers: Mapping[str, type[Server]] = SERVERS) -> None:
         self.folder = folder
+        self.servers = servers
         self.stack = ExitStack()
         self.running: dict[str, Server | str] = {}
 
     def get(self, name: str) -> Server | str:
         """Return a running server, or why there is none."""
         if name not in self.running:
-            found = SERVERS[name].find(durable=True)
+            found = self.servers[name].find(durable=True)
             self.running[name] = found if isinstance(found, str) else found.start()
             if isinstance(found, Server):
                 self.stack.callback(found.stop)

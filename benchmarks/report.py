@@ -68,9 +68,6 @@ over many small parts; the largest part, reading LangGraph's serialization, is t
 **`delete_thread` and `get_delta_channel_history`.** A thread is deleted from four tables in one
 transaction. For a history the versions of each ancestor are read, to find the nearest stored value.
 
-**Items in large batches, with psycopg.** psycopg looks through the text of a statement with so many
-parameters at each execution.
-
 **The import.** SQLAlchemy is the larger part; an application that uses it has loaded it already.
 """
 SUMMARY: dict[str, tuple[str, dict[str, Any]]] = {

@@ -20,6 +20,7 @@ import size
 import store
 import throughput
 import trips
+import vectors
 from peers import Servers
 from stores import KINDS
 
@@ -32,6 +33,7 @@ PARTS = {
     "runs": runs,
     "size": size,
     "store": store,
+    "vectors": vectors,
     "imports": imports,
 }
 
@@ -50,11 +52,13 @@ def main() -> int:
     figures = report.Report(options.output)
     missing = False
     with tempfile.TemporaryDirectory() as folder:
-        servers = Servers(Path(folder))
+        usual = Servers(Path(folder))
+        others = Servers(Path(folder), vectors.SERVERS)
         try:
-            with servers.stack:
+            with usual.stack, others.stack:
                 for name in options.parts:
                     part = PARTS[name]
+                    servers = others if part is vectors else usual
                     for engine in (e for e in part.ENGINES if e in options.engines):
                         if reason := servers.missing(engine):
                             print(f"{name} {engine}: {reason}", file=sys.stderr)

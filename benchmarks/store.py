@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ from langgraph.store.postgres.aio import AsyncPostgresStore
 from langgraph.store.sqlite import SqliteStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
 from measure import Samples, shuffled
-from peers import SYNC_DRIVERS, Contender
-from sqlalchemy import create_engine, make_url, text
+from peers import Contender
+from sqlalchemy import make_url
 from stores import KINDS
 
 from checkpoint_sa import AsyncSQLAlchemyStore, SQLAlchemyStore
@@ -32,10 +31,8 @@ TITLE = "Long-term memory"
 ABOUT = (
     "`SQLAlchemyStore` beside LangGraph's store: `put` and `get` of an item of about 300 bytes, "
     "`search` of a namespace with a limit of 10, a `batch` of 100 puts, and `search` with a query "
-    f"among {ITEMS:,} items with vectors of {DIMS} dimensions. Our ranking is exact. SqliteStore's "
-    "needs a Python whose SQLite loads extensions, PostgresStore's a server with pgvector; without "
-    "these there is no peer. Ours is in Python, or by pgvector where the server has it. Medians; "
-    "CPU is that of the client's process."
+    f"among {ITEMS:,} items with vectors of {DIMS} dimensions, ranked in Python, as where the "
+    "database can't: the peers have no such search. Medians; CPU is that of the client's process."
 )
 ENGINES = tuple(name for name, kind in KINDS.items() if kind.server in ("", "postgresql"))
 OPERATIONS = ("put", "get", "search", "batch of 100 puts")
@@ -61,7 +58,6 @@ INDEX: dict[str, Any] = {
     "fields": ["text"],
     "distance_type": "cosine",
 }
-"""Without `ann_index_config`: AsyncPostgresStore refuses `flat`, its default is HNSW."""
 
 
 async def run(servers: Servers, kind: str, *, quick: bool) -> list[dict[str, Any]]:
@@ -119,17 +115,12 @@ def value_of(number: int) -> dict[str, Any]:
 async def open_stores(
     servers: Servers, kind: Kind, name: str, **options: Any
 ) -> AsyncIterator[dict[str, Contender]]:
-    """Open ours and LangGraph's on new databases, tables made.
-
-    With an index there is no peer where SQLite loads no extensions, or without pgvector.
-    """
+    """Open ours and LangGraph's on new databases, tables made; with an index ours alone."""
     async with AsyncExitStack() as stack:
         sides: dict[str, Contender] = {}
-        for side in ("ours", "peer"):
+        for side in ("ours",) if options else ("ours", "peer"):
             url = servers.new_database(name)
-            if options and not _add_vectors(kind, url) and side == "peer":
-                continue
-            opened = _open_ours(kind, url, options) if side == "ours" else _peer(kind, url, options)
+            opened = _open_ours(kind, url, options) if side == "ours" else _peer(kind, url)
             store = (
                 await stack.enter_async_context(opened)
                 if kind.is_async
@@ -147,26 +138,11 @@ def _open_ours(kind: Kind, url: str, options: Mapping[str, Any]) -> Any:
     return make.from_conn_string(url, pool_size=POOL_SIZE, max_overflow=0, **options)
 
 
-def _peer(kind: Kind, url: str, options: Mapping[str, Any]) -> Any:
+def _peer(kind: Kind, url: str) -> Any:
     make = PEERS[kind.server, kind.is_async]
     parsed = make_url(url)
     if not kind.server:
-        return make.from_conn_string(parsed.database, **options)
+        return make.from_conn_string(parsed.database)
     conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
     pool = {"min_size": POOL_SIZE, "max_size": POOL_SIZE}
-    return make.from_conn_string(conninfo, pool_config=pool, **options)
-
-
-def _add_vectors(kind: Kind, url: str) -> bool:
-    """Create the extension that the peer's vectors need; return whether it is there."""
-    if not kind.server:
-        return hasattr(sqlite3.Connection, "enable_load_extension")  # the peer loads sqlite-vec
-    engine = create_engine(make_url(url).set(drivername=SYNC_DRIVERS[kind.server]))
-    with engine.begin() as connection:
-        has_it = connection.scalar(
-            text("SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'")
-        )
-        if has_it:
-            connection.execute(text("CREATE EXTENSION vector"))
-    engine.dispose()
-    return bool(has_it)
+    return make.from_conn_string(conninfo, pool_config=pool)

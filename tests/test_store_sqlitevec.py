@@ -19,6 +19,8 @@ from test_store_index import (
     test_a_filter_and_a_namespace_limit_a_ranking,
     test_a_new_value_and_a_deletion_take_the_vectors_with_them,
     test_a_ranking_refreshes_what_it_returns,
+    test_an_item_with_many_texts_has_one_place,
+    test_expired_items_take_no_place_in_a_page,
     test_the_most_alike_come_first_with_their_scores,
     test_the_ranking_is_that_of_exact_search,
     test_the_ranking_is_that_of_langgraphs_in_memory,
@@ -39,6 +41,8 @@ __all__ = [
     "test_a_filter_and_a_namespace_limit_a_ranking",
     "test_a_new_value_and_a_deletion_take_the_vectors_with_them",
     "test_a_ranking_refreshes_what_it_returns",
+    "test_an_item_with_many_texts_has_one_place",
+    "test_expired_items_take_no_place_in_a_page",
     "test_the_most_alike_come_first_with_their_scores",
     "test_the_ranking_is_that_of_exact_search",
     "test_the_ranking_is_that_of_langgraphs_in_memory",
@@ -124,3 +128,10 @@ def test_an_async_store_loads_the_extension(tmp_path: Path) -> None:
         [sys.executable, "-c", ASYNC, url], capture_output=True, text=True, check=False
     )
     assert done.stdout == "k 1.0 True\n", done.stderr
+
+
+def test_a_search_is_one_statement(indexed: Memory) -> None:
+    indexed.batch([PutOp(NS, f"{i}", {"text": f"tea {i}"}) for i in range(10)])
+    with indexed.on.statements() as sent:
+        assert len(indexed.search(NS, query="tea", limit=10)) == 10
+    assert len(sent.texts) == 1

@@ -15,7 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import LargeBinary
+from sqlalchemy import Float, LargeBinary
 from sqlalchemy.util import await_only
 
 if TYPE_CHECKING:
@@ -218,8 +218,8 @@ def _compile(connection: Connection, statement: Any, names: list[str]) -> _Compi
         [
             (i, decode)
             for i, type_ in enumerate(columns)
-            # These drivers give bytes for bytes.
-            if not isinstance(impl := type_.dialect_impl(dialect), LargeBinary)
+            # These drivers give bytes for bytes, and floats for numbers of double precision.
+            if not isinstance(impl := type_.dialect_impl(dialect), LargeBinary | Float)
             and (decode := impl.result_processor(dialect, None))
         ],
     )

@@ -12,7 +12,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
     Column,
     Float,
     ForeignKeyConstraint,
@@ -206,41 +205,37 @@ def delete_vectors(kind: str) -> Any:
 
 @cache
 def rank(
-    kind: str,
-    metric: Metric,
-    *,
-    is_scoped: bool,
-    has_filter: bool,
-    is_approximate: bool = False,
+    kind: str, metric: Metric, *, candidates: sql.Candidates, is_scoped: bool, has_filter: bool
 ) -> Select[Any]:
     """Return the statement that ranks items by the best of their vectors, some after a number.
 
     Args:
         kind: The type of the vectors.
         metric: How two vectors are compared.
+        candidates: The vectors whose items are ranked.
         is_scoped: In one namespace and those below it, not in all.
         has_filter: That the engine's JSON may match a filter.
-        is_approximate: Only the items of those vectors of the table that its index finds.
     """
     table = _vectors(kind)
     embedding: Any = table.c.embedding
     query = _given("query", kind)
-    distances = {
+    operators = {
         "cosine": embedding.cosine_distance,
         "l2": embedding.l2_distance,
         "inner_product": embedding.max_inner_product,
     }
-    distance = distances[metric](query)
-    found = select(table.c.prefix, table.c.key, distance.label("distance"))
-    if is_approximate:  # the form that pgvector's indexes answer: no condition, the operator alone
-        found = found.order_by(distance).limit(bindparam("candidates", type_=BigInteger()))
-    nearest = found.subquery("nearest")
+    operator = operators[metric](query)
     # A vector of zeros has no angle to another one: it is as alike as one at a right angle.
     no_angle = literal_column("'NaN'::float8", Float())
-    least = func.min(
-        func.coalesce(func.nullif(nearest.c.distance, no_angle), literal_column("1.0", Float()))
+    distance = func.coalesce(func.nullif(operator, no_angle), literal_column("1.0", Float()))
+    return sql.best_first(
+        table,
+        operator,
+        distance,
+        candidates=candidates,
+        is_scoped=is_scoped,
+        has_filter=has_filter,
     )
-    return sql.best_first(nearest, least, is_scoped=is_scoped, has_filter=has_filter)
 
 
 def rows(vectors: Sequence[tuple[str, str, str, bytes]]) -> list[tuple[str, str, str, str]]:

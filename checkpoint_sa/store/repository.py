@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from sqlalchemy import JSON, VARBINARY, inspect
 from sqlalchemy.exc import OperationalError
@@ -28,7 +28,6 @@ from checkpoint_sa.upsert import supports_records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
-    from typing import TypeAlias
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Dialect, Select
@@ -77,6 +76,10 @@ class ItemRow(NamedTuple):
     ttl_minutes: int | None
     rank: int = 0
     """Its place in the order of a search."""
+
+
+Ranked: TypeAlias = tuple[ItemRow, float]
+"""An item and its score."""
 
 
 class Found(NamedTuple):
@@ -135,9 +138,9 @@ def read(connection: Connection, plan: Plan, ranking: Ranking | None) -> Found:
         if wanted.query is None or ranking is None:
             results[i] = _search(connection, wanted)
             continue
-        scores[i] = _rank(connection, wanted, ranking.by, ranking.queries[wanted.query])
-        rows = _get(connection, {*scores[i]}) if scores[i] else {}
-        results[i] = [rows[key] for key in scores[i] if key in rows]
+        ranked = _rank(connection, wanted, ranking.by, ranking.queries[wanted.query])
+        results[i] = [row for row, _ in ranked]
+        scores[i] = {(row.prefix, row.key): score for row, score in ranked}
     for i, listed in plan.lists.items():
         results[i] = _list(connection, listed)
     for i, operation in plan.gets.items():
@@ -217,7 +220,7 @@ def _candidates(connection: Connection, wanted: Search) -> Iterator[list[ItemRow
 
 def _rank(
     connection: Connection, wanted: Search, index: Index, query: NDArray[Any]
-) -> dict[Key, float]:
+) -> list[Ranked]:
     """Return the items whose texts are the most alike to a query, the most alike first."""
     if index.place is not None:
         return _rank_there(connection, wanted, index, query)
@@ -229,7 +232,9 @@ def _rank(
     best: dict[Key, float] = {}
     for rows in _vectors(connection, wanted, index) if wanted.limit else ():
         best = offload(connection, _best, best, rows, count, wanted.filter, index, query)
-    return dict([*best.items()][wanted.offset :])
+    page = [*best.items()][wanted.offset :]
+    items = _get(connection, {key for key, _ in page}) if page else {}
+    return [(items[key], score) for key, score in page if key in items]
 
 
 def _best(  # noqa: PLR0913, PLR0917 - runs in a thread, on plain arguments
@@ -256,47 +261,43 @@ def _best(  # noqa: PLR0913, PLR0917 - runs in a thread, on plain arguments
 
 def _rank_there(
     connection: Connection, wanted: Search, index: Index, query: NDArray[Any]
-) -> dict[Key, float]:
+) -> list[Ranked]:
     """`_rank`, by the database."""
     criteria = {"is_scoped": bool(wanted.prefix), "has_filter": wanted.filter_json is not None}
-    vector: Any = query.tobytes()
+    given: dict[str, Any] = {"query": query.tobytes(), **_criteria(wanted)}
     rank: Callable[..., Select[Any]]
     if index.place is None:
         rank = partial(sqlitevec.rank, index.metric, **criteria)
     else:
-        vector = pgvector.as_text(vector)
+        given["query"] = pgvector.as_text(given["query"])
         rank = partial(pgvector.rank, index.place.kind, index.metric, **criteria)
-    statement = rank()
-    parameters = {"query": vector, **_criteria(wanted)}
+
+    def fetch(candidates: sql.Candidates, /, **bounds: int) -> list[Ranked]:
+        rows = fetch_all(connection, rank(candidates=candidates), {**given, **bounds})
+        return [(ItemRow(*row), index.score(distance)) for *row, distance in rows]
+
     if wanted.filter is None:
-        parameters |= {"size": wanted.limit, "skip": wanted.offset}
-        found: Sequence[AnyRow] = ()
-        if index.place is not None and index.ann is not None:
-            count = _CANDIDATES * (wanted.limit + wanted.offset)
-            found = connection.execute(
-                rank(is_approximate=True), {**parameters, "candidates": count}
-            ).all()
-        if len(found) < wanted.limit:  # the nearest vectors are of other namespaces, or expired
-            found = connection.execute(statement, parameters).all()
-        return {(row.prefix, row.key): index.score(row.distance) for row in found}
+        bounds = {"size": wanted.limit, "skip": wanted.offset}
+        is_exact = index.place is None or index.ann is None
+        nearest = sql.Candidates.NEAREST if is_exact else sql.Candidates.INDEXED
+        count = _CANDIDATES * (wanted.limit + wanted.offset)
+        found = fetch(nearest, candidates=count, **bounds)
+        if len(found) < wanted.limit:  # the nearest are of other namespaces, or have expired
+            found = fetch(sql.Candidates.ALL, **bounds)
+        return found
     least, most = _PAGE_ROWS
     size = min(max(wanted.offset + wanted.limit, least), most)
-    matching: list[tuple[Key, float]] = []
+    matching: list[Ranked] = []
     skip = 0
     while len(matching) < wanted.offset + wanted.limit:
-        page = connection.execute(statement, {**parameters, "size": size, "skip": skip}).all()
-        items = _get(connection, {(row.prefix, row.key) for row in page}) if page else {}
-        kept = _matching(connection, [*items.values()], wanted.filter, len(items))
+        page = fetch(sql.Candidates.ALL, size=size, skip=skip)
+        kept = _matching(connection, [row for row, _ in page], wanted.filter, len(page))
         keys = {(row.prefix, row.key) for row in kept}
-        matching += [
-            ((row.prefix, row.key), index.score(row.distance))
-            for row in page
-            if (row.prefix, row.key) in keys
-        ]
+        matching += [each for each in page if (each[0].prefix, each[0].key) in keys]
         if len(page) < size:
             break
         skip += size
-    return dict(matching[wanted.offset : wanted.offset + wanted.limit])
+    return matching[wanted.offset : wanted.offset + wanted.limit]
 
 
 def _vectors(connection: Connection, wanted: Search, index: Index) -> Iterator[list[AnyRow]]:

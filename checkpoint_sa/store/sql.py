@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -205,11 +206,9 @@ def put_embeddings(count: int) -> UpsertRows:
     return UpsertRows(embeddings, _embedding, count, update=("embedding",))
 
 
-_WITHIN = or_(
-    items.c.prefix == _bind("prefix"),
-    in_byte_range(items.c.prefix, _bind("low"), _bind("high")),
-)
-"""A namespace and those below it."""
+def _within(prefix: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition of a namespace and those below it."""
+    return or_(prefix == _bind("prefix"), in_byte_range(prefix, _bind("low"), _bind("high")))
 
 
 def criteria(*, is_scoped: bool, has_filter: bool) -> list[ColumnElement[bool]]:
@@ -221,7 +220,7 @@ def criteria(*, is_scoped: bool, has_filter: bool) -> list[ColumnElement[bool]]:
     """
     found = [LIVE]
     if is_scoped:
-        found.append(_WITHIN)
+        found.append(_within(items.c.prefix))
     if has_filter:
         found.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
     return found
@@ -293,30 +292,67 @@ def vectors(
     )
 
 
-def best_first(
-    nearest: FromClause, least: ColumnElement[float], *, is_scoped: bool, has_filter: bool
+class Candidates(Enum):
+    """The vectors whose items are ranked."""
+
+    ALL = "all"
+    NEAREST = "nearest"
+    """The nearest of the namespace: a page of items, unless most of them have expired."""
+    INDEXED = "indexed"
+    """Those that an approximate index finds, of any namespace."""
+
+
+def best_first(  # noqa: PLR0913 - what is compared, and what limits it
+    vectors: FromClause,
+    operator: ColumnElement[float],
+    distance: ColumnElement[float],
+    *,
+    candidates: Candidates,
+    is_scoped: bool,
+    has_filter: bool,
 ) -> Select[Any]:
-    """Return the statement that reads a page of items' keys, the nearest first.
+    """Return the statement that reads a page of items with their distances, the nearest first.
+
+    The distance of an item is that of its best vector.
 
     Args:
-        nearest: The prefix and the key of each vector, and its `distance` from the query.
-        least: The distance of the best vector of an item.
+        vectors: The table of vectors.
+        operator: The distance of a vector from the query, as an index has it.
+        distance: The same, but a number where there is no angle.
+        candidates: The vectors whose items are ranked.
         is_scoped: In one namespace and those below it, not in all.
         has_filter: That the engine's JSON may match a filter.
     """
-    return (
+    found = select(vectors.c.prefix, vectors.c.key, distance.label("distance"))
+    if candidates is Candidates.NEAREST:
+        if is_scoped:
+            found = found.where(_within(vectors.c.prefix))
+        found = found.order_by(distance, vectors.c.prefix, vectors.c.key)
+    elif candidates is Candidates.INDEXED:  # an index knows neither conditions nor expressions
+        found = found.order_by(operator)
+    if candidates is not Candidates.ALL:
+        found = found.limit(bindparam("candidates", type_=BigInteger()))
+    nearest = found.subquery("nearest")
+    least = func.min(nearest.c.distance)
+    best = (
         select(nearest.c.prefix, nearest.c.key, least.label("distance"))
-        .join_from(
-            nearest,
-            items,
-            and_(items.c.prefix == nearest.c.prefix, items.c.key == nearest.c.key),
-        )
+        .join_from(nearest, items, _same_item(nearest))
         .where(*criteria(is_scoped=is_scoped, has_filter=has_filter))
         .group_by(nearest.c.prefix, nearest.c.key)
         .order_by(least, nearest.c.prefix, nearest.c.key)
         .limit(bindparam("size", type_=BigInteger()))
         .offset(bindparam("skip", type_=BigInteger()))
+        .subquery("best")
     )
+    return (
+        select(*_COLUMNS, best.c.distance)
+        .join_from(best, items, _same_item(best))
+        .order_by(best.c.distance, best.c.prefix, best.c.key)
+    )
+
+
+def _same_item(found: FromClause) -> ColumnElement[bool]:
+    return and_(items.c.prefix == found.c.prefix, items.c.key == found.c.key)
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Float, LargeBinary, bindparam, event, func, literal_column, select, text
+from sqlalchemy import Float, LargeBinary, bindparam, event, func, literal_column, text
 
 from checkpoint_sa.store import sql
 
@@ -60,13 +60,21 @@ def is_there(connection: Connection, metric: Metric) -> bool:
 
 
 @cache
-def rank(metric: Metric, *, is_scoped: bool, has_filter: bool) -> Select[Any]:
+def rank(
+    metric: Metric, *, candidates: sql.Candidates, is_scoped: bool, has_filter: bool
+) -> Select[Any]:
     """Return the statement that ranks items by the best of their vectors, some after a number."""
     table = sql.embeddings
-    distance = getattr(func, _FUNCTIONS[metric])(
+    operator = getattr(func, _FUNCTIONS[metric])(
         table.c.embedding, bindparam("query", type_=LargeBinary()), type_=Float()
     )
-    nearest = select(table.c.prefix, table.c.key, distance.label("distance")).subquery("nearest")
     # A vector of zeros has no angle to another one: its distance is NULL.
-    least = func.min(func.coalesce(nearest.c.distance, literal_column("1.0", Float())))
-    return sql.best_first(nearest, least, is_scoped=is_scoped, has_filter=has_filter)
+    distance = func.coalesce(operator, literal_column("1.0", Float()))
+    return sql.best_first(
+        table,
+        operator,
+        distance,
+        candidates=candidates,
+        is_scoped=is_scoped,
+        has_filter=has_filter,
+    )
