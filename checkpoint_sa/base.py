@@ -527,8 +527,8 @@ class BaseSaver(Calls, BaseCheckpointSaver[str]):
         await self._acall(self._delete_thread, thread_id)
 
     def _delete_thread(self, thread_id: str) -> None:
-        ids = [codec.thread_id(thread_id)]
-        self.database.write("delete_thread", deleting.delete_threads, ids)
+        statements = deleting.of_thread(codec.thread_id(thread_id))
+        self.database.execute("delete_thread", statements)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of some runs, by `metadata.run_id`, their writes and values.

@@ -14,6 +14,7 @@ from collections import defaultdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from checkpoint_sa.engine.statements import Statement, execute
 from checkpoint_sa.repository import writing
 from checkpoint_sa.repository.dependencies import (
     Lines,
@@ -171,7 +172,7 @@ def carry_out(
     5. values,
     6. the rows of chains behind the last value that stays.
 
-    Only `delete_threads` begins with chains and values: it deletes by thread, so that a checkpoint
+    Only `delete_thread` begins with chains and values: it deletes by thread, so that a checkpoint
     that is being stored is deleted with its thread.
 
     Args:
@@ -300,29 +301,27 @@ def free_chains(connection: Connection, chains: Collection[ChainKey]) -> None:
 # Whole threads
 
 
-def delete_threads(connection: Connection, thread_ids: Sequence[str]) -> Deleted:
-    """Delete all of some threads, and count it without the bytes: five statements."""
-    rows: dict[Any, int] = defaultdict(int)
-    for chunk in chunks(sorted(thread_ids), MAX_SINGLES):
-        for statement in sql.DELETE_THREADS:
-            result = connection.execute(statement, {"thread_ids": chunk})
-            rows[statement.table] += result.rowcount
-    threads = len(thread_ids) if any(rows.values()) else 0
-    return Deleted(threads, rows[tables.checkpoints], rows[tables.blobs], rows[tables.writes])
+def of_thread(thread_id: str) -> list[Statement]:
+    """Return the statements that delete all of a thread."""
+    return [Statement(clause, {"thread_id": thread_id}) for clause in sql.DELETE_THREAD]
 
 
 def delete_thread(
     connection: Connection, thread_id: str, *, measure: bool = True, dry_run: bool = False
 ) -> Deleted:
-    """Delete all of a thread, and count it."""
-    if not measure:
-        return delete_threads(connection, [thread_id])
-    scope = {"thread_id": thread_id}
-    stored = _list_stored(connection, scope, measure=True)
-    plan = _plan_all(stored, thread_id, _list_checkpoints(connection, scope))
-    if not dry_run:
-        delete_threads(connection, [thread_id])
-    return carry_out(connection, plan, dry_run=True)
+    """Delete all of a thread, and count it; without the bytes unless they are measured."""
+    if measure:
+        scope = {"thread_id": thread_id}
+        stored = _list_stored(connection, scope, measure=True)
+        plan = _plan_all(stored, thread_id, _list_checkpoints(connection, scope))
+        if not dry_run:
+            execute(connection, of_thread(thread_id))
+        return carry_out(connection, plan, dry_run=True)
+    rows: dict[Any, int] = defaultdict(int)
+    for clause in sql.DELETE_THREAD:
+        rows[clause.table] += connection.execute(clause, {"thread_id": thread_id}).rowcount
+    threads = int(any(rows.values()))
+    return Deleted(threads, rows[tables.checkpoints], rows[tables.blobs], rows[tables.writes])
 
 
 # Deletions in one thread, each by a plan

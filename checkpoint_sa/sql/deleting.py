@@ -42,13 +42,14 @@ if TYPE_CHECKING:
     )
 
 
-_delete_threads = {
-    table: delete(table).where(one_of("thread_ids", table.c.thread_id))
+_delete_thread = {
+    table: delete(table).where(table.c.thread_id == bind("thread_id"))
     for table in (deltas, blobs, checkpoints, writes)
 }
 
 # Deltas twice: after the first rows of chains are gone, no writer appends any more.
-DELETE_THREADS = (_delete_threads[deltas], *_delete_threads.values())
+DELETE_THREAD = (_delete_thread[deltas], *_delete_thread.values())
+"""Statements of their own, in this order: each sees what others have committed before it."""
 
 DELETE_BLOBS = delete(blobs).where(blob_in("keys"))
 
