@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DEFAULT = "sqlite://"
 
-pytest.register_assert_rewrite("checkpoint_sa.testing.suite")
+pytest.register_assert_rewrite("checkpoint_sa.testing.memory", "checkpoint_sa.testing.suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

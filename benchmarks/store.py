@@ -32,7 +32,8 @@ ABOUT = (
     "`SQLAlchemyStore` beside LangGraph's store: `put` and `get` of an item of about 300 bytes, "
     "`search` of a namespace with a limit of 10, a `batch` of 100 puts, and `search` with a query "
     f"among {ITEMS:,} items with vectors of {DIMS} dimensions, ranked in Python, as where the "
-    "database can't: the peers have no such search. Medians; CPU is that of the client's process."
+    "database can't (the peers rank in the database only). Medians; CPU is that of the client's "
+    "process."
 )
 ENGINES = tuple(name for name, kind in KINDS.items() if kind.server in ("", "postgresql"))
 OPERATIONS = ("put", "get", "search", "batch of 100 puts")

@@ -38,3 +38,4 @@ def follow_sqlite(dialect: str) -> None:
             compiles(construct, dialect)(rules["sqlite"])
     types.VALUE_LOOKUP[dialect] = types.VALUE_LOOKUP["sqlite"]
     upsert.SELECTING.add(dialect)
+    upsert.ROWS.add(dialect)

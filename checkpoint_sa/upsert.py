@@ -13,8 +13,10 @@ from sqlalchemy.exc import CompileError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
+from checkpoint_sa.types import MYSQL_FAMILY
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Dialect, Table
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -131,6 +133,15 @@ SELECTING = {*NESTING, "sqlite"}
 MySQL takes the parameters of two rows for text of one character set; bytes aren't such text.
 """
 
+RECORDS = {"postgresql", "cockroachdb"}
+"""Dialects where an INSERT may read its rows from a list as JSON, by `json_to_recordset`."""
+
+ROWS = {*SELECTING, *MYSQL_FAMILY}
+"""Dialects whose rule for `Upsert` knows `UpsertRows`."""
+
+MAX_PARAMETERS: dict[str, int] = {}
+"""By dialect, the most parameters of a statement; of those that take fewer than some thousand."""
+
 _BATCH_BYTES = dict.fromkeys(("pymysql", "aiomysql", "asyncmy"), 256 * 1024)
 """Drivers that send an executemany as one INSERT, and the most bytes of its values.
 
@@ -149,13 +160,24 @@ def supports_insert_select(dialect: Dialect) -> bool:
 
 
 def supports_records(dialect: Dialect) -> bool:
-    """Whether an INSERT may read its rows from a list as JSON, by `json_to_recordset`."""
-    return dialect.name in NESTING
+    """Whether an INSERT may read its rows from a list as JSON."""
+    return dialect.name in RECORDS
 
 
-def driver_batches(dialect: Dialect, size: int) -> bool:
-    """Whether the driver makes one statement of several rows with so many bytes."""
-    return size <= _BATCH_BYTES.get(dialect.driver, 0)
+def supports_rows(dialect: Dialect) -> bool:
+    """Whether one INSERT may store several rows; otherwise it is executed once for each."""
+    return dialect.name in ROWS
+
+
+def rows_at_once(dialect: Dialect, columns: int, most: int) -> int:
+    """Return how many rows of so many parameters a statement stores, at most."""
+    return min(most, MAX_PARAMETERS.get(dialect.name, most * columns) // columns)
+
+
+def driver_batches(dialect: Dialect, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the driver makes one statement of several rows, of which the blobs are large."""
+    most = _BATCH_BYTES.get(dialect.driver)
+    return most is not None and sum(len(row["blob"]) for row in rows) <= most
 
 
 for _dialect in ("postgresql", "cockroachdb", "sqlite"):

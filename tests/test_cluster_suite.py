@@ -9,6 +9,7 @@ import stores
 from conftest import DRIVERS
 from test_conformance import test_conforms, test_every_capability_is_detected  # noqa: F401
 
+from checkpoint_sa.testing.memory import *  # noqa: F403
 from checkpoint_sa.testing.suite import *  # noqa: F403
 
 if TYPE_CHECKING:

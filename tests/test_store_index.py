@@ -176,6 +176,13 @@ def test_expired_items_take_no_place_in_a_page(indexed: Memory) -> None:
     assert [*scores(indexed, "green tea", limit=1, offset=1)] == found[1:2]
 
 
+@pytest.mark.parametrize("number", [2**31, sys.maxsize, 2**80])
+def test_any_limit_and_offset_of_a_ranking_are_taken(indexed: Memory, number: int) -> None:
+    indexed.put(NS, "a", {"text": "tea"})
+    assert [*scores(indexed, "tea", limit=number)] == ["a"]
+    assert [*scores(indexed, "tea", limit=3, offset=number)] == []
+
+
 def test_an_item_with_many_texts_has_one_place(memory: Memory) -> None:
     indexed = memory.using(index={**INDEX, "fields": ["texts[*]"]})
     for i in range(4):

@@ -103,6 +103,11 @@ def test_expired_items_take_no_place_in_a_page(empty: Store, ann: dict[str, str]
     test_store_index.test_expired_items_take_no_place_in_a_page(memory)
 
 
+@pytest.mark.parametrize("number", [2**31, 2**80])
+def test_any_limit_and_offset_of_a_ranking_are_taken(empty: Store, number: int) -> None:
+    test_store_index.test_any_limit_and_offset_of_a_ranking_are_taken(memory_on(empty), number)
+
+
 def test_an_item_with_many_texts_has_one_place(empty: Store) -> None:
     test_store_index.test_an_item_with_many_texts_has_one_place(memory_on(empty))
 

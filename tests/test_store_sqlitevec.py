@@ -20,6 +20,7 @@ from test_store_index import (
     test_a_new_value_and_a_deletion_take_the_vectors_with_them,
     test_a_ranking_refreshes_what_it_returns,
     test_an_item_with_many_texts_has_one_place,
+    test_any_limit_and_offset_of_a_ranking_are_taken,
     test_expired_items_take_no_place_in_a_page,
     test_the_most_alike_come_first_with_their_scores,
     test_the_ranking_is_that_of_exact_search,
@@ -42,6 +43,7 @@ __all__ = [
     "test_a_new_value_and_a_deletion_take_the_vectors_with_them",
     "test_a_ranking_refreshes_what_it_returns",
     "test_an_item_with_many_texts_has_one_place",
+    "test_any_limit_and_offset_of_a_ranking_are_taken",
     "test_expired_items_take_no_place_in_a_page",
     "test_the_most_alike_come_first_with_their_scores",
     "test_the_ranking_is_that_of_exact_search",
@@ -134,4 +136,5 @@ def test_a_search_is_one_statement(indexed: Memory) -> None:
     indexed.batch([PutOp(NS, f"{i}", {"text": f"tea {i}"}) for i in range(10)])
     with indexed.on.statements() as sent:
         assert len(indexed.search(NS, query="tea", limit=10)) == 10
-    assert len(sent.texts) == 1
+        assert len(indexed.search(NS, query="tea", limit=20)) == 10
+    assert len(sent.texts) == 2

@@ -219,7 +219,8 @@ def _compile(connection: Connection, statement: Any, names: list[str]) -> _Compi
             (i, decode)
             for i, type_ in enumerate(columns)
             # These drivers give bytes for bytes, and floats for numbers of double precision.
-            if not isinstance(impl := type_.dialect_impl(dialect), LargeBinary | Float)
+            if not isinstance(type_, Float)
+            and not isinstance(impl := type_.dialect_impl(dialect), LargeBinary)
             and (decode := impl.result_processor(dialect, None))
         ],
     )

@@ -30,7 +30,7 @@ class Statement(NamedTuple):
     def is_one(self, dialect: Dialect) -> bool:
         """Whether the server gets one statement: a driver may send one for each row."""
         rows = self.rows
-        return len(rows) == 1 or driver_batches(dialect, sum(len(row["blob"]) for row in rows))
+        return len(rows) == 1 or driver_batches(dialect, rows)
 
 
 def execute(connection: Connection, statements: Sequence[Statement]) -> None:

@@ -1,7 +1,7 @@
 """Semantic search: the texts of items as vectors, and the ranking of vectors.
 
-The ranking is exact, and made here rather than in the database, so that it is the same on every
-engine. It looks through all vectors of a namespace, in pages of bounded size.
+The ranking is exact, and the same on every engine. It is made here where the database has no
+function for it: then it looks through all vectors of a namespace, in pages of bounded size.
 """
 
 from __future__ import annotations

@@ -228,10 +228,13 @@ def rank(
     # A vector of zeros has no angle to another one: it is as alike as one at a right angle.
     no_angle = literal_column("'NaN'::float8", Float())
     distance = func.coalesce(func.nullif(operator, no_angle), literal_column("1.0", Float()))
+    # PostgresStore's index on the beginnings of prefixes is on the items, none is on the vectors.
+    prefixes = select(sql.items.c.prefix).where(sql.within(sql.items.c.prefix))
     return sql.best_first(
         table,
         operator,
         distance,
+        table.c.prefix.in_(prefixes),
         candidates=candidates,
         is_scoped=is_scoped,
         has_filter=has_filter,

@@ -23,7 +23,7 @@ from checkpoint_sa.rows import MAX_TUPLES, as_bytes, chunks
 from checkpoint_sa.store import filters, pgvector, sql, sqlitevec, values
 from checkpoint_sa.store.namespaces import BEHIND_DOT, to_labels
 from checkpoint_sa.store.plan import Put, has
-from checkpoint_sa.upsert import supports_records
+from checkpoint_sa.upsert import rows_at_once, supports_records, supports_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from checkpoint_sa.store.index import Index
     from checkpoint_sa.store.namespaces import Namespace
     from checkpoint_sa.store.plan import Key, List, Plan, Search
+    from checkpoint_sa.upsert import Upsert
 
     Vector: TypeAlias = tuple[str, str, str, bytes]
     """Prefix, key and field of a vector, and the vector as 32-bit floats."""
@@ -54,7 +55,10 @@ _PAGE_ROWS = (50, 2_000)
 """The least and the most rows of such a page."""
 
 _CANDIDATES = 4
-"""Vectors that an approximate search looks at for each item that it returns."""
+"""The nearest vectors that are looked at for each item of a page: an item may have several."""
+
+_MOST_CANDIDATES = 10_000
+"""With more of them, all vectors are ranked at once."""
 
 _NAMESPACES = 5_000
 """Namespaces that are read at once."""
@@ -222,6 +226,8 @@ def _rank(
     connection: Connection, wanted: Search, index: Index, query: NDArray[Any]
 ) -> list[Ranked]:
     """Return the items whose texts are the most alike to a query, the most alike first."""
+    if not wanted.limit:
+        return []
     if index.place is not None:
         return _rank_there(connection, wanted, index, query)
     if index.in_sqlite:
@@ -230,7 +236,7 @@ def _rank(
             return _rank_there(connection, wanted, index, query)
     count = wanted.offset + wanted.limit
     best: dict[Key, float] = {}
-    for rows in _vectors(connection, wanted, index) if wanted.limit else ():
+    for rows in _vectors(connection, wanted, index):
         best = offload(connection, _best, best, rows, count, wanted.filter, index, query)
     page = [*best.items()][wanted.offset :]
     items = _get(connection, {key for key, _ in page}) if page else {}
@@ -263,37 +269,61 @@ def _rank_there(
     connection: Connection, wanted: Search, index: Index, query: NDArray[Any]
 ) -> list[Ranked]:
     """`_rank`, by the database."""
+    fetch = partial(_fetch_ranked, connection, wanted, index, query)
+    if wanted.filter is not None:
+        return _first_matching(connection, wanted, fetch)
+    page = {"size": wanted.limit, "skip": wanted.offset}
+    most = _CANDIDATES * (wanted.limit + wanted.offset)
+    if most <= _MOST_CANDIDATES:
+        if index.place is not None and index.ann is not None:
+            found, _ = fetch(sql.Candidates.INDEXED, candidates=most, **page)
+            if len(found) == wanted.limit:
+                return found
+        found, count = fetch(sql.Candidates.NEAREST, candidates=most, **page)
+        if len(found) == wanted.limit or 0 < count < most:
+            return found
+    return fetch(sql.Candidates.ALL, **page)[0]
+
+
+def _fetch_ranked(
+    connection: Connection,
+    wanted: Search,
+    index: Index,
+    query: NDArray[Any],
+    candidates: sql.Candidates,
+    /,
+    **page: int,
+) -> tuple[list[Ranked], int]:
+    """Return a page of ranked items, and the number of the candidates, 0 without items."""
     criteria = {"is_scoped": bool(wanted.prefix), "has_filter": wanted.filter_json is not None}
-    given: dict[str, Any] = {"query": query.tobytes(), **_criteria(wanted)}
-    rank: Callable[..., Select[Any]]
+    vector: Any = query.tobytes()
     if index.place is None:
-        rank = partial(sqlitevec.rank, index.metric, **criteria)
+        statement = sqlitevec.rank(index.metric, candidates=candidates, **criteria)
     else:
-        given["query"] = pgvector.as_text(given["query"])
-        rank = partial(pgvector.rank, index.place.kind, index.metric, **criteria)
+        vector = pgvector.as_text(vector)
+        kind = index.place.kind
+        statement = pgvector.rank(kind, index.metric, candidates=candidates, **criteria)
+    rows = fetch_all(connection, statement, {"query": vector, **_criteria(wanted), **page})
+    found = [(ItemRow(*row), distance) for *row, distance, _ in rows]
+    found.sort(key=lambda each: (each[1], each[0].prefix, each[0].key))
+    ranked = [(row, index.score(distance)) for row, distance in found]
+    return ranked, rows[0][-1] if rows else 0
 
-    def fetch(candidates: sql.Candidates, /, **bounds: int) -> list[Ranked]:
-        rows = fetch_all(connection, rank(candidates=candidates), {**given, **bounds})
-        return [(ItemRow(*row), index.score(distance)) for *row, distance in rows]
 
-    if wanted.filter is None:
-        bounds = {"size": wanted.limit, "skip": wanted.offset}
-        is_exact = index.place is None or index.ann is None
-        nearest = sql.Candidates.NEAREST if is_exact else sql.Candidates.INDEXED
-        count = _CANDIDATES * (wanted.limit + wanted.offset)
-        found = fetch(nearest, candidates=count, **bounds)
-        if len(found) < wanted.limit:  # the nearest are of other namespaces, or have expired
-            found = fetch(sql.Candidates.ALL, **bounds)
-        return found
+def _first_matching(
+    connection: Connection, wanted: Search, fetch: Callable[..., tuple[list[Ranked], int]]
+) -> list[Ranked]:
+    """Return the page of those ranked items that match the filter."""
+    assert wanted.filter is not None  # noqa: S101 - the caller looked
     least, most = _PAGE_ROWS
     size = min(max(wanted.offset + wanted.limit, least), most)
     matching: list[Ranked] = []
     skip = 0
     while len(matching) < wanted.offset + wanted.limit:
-        page = fetch(sql.Candidates.ALL, size=size, skip=skip)
+        page, _ = fetch(sql.Candidates.ALL, size=size, skip=skip)
         kept = _matching(connection, [row for row, _ in page], wanted.filter, len(page))
         keys = {(row.prefix, row.key) for row in kept}
-        matching += [each for each in page if (each[0].prefix, each[0].key) in keys]
+        matching += [(row, score) for row, score in page if (row.prefix, row.key) in keys]
         if len(page) < size:
             break
         skip += size
@@ -417,7 +447,7 @@ def writes(dialect: Dialect, plan: Plan, ranking: Ranking | None) -> list[Statem
         # SELECT would leave out the rows that other batches are about to insert.
         nothing = dict.fromkeys(plan.deletes, Put("{}", None, []))
         stored = dict(sorted((plan.puts | nothing).items(), key=itemgetter(0)))
-    statements = [_put(dialect, part) for part in _parts(stored)]
+    statements = [_put(dialect, part) for part in _parts(dialect, stored)]
     if len(plan.deletes) == 1:
         prefix, key = plan.deletes[0]
         statements.append(Statement(sql.DELETE_ITEM, {"prefix": prefix, "key": key}))
@@ -426,11 +456,11 @@ def writes(dialect: Dialect, plan: Plan, ranking: Ranking | None) -> list[Statem
             Statement(sql.DELETE_ITEMS, {"keys": part}) for part in chunks(plan.deletes, MAX_TUPLES)
         ]
     if ranking is not None:
-        statements += _index(plan.puts, ranking)
+        statements += _index(dialect, plan.puts, ranking)
     return statements
 
 
-def _index(puts: dict[Key, Put], ranking: Ranking) -> Iterator[Statement]:
+def _index(dialect: Dialect, puts: dict[Key, Put], ranking: Ranking) -> Iterator[Statement]:
     """Make the statements that replace the vectors of items."""
     rows = [
         (*key, text.field, ranking.texts[text.text])
@@ -438,7 +468,7 @@ def _index(puts: dict[Key, Put], ranking: Ranking) -> Iterator[Statement]:
         for text in put.texts
     ]
     yield from _drop_vectors([*puts], ranking.by.place)
-    yield from _put_vectors(rows, ranking.by.place)
+    yield from _put_vectors(dialect, rows, ranking.by.place)
 
 
 def _drop_vectors(keys: Sequence[Key], place: pgvector.Place | None) -> Iterator[Statement]:
@@ -448,25 +478,30 @@ def _drop_vectors(keys: Sequence[Key], place: pgvector.Place | None) -> Iterator
         yield Statement(drop, {"keys": part})
 
 
-def _put_vectors(rows: Sequence[Vector], place: pgvector.Place | None) -> Iterator[Statement]:
+def _put_vectors(
+    dialect: Dialect, rows: Sequence[Vector], place: pgvector.Place | None
+) -> Iterator[Statement]:
     """Make the statements that store vectors, or replace those of the same fields."""
-    put = sql.put_embeddings if place is None else partial(pgvector.put, place.kind)
+    names = ("prefix", "key", "field", "embedding")
     size = max((len(row[3]) for row in rows), default=1)
-    for part in chunks(rows, max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size))):
-        parameters = {
-            f"{name}_{i}": value
-            for i, row in enumerate(part if place is None else pgvector.rows(part))
-            for name, value in zip(("prefix", "key", "field", "embedding"), row, strict=True)
-        }
-        yield Statement(put(len(part)), parameters)
+    at_once = rows_at_once(dialect, len(names), _AT_ONCE)
+    for part in chunks(rows, max(1, min(at_once, _BYTES_AT_ONCE // size))):
+        given = part if place is None else pgvector.rows(part)
+        named = [dict(zip(names, row, strict=True)) for row in given]
+        if place is None:
+            yield _put_rows(dialect, named, sql.PUT_EMBEDDING, sql.put_embeddings)
+        else:
+            put = partial(pgvector.put, place.kind)
+            yield _put_rows(dialect, named, put(1), put)
 
 
-def _parts(puts: dict[Key, Put]) -> Iterator[list[tuple[Key, Put]]]:
+def _parts(dialect: Dialect, puts: dict[Key, Put]) -> Iterator[list[tuple[Key, Put]]]:
+    at_once = rows_at_once(dialect, 5, _AT_ONCE)
     part: list[tuple[Key, Put]] = []
     size = 0
     for item in puts.items():
         size += len(item[1].value)
-        if part and (len(part) == _AT_ONCE or size > _BYTES_AT_ONCE):
+        if part and (len(part) == at_once or size > _BYTES_AT_ONCE):
             yield part
             part, size = [], len(item[1].value)
         part.append(item)
@@ -487,11 +522,21 @@ def _put(dialect: Dialect, part: Sequence[tuple[Key, Put]]) -> Statement:
         for (prefix, key), put in part
     ]
     if len(records) > 1 and supports_records(dialect):
-        return Statement(sql.PUT_RECORDS, {"records": json.dumps(records)})
-    parameters = {
-        f"{name}_{i}": value for i, row in enumerate(records) for name, value in row.items()
-    }
-    return Statement(sql.put_items(len(part)), parameters)
+        return Statement(sql.PUT_RECORDS, {"records": json.dumps(records, ensure_ascii=False)})
+    return _put_rows(dialect, records, sql.PUT_ITEM, sql.put_items)
+
+
+def _put_rows(
+    dialect: Dialect,
+    rows: Sequence[Mapping[str, Any]],
+    put_one: Upsert,
+    put: Callable[[int], Upsert],
+) -> Statement:
+    """Make the statement that stores rows: of one row, where the dialect has no rule for more."""
+    if len(rows) == 1 or not supports_rows(dialect):
+        return Statement(put_one, [{f"{name}_0": row[name] for name in row} for row in rows])
+    numbered = {f"{name}_{i}": row[name] for i, row in enumerate(rows) for name in row}
+    return Statement(put(len(rows)), numbered)
 
 
 def copy(
@@ -549,7 +594,7 @@ def copy_vectors(
         or (dry_run and (there is None or there < put_at))
     ]
     if not dry_run:
-        execute(connection, [*_put_vectors(rows, place)])
+        execute(connection, [*_put_vectors(connection.dialect, rows, place)])
     return len(rows)
 
 

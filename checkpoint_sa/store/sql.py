@@ -19,6 +19,7 @@ from sqlalchemy import (
     column,
     delete,
     func,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -150,6 +151,10 @@ REPLACE_ITEMS = (
 """An item that somebody has put meanwhile stays as it is."""
 
 
+PUT_ITEM = Upsert(items, update=UPDATED).values(_row(0))
+"""Stores an item; its parameters are those of the first item of `put_items`."""
+
+
 @cache
 def put_items(count: int) -> UpsertRows:
     """Return the statement that stores `count` items."""
@@ -164,9 +169,8 @@ _record = (
         column("value", Text()),
         column("ttl", Float()),
         column("ttl_minutes", Integer()),
-        name="record",
     )
-    .render_derived(with_types=True)
+    .render_derived(name="record", with_types=True)
 )
 
 PUT_RECORDS = Upsert(items, update=UPDATED).from_select(
@@ -200,13 +204,16 @@ def _embedding(i: int) -> dict[str, ColumnElement[Any]]:
     }
 
 
+PUT_EMBEDDING = Upsert(embeddings, update=("embedding",)).values(_embedding(0))
+
+
 @cache
 def put_embeddings(count: int) -> UpsertRows:
     """Return the statement that stores `count` vectors."""
     return UpsertRows(embeddings, _embedding, count, update=("embedding",))
 
 
-def _within(prefix: ColumnElement[str]) -> ColumnElement[bool]:
+def within(prefix: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition of a namespace and those below it."""
     return or_(prefix == _bind("prefix"), in_byte_range(prefix, _bind("low"), _bind("high")))
 
@@ -220,7 +227,7 @@ def criteria(*, is_scoped: bool, has_filter: bool) -> list[ColumnElement[bool]]:
     """
     found = [LIVE]
     if is_scoped:
-        found.append(_within(items.c.prefix))
+        found.append(within(items.c.prefix))
     if has_filter:
         found.append(metadata_contains(items.c.value, bindparam("filter_json", type_=Text())))
     return found
@@ -297,42 +304,50 @@ class Candidates(Enum):
 
     ALL = "all"
     NEAREST = "nearest"
-    """The nearest of the namespace: a page of items, unless most of them have expired."""
+    """The nearest of the namespace."""
     INDEXED = "indexed"
     """Those that an approximate index finds, of any namespace."""
 
 
-def best_first(  # noqa: PLR0913 - what is compared, and what limits it
+def best_first(  # noqa: PLR0913 - the parts of a ranking
     vectors: FromClause,
     operator: ColumnElement[float],
     distance: ColumnElement[float],
+    within: ColumnElement[bool],
     *,
     candidates: Candidates,
     is_scoped: bool,
     has_filter: bool,
 ) -> Select[Any]:
-    """Return the statement that reads a page of items with their distances, the nearest first.
+    """Return the statement that reads a page of items, the nearest first, in any order.
 
-    The distance of an item is that of its best vector.
+    Behind the columns of an item are its distance, which is that of its best vector, and the number
+    of the candidates. Fewer than `candidates` are all there are, unless an index found them.
 
     Args:
         vectors: The table of vectors.
         operator: The distance of a vector from the query, as an index has it.
         distance: The same, but a number where there is no angle.
+        within: That a vector is of the namespace or one below it.
         candidates: The vectors whose items are ranked.
         is_scoped: In one namespace and those below it, not in all.
         has_filter: That the engine's JSON may match a filter.
     """
-    found = select(vectors.c.prefix, vectors.c.key, distance.label("distance"))
+    named = distance.label("distance")
+    found = select(vectors.c.prefix, vectors.c.key, named)
     if candidates is Candidates.NEAREST:
         if is_scoped:
-            found = found.where(_within(vectors.c.prefix))
-        found = found.order_by(distance, vectors.c.prefix, vectors.c.key)
+            found = found.where(within)
+        found = found.order_by(named, vectors.c.prefix, vectors.c.key)
     elif candidates is Candidates.INDEXED:  # an index knows neither conditions nor expressions
         found = found.order_by(operator)
     if candidates is not Candidates.ALL:
         found = found.limit(bindparam("candidates", type_=BigInteger()))
-    nearest = found.subquery("nearest")
+    nearest: FromClause = found.subquery("nearest")
+    count: ColumnElement[int] = literal_column("0")
+    if candidates is not Candidates.ALL:
+        nearest = found.cte("nearest")
+        count = select(func.count()).select_from(nearest).scalar_subquery()
     least = func.min(nearest.c.distance)
     best = (
         select(nearest.c.prefix, nearest.c.key, least.label("distance"))
@@ -344,10 +359,8 @@ def best_first(  # noqa: PLR0913 - what is compared, and what limits it
         .offset(bindparam("skip", type_=BigInteger()))
         .subquery("best")
     )
-    return (
-        select(*_COLUMNS, best.c.distance)
-        .join_from(best, items, _same_item(best))
-        .order_by(best.c.distance, best.c.prefix, best.c.key)
+    return select(*_COLUMNS, best.c.distance, count.label("candidates")).join_from(
+        best, items, _same_item(best)
     )
 
 

@@ -9,7 +9,14 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.ext.compiler import compiles
 
-from checkpoint_sa.types import VALUE_LOOKUP, ValueLookup, byte_length, channel_versions
+from checkpoint_sa.types import (
+    VALUE_LOOKUP,
+    ValueLookup,
+    byte_length,
+    channel_versions,
+    minutes_from_now,
+    utc_now,
+)
 from checkpoint_sa.upsert import Upsert
 
 if TYPE_CHECKING:
@@ -50,6 +57,23 @@ def size(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str:
     """Return the size of bytes, or of a text in UTF-8."""
     found = compiler.process(next(iter(element.clauses)), **kw)
     return f"LENGTH({found})" if element.of_bytes else f"LENGTH(CAST({found} AS BLOB))"
+
+
+# The long-term memory, where the engine has no CURRENT_TIMESTAMP in UTC or no INTERVAL.
+_TIME = "STRFTIME('%Y-%m-%d %H:%M:%f000', 'now'{})"
+
+
+@compiles(utc_now, "mydb")
+def now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
+    """Return the time in UTC, as a DateTime column has it."""
+    return _TIME.format("")
+
+
+@compiles(minutes_from_now, "mydb")
+def later(element: minutes_from_now, compiler: SQLCompiler, **kw: Any) -> str:
+    """Return a time some minutes from now; NULL for NULL."""
+    minutes = compiler.process(next(iter(element.clauses)), **kw)
+    return _TIME.format(f", ({minutes} * 60) || ' seconds'")
 
 
 # Optional, for speed: one statement instead of two reads a checkpoint with its values.

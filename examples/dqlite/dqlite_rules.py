@@ -10,6 +10,7 @@ from sqlalchemy.util import await_only
 from sqlalchemydqlite.aio import AsyncAdaptedConnection
 
 from checkpoint_sa.dialects import follow_sqlite
+from checkpoint_sa.upsert import MAX_PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Dialect, Engine
 
 follow_sqlite("dqlite")
+MAX_PARAMETERS["dqlite"] = 255  # its protocol counts them in a byte
 
 # Without it dqlite+aio doesn't connect: sqlalchemy-dqlite 0.8.0 calls a method that SQLAlchemy 2.1
 # no longer has.

@@ -1,7 +1,4 @@
-"""checkpoint_sa on DuckDB: the rules for its dialect, which is the package duckdb-sqlalchemy.
-
-The rules are those of the checkpoints. The long-term memory has its tables, but isn't tested here.
-"""
+"""checkpoint_sa on DuckDB: the rules for its dialect, which is the package duckdb-sqlalchemy."""
 
 from __future__ import annotations
 

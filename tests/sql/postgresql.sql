@@ -162,8 +162,8 @@ ON CONFLICT (prefix, key) DO UPDATE SET value = excluded.value, updated_at = exc
 
 -- store: put several
 INSERT INTO store (prefix, key, value, created_at, updated_at, expires_at, ttl_minutes)
-SELECT anon_1.prefix, anon_1.key, CAST(anon_1.value AS JSONB) AS anon_2, CURRENT_TIMESTAMP AS anon_3, CURRENT_TIMESTAMP AS anon_4, (CURRENT_TIMESTAMP + anon_1.ttl * INTERVAL '1' MINUTE) AS anon_5, anon_1.ttl_minutes
-FROM json_to_recordset(CAST(%(records)s::VARCHAR AS JSON)) AS anon_1(prefix TEXT, key TEXT, value TEXT, ttl FLOAT, ttl_minutes INTEGER)
+SELECT record.prefix, record.key, CAST(record.value AS JSONB) AS anon_1, CURRENT_TIMESTAMP AS anon_2, CURRENT_TIMESTAMP AS anon_3, (CURRENT_TIMESTAMP + record.ttl * INTERVAL '1' MINUTE) AS anon_4, record.ttl_minutes
+FROM json_to_recordset(CAST(%(records)s::VARCHAR AS JSON)) AS record(prefix TEXT, key TEXT, value TEXT, ttl FLOAT, ttl_minutes INTEGER)
 ON CONFLICT (prefix, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at, expires_at = excluded.expires_at, ttl_minutes = excluded.ttl_minutes;
 
 -- store: delete
