@@ -57,6 +57,11 @@ class Database:
         retry_seconds: float = retry.RETRY_SECONDS,
         check: Callable[[Connection, str | None], None] | None = None,
     ) -> None:
+        if isinstance(retry_seconds, bool) or not isinstance(retry_seconds, int | float):
+            raise ConfigurationError(
+                f"retry_seconds is of type {type(retry_seconds).__name__}. Expected seconds: a"
+                " number, or 0 to disable retries."
+            )
         self.schema = schema
         self._check = check
         self.retry_seconds = retry_seconds
@@ -232,7 +237,7 @@ class Database:
         self._verified = True
 
     def _verify_on(self, connection: Connection) -> None:
-        migrate.verify(connection, schema=self.schema)
+        migrate.check_revision(connection, schema=self.schema)
         if self._check is not None:
             self._check(connection, self.schema)
 

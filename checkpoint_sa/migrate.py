@@ -74,6 +74,8 @@ VERSION_TABLE = "checkpoint_sa_version"
 _APPLICATION_TABLE = "alembic_version"
 """The table of our revision when an application runs our revisions as a branch of its own."""
 
+_TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "checkpoint_deltas")
+
 _PREFIX = "checkpoint_sa_"
 _LOCK_SECONDS = locks.LOCK_SECONDS
 
@@ -158,6 +160,11 @@ def verify(bind: Engine | Connection | URL | str, *, schema: str | None = None) 
             run.
     """
     return on_connection("verify", bind, partial(_verify, schema))
+
+
+def check_revision(connection: Connection, *, schema: str | None = None) -> str:
+    """`verify` without a look at the tables: for each process's first operation."""
+    return _check_revision(schema, connection)
 
 
 def sql(
@@ -269,30 +276,29 @@ def ini_path() -> Path:
 def _upgrade(revision: str, schema: str | None, seconds: float, connection: Connection) -> None:
     joins = connection.in_transaction()
     with _as_found(connection):
-        found, owner = _found(connection, schema)
+        found, _ = _found(connection, schema)
     if found == HEAD and revision in ("head", HEAD):
         return
     if found is not None and found > HEAD:
         _accept_later(found, schema)
         return
-    _refuse_branch(owner)
+    _refuse_branch(connection, schema, "alembic upgrade heads")
     _migrate("upgrade", revision, schema, seconds, connection, joins=joins)
 
 
 def _downgrade(revision: str, schema: str | None, seconds: float, connection: Connection) -> None:
     joins = connection.in_transaction()
-    with _as_found(connection):
-        _, owner = _found(connection, schema)
-    _refuse_branch(owner)
+    _refuse_branch(connection, schema, f"alembic downgrade checkpoint_sa@{revision}")
     _migrate("downgrade", revision, schema, seconds, connection, joins=joins)
 
 
-def _refuse_branch(owner: str) -> None:
-    if owner == _APPLICATION_TABLE:
+def _refuse_branch(connection: Connection, schema: str | None, command: str) -> None:
+    with _as_found(connection):
+        owners = {name for name, _ in _revisions(connection, schema)}
+    if _APPLICATION_TABLE in owners:
         raise SchemaError(
             "Here an application runs the revisions of checkpoint_sa as a branch of its own"
-            f" ({_APPLICATION_TABLE} has their revision). Run the application's"
-            " `alembic upgrade heads`."
+            f" ({_APPLICATION_TABLE} has their revision). Run the application's `{command}`."
         )
 
 
@@ -355,19 +361,25 @@ def _tell_of_rollback(connection: Connection, action: str) -> None:
 def _found(connection: Connection, schema: str | None) -> tuple[str | None, str]:
     """Return a database's revision and the name of its version table."""
     with _as_found(connection):
-        for name, place in (
-            (VERSION_TABLE, schema),
-            (_APPLICATION_TABLE, schema),
-            (_APPLICATION_TABLE, None),
-        ):
-            if not inspect(connection).has_table(name, schema=place):
-                continue
-            version: ColumnClause[str] = column("version_num")
-            found = connection.scalars(select(version).select_from(table(name, schema=place)))
-            ours = [revision for revision in found if name == VERSION_TABLE or _is_ours(revision)]
-            if ours:
-                return max(ours), name
+        for name, revision in _revisions(connection, schema):
+            return revision, name
     return None, ""
+
+
+def _revisions(connection: Connection, schema: str | None) -> Iterator[tuple[str, str]]:
+    """Yield each version table that has a revision of ours, and the revision."""
+    for name, place in (
+        (VERSION_TABLE, schema),
+        (_APPLICATION_TABLE, schema),
+        (_APPLICATION_TABLE, None),
+    ):
+        if not inspect(connection).has_table(name, schema=place):
+            continue
+        version: ColumnClause[str] = column("version_num")
+        found = connection.scalars(select(version).select_from(table(name, schema=place)))
+        ours = [revision for revision in found if name == VERSION_TABLE or _is_ours(revision)]
+        if ours:
+            yield name, max(ours)
 
 
 def _is_ours(revision: str) -> bool:
@@ -375,6 +387,21 @@ def _is_ours(revision: str) -> bool:
 
 
 def _verify(schema: str | None, connection: Connection) -> str:
+    found = _check_revision(schema, connection)
+    with _as_found(connection):
+        inspector = inspect(connection)
+        missing = [name for name in _TABLES if not inspector.has_table(name, schema=schema)]
+    if missing:
+        raise SchemaError(
+            f"The database says that it is at revision {found}, but has no table"
+            f" {' and no table '.join(missing)}. Was it downgraded in another way, by an"
+            " application's Alembic for example? Restore the tables, or delete the rows of"
+            f" checkpoint_sa from {VERSION_TABLE} and {_APPLICATION_TABLE} and upgrade again."
+        )
+    return found
+
+
+def _check_revision(schema: str | None, connection: Connection) -> str:
     found, owner = _found(connection, schema)
     if found == HEAD:
         return found

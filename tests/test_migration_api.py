@@ -379,6 +379,8 @@ def test_the_revision_is_found_in_an_applications_version_table(
     bare_store.sql("CREATE TABLE alembic_version (version_num VARCHAR(32))")
     bare_store.sql(f"INSERT INTO alembic_version VALUES ('{revision}'), ('f00')")
     if not outcome:
+        for name in ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "checkpoint_deltas"):
+            bare_store.sql(f"CREATE TABLE {name} (x INTEGER)")
         on_connection(bare_store, migrate.verify)
         bare_store.setup()
         assert bare_store.count("alembic_version") == 2
@@ -495,3 +497,18 @@ def test_include_object_leaves_out_our_tables_in_their_schema_only(
     assert include("checkpoints", "column")
     shop = Table("store", MetaData(), Column("id", Integer), schema=schema_of_table)
     assert migrate.include_object(shop, "store", "table", True, None, schema=schema)
+
+
+def test_verify_looks_whether_the_tables_are_there(bare_store: Store) -> None:
+    bare_store.setup()
+    bare_store.sql("DROP TABLE checkpoint_deltas")
+    with pytest.raises(SchemaError, match="has no table checkpoint_deltas"):
+        on_connection(bare_store, migrate.verify)
+
+
+def test_with_two_version_tables_the_application_downgrades(sqlite_store: Store) -> None:
+    sqlite_store.sql("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+    sqlite_store.sql("INSERT INTO alembic_version VALUES (:head)", head=migrate.HEAD)
+    with pytest.raises(SchemaError, match=r"alembic downgrade checkpoint_sa@base"):
+        migrate.downgrade(sqlite_store.engine, "base")
+    assert migrate.verify(sqlite_store.engine) == migrate.HEAD

@@ -24,6 +24,7 @@ from langgraph.store.base import (
     PutOp,
     SearchOp,
 )
+from langgraph.store.sqlite import SqliteStore
 from memories import Labels, Memory
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -683,8 +684,10 @@ def test_an_applications_own_table_store_is_left_alone(bare_store: Store) -> Non
     with pytest.raises(SchemaError, match="a table `store` of another layout"):
         Memory(bare_store).get(NS, "k")
     assert bare_store.sql("SELECT * FROM store") == [(1, "Bern")]
+    # An index keeps its name when its table is renamed.
+    bare_store.sql("CREATE INDEX idx_store_expires_at ON store (id)")
     bare_store.sql("ALTER TABLE store RENAME TO shops")
-    with pytest.raises(SchemaError, match="is no table `store`"):
+    with pytest.raises(SchemaError, match="no table `store`"):
         Memory(bare_store).get(NS, "k")
     bind: Any = bare_store.async_engine or bare_store.engine
     for revision in ("checkpoint_sa_0005", "head"):
@@ -725,7 +728,7 @@ def test_from_conn_string_sets_up_and_disposes(tmp_path: Path) -> None:
     with SQLAlchemyStore.from_conn_string(url) as store:
         store.setup()
         store.put(NS, "k", {"a": 1})
-        assert store.metrics.operations == 1
+        assert store.metrics.operations == 2
 
     async def read() -> Item | None:
         async with AsyncSQLAlchemyStore.from_conn_string(url) as other:
@@ -789,3 +792,29 @@ def test_importing_the_package_does_not_load_the_store() -> None:
 def test_namespace_error_is_in_both_trees() -> None:
     assert issubclass(NamespaceError, InvalidInputError)
     assert issubclass(NamespaceError, InvalidNamespaceError)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ttl": {"default": 60}}, "`ttl` has no 'default'.*default_ttl"),
+        ({"ttl": 60}, "`ttl` is of type int.*default_ttl"),
+        ({"index": {"dims": 2, "embed": len, "field": ["x"]}}, "`index` has no 'field'.*fields"),
+        ({"index": [2]}, "`index` is of type list"),
+        ({"retry_seconds": "10"}, "retry_seconds is of type str"),
+    ],
+)
+def test_a_misspelled_option_is_refused(
+    sqlite_store: Store, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        SQLAlchemyStore(sqlite_store.engine, **options)
+
+
+@pytest.mark.parametrize("bare_store", ["sqlite", "aiosqlite"], indirect=True)
+def test_setup_refuses_a_table_of_langgraphs_sqlitestore(bare_store: Store) -> None:
+    with SqliteStore.from_conn_string(str(bare_store.engine.url.database)) as peer:
+        peer.setup()
+        peer.put(NS, "k", {"a": 1})
+    with pytest.raises(SchemaError, match="a table `store` of another layout"):
+        Memory(bare_store).run("setup")

@@ -111,8 +111,8 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
         The savers' `setup` does the same.
 
         Raises:
-            SchemaError: The tables are a later release's or another package's, or another session
-                has been migrating for minutes.
+            SchemaError: The tables are a later release's or another package's, the table `store`
+                is an application's own, or another session has been migrating for minutes.
             ConfigurationError: The connection is in a transaction, which the server would commit at
                 the first change of a table (MySQL, MariaDB).
         """
@@ -120,7 +120,7 @@ class AsyncSQLAlchemyStore(AsyncCalls, BaseSQLStore):
 
     def _setup(self) -> None:
         self._upgrade()
-        self._create_vectors()
+        self._check_tables()
 
     async def sweep_ttl(self) -> int:
         """Delete the items that have expired, in transactions of bounded size.

@@ -15,6 +15,7 @@ from langgraph.store.base import (
     PutOp,
     SearchItem,
     SearchOp,
+    TTLConfig,
 )
 
 from checkpoint_sa.calls import Calls
@@ -23,13 +24,13 @@ from checkpoint_sa.database import Database
 from checkpoint_sa.errors import ConfigurationError, InvalidInputError
 from checkpoint_sa.store import pgvector, repository, values
 from checkpoint_sa.store.namespaces import check_writable, to_labels
-from checkpoint_sa.store.plan import check_ttl, plan
+from checkpoint_sa.store.plan import check_names, check_ttl, plan
 from checkpoint_sa.store.repository import Ranking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from langgraph.store.base import IndexConfig, NamespacePath, Op, Result, TTLConfig
+    from langgraph.store.base import IndexConfig, NamespacePath, Op, Result
     from sqlalchemy import Connection, Engine
 
     from checkpoint_sa.engine.retry import Metrics
@@ -65,10 +66,12 @@ class BaseSQLStore(Calls, BaseStore):
         super().__init__()
         self.ttl_config = ttl
         self.index = None if index is None else _index_of(index)
-        try:
-            check_ttl((ttl or {}).get("default_ttl"))
-        except InvalidInputError as error:
-            raise ConfigurationError(f"default_ttl of `ttl`: {error}") from None
+        if ttl is not None:
+            check_names("ttl", ttl, TTLConfig.__annotations__)
+            try:
+                check_ttl(ttl.get("default_ttl"))
+            except InvalidInputError as error:
+                raise ConfigurationError(f"default_ttl of `ttl`: {error}") from None
         self.database = Database(
             bind, schema=schema, retry_seconds=retry_seconds, check=repository.check_table
         )
@@ -358,6 +361,11 @@ class BaseSQLStore(Calls, BaseStore):
         if refresh_ttl is not None:
             return refresh_ttl
         return (self.ttl_config or {}).get("refresh_on_read", True)
+
+    def _check_tables(self) -> None:
+        """Check that the table of items is one of ours or PostgresStore's; prepare its vectors."""
+        self.database.read("store.setup", repository.check_table, self.schema)
+        self._create_vectors()
 
     def _create_vectors(self) -> None:
         """Create PostgresStore's table of vectors, where the server has pgvector."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from langgraph.store.base import ensure_embeddings, get_text_at_path, tokenize_path
+from langgraph.store.base import IndexConfig, ensure_embeddings, get_text_at_path, tokenize_path
 from sqlalchemy.util import await_only
 
 from checkpoint_sa.codec.ids import validate_id
 from checkpoint_sa.errors import ConfigurationError, InvalidInputError
 from checkpoint_sa.models import FIELD_BYTES
 from checkpoint_sa.store import pgvector, sqlitevec
+from checkpoint_sa.store.plan import check_names
 
 try:
     import numpy as np
@@ -58,6 +59,10 @@ _ANN = {
     "ivfflat": {"lists": "lists", "nlist": "lists"},
 }
 """The names in `ann_index_config` -> pgvector's parameters, by kind, as PostgresStore has them."""
+
+
+_NAMES = {*IndexConfig.__annotations__, "distance_type", "ann_index_config", "text_fields"}
+"""The names in `index`: LangGraph's, and those of PostgresStore and SqliteStore."""
 
 
 def _ann_of(config: Mapping[str, Any]) -> Ann | None:
@@ -104,6 +109,7 @@ class Index:
                 "`index` needs numpy, which isn't installed. Install it:"
                 ' pip install "langgraph-checkpoint-sa[index]".'
             )
+        check_names("index", config, _NAMES)
         dims: Any = config.get("dims")
         metric: Any = config.get("distance_type") or "cosine"
         if not isinstance(dims, int) or isinstance(dims, bool) or dims < 1:

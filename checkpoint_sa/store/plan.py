@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
 
 from checkpoint_sa.codec.ids import validate_id
-from checkpoint_sa.errors import InvalidInputError
+from checkpoint_sa.errors import ConfigurationError, InvalidInputError
 from checkpoint_sa.models import ITEM_KEY_BYTES
 from checkpoint_sa.store import filters, values
 from checkpoint_sa.store.namespaces import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from langgraph.store.base import Op
 
@@ -161,6 +162,24 @@ def _texts(op: PutOp, value: str, index: Index | None) -> list[Text]:
         return []
     # As it is read back: LangGraph finds no texts in mappings and sequences of other types.
     return index.texts(values.load(value), op.index)
+
+
+def check_names(option: str, config: Any, allowed: Iterable[str]) -> None:
+    """Check the names in a configuration; the names that LangGraph's stores add are ignored.
+
+    Raises:
+        ConfigurationError: It isn't a mapping, or has another name.
+    """
+    if not isinstance(config, Mapping):
+        raise ConfigurationError(
+            f"`{option}` is of type {type(config).__name__}. Expected a dict with some of"
+            f" {', '.join(sorted(allowed))}."
+        )
+    for name in config:
+        if name not in allowed and not str(name).startswith("__"):
+            raise ConfigurationError(
+                f"`{option}` has no {name!r}. Expected some of {', '.join(sorted(allowed))}."
+            )
 
 
 def check_ttl(minutes: Any) -> float | None:

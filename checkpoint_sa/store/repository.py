@@ -121,11 +121,16 @@ def check_table(connection: Connection, schema: str | None) -> None:
             isinstance(found["value"], JSON) or isinstance(found["prefix"], VARBINARY)
         ):
             return
-    what = "is no table `store`" if not found else "is a table `store` of another layout"
+    again = "run `checkpoint-sa downgrade checkpoint_sa_0005` and `checkpoint-sa upgrade`"
+    if not found:
+        raise SchemaError(
+            "There is no table `store` in this database, though it was upgraded: the table was"
+            f" dropped or renamed since, or was another's then. To create it, {again}."
+        )
     raise SchemaError(
-        f"There {what} in this database: an application's own, or that of LangGraph's SqliteStore"
-        " or MySQLStore? Give this store a schema or a database of its own, or rename the table and"
-        " run `checkpoint-sa downgrade checkpoint_sa_0005` and `checkpoint-sa upgrade`."
+        "There is a table `store` of another layout in this database: an application's own, or that"
+        " of LangGraph's SqliteStore or MySQLStore? Give this store a schema or a database of its"
+        f" own, or rename the table and {again}."
     )
 
 

@@ -111,13 +111,13 @@ class SQLAlchemyStore(SyncCalls, BaseSQLStore):
         The savers' `setup` does the same.
 
         Raises:
-            SchemaError: The tables are a later release's or another package's, or another session
-                has been migrating for minutes.
+            SchemaError: The tables are a later release's or another package's, the table `store`
+                is an application's own, or another session has been migrating for minutes.
             ConfigurationError: The connection is in a transaction, which the server would commit at
                 the first change of a table (MySQL, MariaDB).
         """
         self._upgrade()
-        self._create_vectors()
+        self._check_tables()
 
     def sweep_ttl(self) -> int:
         """Delete the items that have expired, in transactions of bounded size.

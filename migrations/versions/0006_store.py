@@ -131,19 +131,23 @@ def _create(schema: str | None) -> None:
 
 def _index(schema: str | None, *, is_new: bool) -> None:
     migration = op.get_context()
-    missing = {_PREFIX, _EXPIRES} if migration.dialect.name == "postgresql" else {_EXPIRES}
+    wanted = [_EXPIRES, _PREFIX] if migration.dialect.name == "postgresql" else [_EXPIRES]
+    missing = {name: name for name in wanted}
     if not migration.as_sql:
         second = context.script.get_revision("checkpoint_sa_0002").module
         there = sa.inspect(op.get_bind()).get_indexes(_TABLE, schema=schema)
-        missing -= {i["name"] for i in there if not second._is_broken(i["name"], schema)}  # noqa: SLF001
+        valid = {i["name"] for i in there if not second._is_broken(i["name"], schema)}  # noqa: SLF001
+        taken = _names_of_other_tables(schema)
+        missing = {f"checkpoint_sa_{name}" if name in taken else name: name for name in wanted}
+        missing = {name: kind for name, kind in missing.items() if name not in valid}
     busy = bool(missing) and not is_new and _is_busy(schema)
     with migration.autocommit_block() if busy else nullcontext():
-        for name in sorted(missing):
+        for name, kind in missing.items():
             if busy:  # a failed CREATE INDEX CONCURRENTLY leaves an invalid index
                 op.drop_index(
                     name, _TABLE, schema=schema, if_exists=True, postgresql_concurrently=True
                 )
-            is_prefix = name == _PREFIX
+            is_prefix = kind == _PREFIX
             some = None if is_prefix else sa.text("expires_at IS NOT NULL")
             op.create_index(
                 name,
@@ -156,6 +160,22 @@ def _index(schema: str | None, *, is_new: bool) -> None:
                 postgresql_concurrently=busy,
                 if_not_exists=(migration.as_sql and migration.dialect.name == "postgresql") or None,
             )
+
+
+def _names_of_other_tables(schema: str | None) -> set[str | None]:
+    """Return the names of other tables' indexes, where an index of ours can't have them.
+
+    The index of a table that was renamed keeps its name.
+    """
+    if op.get_context().dialect.name not in ("sqlite", "postgresql"):
+        return set()
+    found = sa.inspect(op.get_bind()).get_multi_indexes(schema=schema)
+    return {
+        index["name"]
+        for (_, table), indexes in found.items()
+        if table != _TABLE
+        for index in indexes
+    }
 
 
 def _is_busy(schema: str | None) -> bool:
