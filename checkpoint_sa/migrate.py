@@ -411,10 +411,7 @@ def _check_revision(schema: str | None, connection: Connection) -> str:
     if owner == _APPLICATION_TABLE:
         command = "the application's `alembic upgrade heads`"
     if found is None:
-        raise SchemaError(
-            f"{_unstamped(connection, schema, place)}: it is at no revision, this release needs"
-            f" {HEAD}. Run {command}."
-        )
+        raise SchemaError(_unstamped(connection, schema, place, command))
     if found < HEAD:
         raise SchemaError(
             f"The checkpoint tables{place} are at revision {found}, this release needs {HEAD}."
@@ -459,18 +456,25 @@ def _accept_later(found: str, schema: str | None) -> None:
     )
 
 
-def _unstamped(connection: Connection, schema: str | None, place: str) -> str:
+def _unstamped(connection: Connection, schema: str | None, place: str, command: str) -> str:
+    """Return the message about a database without a revision of ours."""
+    needed = f": it is at no revision, this release needs {HEAD}. Run {command}."
     with _as_found(connection):
         inspector = inspect(connection)
         if not inspector.has_table("checkpoints", schema=schema):
-            return f"This database has no checkpoint tables of checkpoint_sa{place}"
+            return f"This database has no checkpoint tables of checkpoint_sa{place}{needed}"
         columns = {c["name"]: c["type"] for c in inspector.get_columns("checkpoints", schema)}
     if isinstance(columns.get("checkpoint"), LargeBinary):
         return (
-            f"This database has the tables of langgraph-checkpoint-sqlite{place}, another layout"
-            " (`checkpoint-sa import` brings its threads into a database of checkpoint_sa)"
+            f"This database has the tables of langgraph-checkpoint-sqlite{place}, another layout."
+            " `checkpoint-sa import` brings its threads into a database of checkpoint_sa."
         )
-    return f"This database has checkpoint tables that checkpoint_sa has not migrated yet{place}"
+    if not {"thread_id", "checkpoint_id"} <= columns.keys():
+        return (
+            f"This database has a table `checkpoints` of another application{place}. Give"
+            " checkpoint_sa a schema or a database of its own."
+        )
+    return f"This database has checkpoint tables that aren't migrated yet{place}{needed}"
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import runpy
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,7 @@ from stores import KINDS, Store
 import checkpoint_sa
 from checkpoint_sa import migrate
 from checkpoint_sa.__main__ import run
-from checkpoint_sa.cli import main
+from checkpoint_sa.cli import DATA, main
 from checkpoint_sa.engine import engines, locks
 
 if TYPE_CHECKING:
@@ -328,3 +330,24 @@ def test_ctrl_c_ends_the_process_with_its_code(
         run()
     assert ended.value.code == 130
     assert capsys.readouterr().err.count("interrupted") == 1
+
+
+@pytest.mark.parametrize("command", ["upgrade", "verify", "threads"])
+def test_a_file_of_another_kind_is_named(tmp_path: Path, capsys: Captured, command: str) -> None:
+    text = tmp_path / "text.db"
+    text.write_text("a letter")
+    for name, code, message in (
+        ("text.db", USAGE, "text.db isn't a database of SQLite"),
+        ("", USAGE, "is a folder"),
+        ("none/app.db", DATABASE, "app.db"),
+    ):
+        assert main([command, "--url", f"sqlite:///{tmp_path / name}"]) == code
+        assert message in capsys.readouterr().err
+    assert text.read_text() == "a letter"
+
+
+def test_another_applications_table_is_named(tmp_path: Path, capsys: Captured) -> None:
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("CREATE TABLE checkpoints (id INTEGER)")
+    assert main(["threads", "--url", f"sqlite:///{tmp_path / 'app.db'}"]) == DATA
+    assert "of another application" in capsys.readouterr().err

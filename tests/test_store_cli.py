@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from langgraph.store.base import PutOp
+from test_clean import Terminal
 
 from checkpoint_sa.cli import DATA, DONE, USAGE, main
 
@@ -35,6 +36,7 @@ def test_ls_lists_namespaces(filled: Memory, capsys: Captured) -> None:
     names = [["users", "1"], ["users", "1", "a.b"], ["users", "10"]]
     assert run(filled, capsys, "ls") == [{"namespace": name} for name in names]
     assert run(filled, capsys, "ls", "users", "1", "--depth", "2") == [{"namespace": names[0]}]
+    assert run(filled, capsys, "ls", "--limit", "2") == [{"namespace": name} for name in names[:2]]
 
 
 def test_get_prints_an_item(filled: Memory, capsys: Captured) -> None:
@@ -61,13 +63,41 @@ def test_reading_postpones_no_expiry(filled: Memory, capsys: Captured) -> None:
 
 
 def test_delete_deletes_an_item_or_a_namespace(filled: Memory, capsys: Captured) -> None:
+    def delete(*words: str, option: str = "--yes") -> int:
+        (row,) = run(filled, capsys, "delete", *words, option)
+        assert row.pop("dry_run") is (option == "--dry-run")
+        return row.pop("items")  # type: ignore[no-any-return]
+
     (message,) = run(filled, capsys, "delete", "users", "10", "k", code=USAGE)
     assert "--yes" in message
-    assert run(filled, capsys, "delete", "users", "10", "k", "--yes") == [{"items": 1}]
-    assert run(filled, capsys, "delete", "users", "10", "k", "--yes") == [{"items": 0}]
+    assert delete("users", "10", "k", option="--dry-run") == 1
+    assert delete("users", "10", "k") == 1
+    assert delete("users", "10", "k") == 0
     filled.batch([PutOp(("users", "1", f"{i}"), "k", {}) for i in range(20)])
-    assert run(filled, capsys, "delete", "users", "1", "--below", "--yes") == [{"items": 22}]
+    assert delete("users", "1", "--below", option="--dry-run") == 22
+    assert delete("users", "1", "--below") == 22
     assert filled.search(()) == []
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y", 0), ("n", 3)])
+def test_delete_asks_at_a_terminal(
+    filled: Memory, capsys: Captured, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    assert main(["store", "delete", "users", "--below", "--url", filled.on.url]) == DONE
+    said = capsys.readouterr()
+    assert "Delete 3 items from" in said.err
+    assert said.out == ("" if left else "3 items deleted\n")
+    assert len(filled.search(())) == left
+
+
+@pytest.mark.parametrize("command", ["get", "delete"])
+def test_a_key_without_a_namespace_is_refused(
+    filled: Memory, capsys: Captured, command: str
+) -> None:
+    options = [] if command == "get" else ["--yes"]
+    (message,) = run(filled, capsys, command, "users", *options, code=USAGE)
+    assert "Only one name is given, 'users'" in message
 
 
 def test_stats_counts(filled: Memory, capsys: Captured) -> None:

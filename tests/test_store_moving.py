@@ -335,8 +335,10 @@ def test_the_command_copies(
         peer.put(NS, "l", {"a": 2})
     memory = open_target()
     urls = ["--from", f"sqlite:///{tmp_path / 'items.db'}", "--to", memory.on.url]
-    assert main(["store", "copy", *urls]) == DONE
-    assert capsys.readouterr().out == "2\t0\t0\n"
+    for options in (["--dry-run"], []):
+        assert memory.search(()) == []
+        assert main(["store", "copy", *urls, *options]) == DONE
+        assert capsys.readouterr().out == "2\t0\t0\n"
     assert main(["store", "copy", *urls, "--json"]) == DONE
     assert json.loads(capsys.readouterr().out) == {"items": 0, "present": 2, "vectors": 0}
     assert memory.minutes_left() == pytest.approx([5], abs=1)

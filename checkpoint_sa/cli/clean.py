@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from argparse import ArgumentTypeError
 from datetime import timedelta
 from functools import partial
@@ -149,12 +148,7 @@ def _vacuum(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace, action: Callable[..., None]) -> None:
     """Count the rows to delete, ask unless `--yes` is given, delete, and print the counts."""
-    asks = not args.dry_run and not args.yes
-    if asks and not sys.stdin.isatty():
-        raise ConfigurationError(
-            "Standard input isn't a terminal, so the command can't ask. Add --yes to delete, or"
-            " --dry-run to count the rows."
-        )
+    asks = terminal.asks(args)
 
     def run(saver: SQLAlchemySaver) -> None:
         threads = list(dict.fromkeys(getattr(args, "thread", ())))
@@ -170,7 +164,7 @@ def _run(args: argparse.Namespace, action: Callable[..., None]) -> None:
             if found.sum == Deleted():
                 _say(args, found.sum, "deleted")
                 return
-            if not _agrees(f"Delete {_text(found.sum)} from {database.name(args)}?"):
+            if not terminal.agrees(f"Delete {_text(found.sum)} from {database.name(args)}?"):
                 terminal.note("Nothing was deleted.")
                 return
         done = _counted(partial(action, saver, dry_run=False), "Deleting", total, threads)
@@ -218,12 +212,6 @@ def _counted(
 
         action(report=report)
     return _Counted(counted, missing)
-
-
-def _agrees(question: str) -> bool:
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def _say(args: argparse.Namespace, deleted: Deleted, done: str) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_HEADER = b"SQLite format 3\0"
+"""The first bytes of a file, by SQLite's description of its format."""
+
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments for the URL and the schema of the tables."""
@@ -91,19 +94,50 @@ def name(args: argparse.Namespace) -> str:
     return f"{terminal.visible(parsed.render_as_string())}{schema}"
 
 
-def check_file(url: str) -> None:
-    """Refuse an SQLite file that isn't there: opening it would make an empty file.
+def check_file(url: str, *, is_source: bool = False) -> None:
+    """Refuse an SQLite file that isn't there, since opening it would make an empty file.
+
+    Args:
+        url: The database; one of another engine isn't looked at.
+        is_source: Whether a new, empty database would be of no use.
 
     Raises:
         FileNotFoundError: It isn't there.
+        ConfigurationError: It isn't a database of SQLite.
     """
     path = engines.sqlite_file(engines.url_of(url))
-    if path is not None and not path.exists():
+    if path is None:
+        return
+    if not path.exists():
+        remedy = "" if is_source else " `checkpoint-sa upgrade` makes a new file with the tables."
         raise FileNotFoundError(
             f"There is no SQLite file {terminal.visible(str(path))} (in the folder"
-            f" {terminal.visible(str(path.absolute().parent))}). Check the path;"
-            " `checkpoint-sa upgrade` makes a new file with the tables."
+            f" {terminal.visible(str(path.absolute().parent))}). Check the path.{remedy}"
         )
+    check_header(url)
+
+
+def check_header(url: str) -> None:
+    """Refuse a file of another kind, or in a folder that isn't there, where an SQLite file is due.
+
+    Raises:
+        FileNotFoundError: The folder isn't there.
+        ConfigurationError: It isn't a database of SQLite.
+    """
+    path = engines.sqlite_file(engines.url_of(url))
+    if path is None:
+        return
+    shown = terminal.visible(str(path))
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder of the SQLite file {shown} isn't there. Make it first."
+        )
+    if path.is_dir():
+        raise ConfigurationError(f"{shown} is a folder. Expected an SQLite file.")
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(len(_HEADER)) != _HEADER:
+                raise ConfigurationError(f"{shown} isn't a database of SQLite. Check the path.")
 
 
 def run(
@@ -143,8 +177,8 @@ def run_on_two(
     function: Callable[[SQLAlchemySaver, SQLAlchemySaver], T],
 ) -> T:
     """Call a function with savers on two databases, each a URL and a schema; the second writes."""
-    for url, _ in (source, target):
-        check_file(url)
+    check_file(source[0], is_source=True)
+    check_file(target[0])
     if any(engines.is_async(url) for url, _ in (source, target)):
         return asyncio.run(_in_loop([(_read_only(source[0]), source[1]), target], function))
     return run_on(

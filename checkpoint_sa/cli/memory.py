@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from itertools import count
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langgraph.store.base import PutOp
 
 from checkpoint_sa.cli import database, terminal
 from checkpoint_sa.cli.terminal import Column
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
+from checkpoint_sa.rows import chunks
 from checkpoint_sa.store import SQLAlchemyStore, repository
 from checkpoint_sa.store.moving import Copied, copy_items
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from langgraph.store.base import Item
 
     from checkpoint_sa import SQLAlchemySaver
     from checkpoint_sa.cli.terminal import Commands
 
+T = TypeVar("T")
+
 _PAGE = 500
+
+_PATH = "the labels of the namespace, and then the key"
 
 
 def add(commands: Commands) -> None:
@@ -37,47 +42,69 @@ def add(commands: Commands) -> None:
     ls.add_argument(
         "--depth", type=terminal.from_zero, metavar="N", help="only the first N labels of each"
     )
+    _add_limit(ls, "namespaces", None)
     terminal.add_json(ls)
 
     get = terminal.command(own, "get", _get, "print an item's value as JSON")
     database.add_arguments(get)
-    get.add_argument("path", nargs="+", metavar="LABEL... KEY", help="the namespace, and the key")
+    get.add_argument("path", nargs="+", metavar="NAME", help=_PATH)
     terminal.add_json(get)
 
     search = terminal.command(own, "search", _search, "list items, the latest first")
     database.add_arguments(search)
     search.add_argument("label", nargs="*", help="only this namespace and those below it")
     database.add_where(search, "only items with this field")
-    search.add_argument(
-        "--limit",
-        type=terminal.from_zero,
-        default=100,
-        metavar="N",
-        help="the largest number of items (100)",
-    )
+    _add_limit(search, "items", 100)
     terminal.add_json(search)
 
     delete = terminal.command(own, "delete", _delete, "delete an item, or a namespace")
     database.add_arguments(delete)
+    delete.add_argument("path", nargs="+", metavar="NAME", help=_PATH)
     delete.add_argument(
-        "path", nargs="+", metavar="LABEL... KEY", help="the namespace, and the key"
+        "--below",
+        action="store_true",
+        help="all items of a namespace and those below it; the names are its labels, without a key",
     )
-    delete.add_argument(
-        "--below", action="store_true", help="all items of the namespace LABEL... KEY and below it"
-    )
-    delete.add_argument("--yes", action="store_true", help="needed to delete")
+    delete.add_argument("--dry-run", action="store_true", help="count the items, delete nothing")
+    delete.add_argument("--yes", action="store_true", help="don't ask; needed without a terminal")
     terminal.add_json(delete)
 
     copy = terminal.command(own, "copy", _copy, "copy items from another database")
-    copy.add_argument("--from", dest="source", metavar="URL", help="of ours or LangGraph's stores")
+    copy.add_argument(
+        "--from",
+        dest="source",
+        metavar="URL",
+        help="the database that has the items, of checkpoint_sa or of one of LangGraph's stores",
+    )
     copy.add_argument("--from-schema", metavar="SCHEMA", help="the schema of its table")
     copy.add_argument("--to", dest="target", metavar="URL", help="the target, with our tables")
     copy.add_argument("--to-schema", metavar="SCHEMA", help="the schema of its tables")
+    copy.add_argument("--dry-run", action="store_true", help="compare and count, store nothing")
     terminal.add_json(copy)
 
     stats = terminal.command(own, "stats", _stats, "count items and their bytes; reads everything")
     database.add_arguments(stats)
     terminal.add_json(stats)
+
+
+def _add_limit(command: argparse.ArgumentParser, of: str, default: int | None) -> None:
+    command.add_argument(
+        "--limit",
+        type=terminal.from_zero,
+        default=default,
+        metavar="N",
+        help=f"at most N {of}{'' if default is None else f' ({default})'}",
+    )
+
+
+def _item_of(args: argparse.Namespace) -> tuple[tuple[str, ...], str]:
+    """Return the namespace and the key that a command names."""
+    *namespace, key = args.path
+    if not namespace:
+        raise ConfigurationError(
+            f"Only one name is given, {key!r}. Pass the labels of the namespace, and then the key."
+        )
+    return tuple(namespace), key
 
 
 def _run(
@@ -102,6 +129,12 @@ _ITEMS = (
     Column("value", "value", terminal.as_json),
 )
 
+_COPIED = (
+    Column("items", "copied items", is_number=True),
+    Column("present", "there already", is_number=True),
+    Column("vectors", "vectors", is_number=True),
+)
+
 _STATISTICS = (
     Column("items", "items", is_number=True),
     Column("namespaces", "namespaces", is_number=True),
@@ -113,21 +146,25 @@ _STATISTICS = (
 
 def _ls(args: argparse.Namespace) -> None:
     def look(store: SQLAlchemyStore) -> None:
-        def found() -> Iterator[dict[str, Any]]:
-            for page in count():
-                names = store.list_namespaces(
-                    prefix=tuple(args.label),
-                    max_depth=args.depth,
-                    limit=_PAGE,
-                    offset=page * _PAGE,
-                )
-                yield from ({"namespace": name} for name in names)
-                if len(names) < _PAGE:
-                    return
-
-        terminal.rows(args, _NAMESPACES, found())
+        names = _pages(
+            lambda skip: store.list_namespaces(
+                prefix=tuple(args.label), max_depth=args.depth, limit=_PAGE, offset=skip
+            )
+        )
+        found = ({"namespace": name} for name in islice(names, args.limit))
+        terminal.rows(args, _NAMESPACES, found)
 
     _run(args, look)
+
+
+def _pages(page: Callable[[int], Sequence[T]]) -> Iterator[T]:
+    """Iterate over the rows of all pages; `page` gets the number of rows to skip."""
+    skip = 0
+    while rows := page(skip):
+        yield from rows
+        if len(rows) < _PAGE:
+            return
+        skip += len(rows)
 
 
 def _row(item: Item) -> dict[str, Any]:
@@ -136,13 +173,12 @@ def _row(item: Item) -> dict[str, Any]:
 
 
 def _get(args: argparse.Namespace) -> None:
+    namespace, key = _item_of(args)
+
     def look(store: SQLAlchemyStore) -> None:
-        *namespace, key = args.path
-        item = store.get(tuple(namespace), key, refresh_ttl=False)
+        item = store.get(namespace, key, refresh_ttl=False)
         if item is None:
-            raise CheckpointError(
-                f"There is no item {key!r} in the namespace {tuple(namespace)!r}."
-            )
+            raise CheckpointError(f"There is no item {key!r} in the namespace {namespace!r}.")
         if args.json:
             terminal.say(terminal.as_json(_row(item)))
         else:
@@ -162,25 +198,41 @@ def _search(args: argparse.Namespace) -> None:
 
 
 def _delete(args: argparse.Namespace) -> None:
-    if not args.yes:
-        raise ConfigurationError("Add --yes to delete; `store search` shows what is there.")
+    asks = terminal.asks(args)
+    namespace, key = (tuple(args.path), "") if args.below else _item_of(args)
 
     def delete(store: SQLAlchemyStore) -> None:
-        *namespace, key = args.path
-        deleted = 0
         if args.below:
-            while page := store.search(tuple(args.path), limit=_PAGE, refresh_ttl=False):
-                store.batch([PutOp(item.namespace, item.key, None) for item in page])
-                deleted += len(page)
-        elif store.get(tuple(namespace), key, refresh_ttl=False) is not None:
-            store.delete(tuple(namespace), key)
-            deleted = 1
-        if args.json:
-            terminal.say(terminal.as_json({"items": deleted}))
+            pages = _pages(
+                lambda skip: store.search(namespace, limit=_PAGE, offset=skip, refresh_ttl=False)
+            )
+            found = [(item.namespace, item.key) for item in pages]
         else:
-            terminal.say(f"{deleted} item{'' if deleted == 1 else 's'} deleted")
+            item = store.get(namespace, key, refresh_ttl=False)
+            found = [] if item is None else [(namespace, key)]
+        if args.dry_run:
+            _say_deleted(args, len(found), "would be deleted")
+            return
+        question = f"Delete {_items(len(found))} from {database.name(args)}?"
+        if found and asks and not terminal.agrees(question):
+            terminal.note("Nothing was deleted.")
+            return
+        for part in chunks(found, _PAGE):
+            store.batch([PutOp(labels, key, None) for labels, key in part])
+        _say_deleted(args, len(found), "deleted")
 
-    _run(args, delete, writes=True)
+    _run(args, delete, writes=not args.dry_run)
+
+
+def _items(number: int) -> str:
+    return f"{number} item{'' if number == 1 else 's'}"
+
+
+def _say_deleted(args: argparse.Namespace, number: int, done: str) -> None:
+    if args.json:
+        terminal.say(terminal.as_json({"items": number, "dry_run": args.dry_run}))
+    else:
+        terminal.say(f"{_items(number)} {done}")
 
 
 def _stats(args: argparse.Namespace) -> None:
@@ -197,11 +249,8 @@ def _copy(args: argparse.Namespace) -> None:
 
     def copy(source: SQLAlchemySaver, target: SQLAlchemySaver) -> Copied:
         store = SQLAlchemyStore(target.bind, schema=target.schema)
-        return copy_items(source.bind.engine, store, schema=source.schema)
+        return copy_items(source.bind.engine, store, schema=source.schema, dry_run=args.dry_run)
 
     places = (args.source, args.from_schema), (args.target, args.to_schema)
     copied = database.run_on_two(*places, copy)
-    if args.json:
-        terminal.say(terminal.as_json(copied._asdict()))
-    else:
-        terminal.say("\t".join(map(str, copied)))
+    terminal.rows(args, _COPIED, [copied._asdict()])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SUMMARY = (
     Column("threads", "copied threads", is_number=True),
-    Column("skipped", "there already", is_number=True),
+    Column("skipped", "threads there already", is_number=True),
     Column("checkpoints", "checkpoints", is_number=True),
     Column("values", "values", is_number=True),
     Column("writes", "writes", is_number=True),
@@ -108,7 +108,7 @@ def _import(args: argparse.Namespace) -> None:
             return done, _copy_items(args, source, target)
 
     in_loop = engines.is_async(args.source)
-    database.check_file(args.source)
+    database.check_file(args.source, is_source=True)
     done = database.run_on(args.target, args.target_schema, run, in_loop=in_loop, writes=True)
     _print(args, *done)
 

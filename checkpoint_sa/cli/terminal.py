@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa.cli import layout
+from checkpoint_sa.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import argparse
@@ -151,6 +152,29 @@ def _strict(value: Any) -> Any:
 
 def _json_default(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def asks(args: argparse.Namespace) -> bool:
+    """Whether a command that deletes asks first: neither `--dry-run` nor `--yes` is given.
+
+    Raises:
+        ConfigurationError: It should, but can't.
+    """
+    if args.dry_run or args.yes:
+        return False
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            "Standard input isn't a terminal, so the command can't ask. Add --yes to delete, or"
+            " --dry-run to count the rows."
+        )
+    return True
+
+
+def agrees(question: str) -> bool:
+    """Ask a person, and return whether the answer is yes."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def rows(

@@ -250,7 +250,7 @@ def _lacks_rows(
         raise ThreadExistsError(
             f"The target has a thread {thread_id!r} with other content: {len(existing) - same} of"
             f" its {len(existing)} rows aren't in the source, or differ. Nothing of it was changed."
-            " To keep the source's thread, delete it in the target and copy again."
+            " To keep the source's thread, delete it in the target and do this again."
         )
     return is_behind
 
