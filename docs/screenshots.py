@@ -38,7 +38,7 @@ def at_terminal(command: list[str], folder: str) -> str:
     """Return what a command prints at a terminal, with its escape codes."""
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     environment |= {
-        "CHECKPOINT_SA_URL": "sqlite:///app.db",
+        "CHECKPOINT_SA_URL": "sqlite:///cli.db",
         "COLUMNS": str(WIDTH),
         "TERM": "xterm-256color",
     }
