@@ -284,8 +284,14 @@ def vectors(
     """Return the statement that reads a page of vectors, those of one item after each other."""
     wanted = criteria(is_scoped=is_scoped, has_filter=has_filter)
     if is_later_page:
-        after = tuple_(_bind("after_prefix"), _bind("after_key"), _bind("after_field"))
-        wanted.append(tuple_(*_VECTOR) > after)
+        # By the item: PostgreSQL, without statistics of a new table, would look for each item's
+        # vectors from the last one read on.
+        prefix, key_ = _bind("after_prefix"), _bind("after_key")
+        is_other = or_(embeddings.c.prefix != prefix, embeddings.c.key != key_)
+        wanted += [
+            tuple_(items.c.prefix, items.c.key) >= tuple_(prefix, key_),
+            or_(is_other, embeddings.c.field_name > _bind("after_field")),
+        ]
     columns: list[Any] = [*_VECTOR, embeddings.c.embedding]
     if reads_values:
         columns.append(json_text(items.c.value).label("value"))
