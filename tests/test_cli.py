@@ -337,7 +337,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, capsys: Captured, comma
     text = tmp_path / "text.db"
     text.write_text("a letter")
     for name, code, message in (
-        ("text.db", USAGE, "text.db isn't a database of SQLite"),
+        ("text.db", DATABASE, "text.db isn't a database of SQLite"),
         ("", USAGE, "is a folder"),
         ("none/app.db", DATABASE, "app.db"),
     ):

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -23,7 +24,9 @@ from checkpoint_sa.engine import engines
 from checkpoint_sa.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import URL
 
 DONE, DATA, USAGE, DATABASE = range(4)
 INTERRUPTED = 130
@@ -101,18 +104,26 @@ class _Version(argparse.Action):
 
 
 def _fail(error: Exception, args: argparse.Namespace, code: int) -> int:
-    sys.stderr.write(f"checkpoint-sa: {_without_password(str(error), args)}\n")
+    text = str(error)
+    if "file is not a database" in text:  # SQLite doesn't say which file
+        files = " or ".join(str(path) for url in _urls(args) if (path := engines.sqlite_file(url)))
+        text = f"{terminal.visible(files)} isn't a database of SQLite. Check the path."
+    sys.stderr.write(f"checkpoint-sa: {_without_password(text, args)}\n")
     return code
+
+
+def _urls(args: argparse.Namespace) -> Iterator[URL]:
+    """Yield the URLs that a command was given."""
+    for given_url in (getattr(args, name, None) for name in ("url", "source", "target")):
+        if given_url:
+            with suppress(ConfigurationError):
+                yield engines.url_of(given_url)
 
 
 def _without_password(text: str, args: argparse.Namespace) -> str:
     """Hide the passwords of the given URLs in a driver's message, which may quote its arguments."""
-    for given_url in (getattr(args, name, None) for name in ("url", "source", "target")):
-        try:
-            url = engines.url_of(given_url) if given_url else None
-        except ConfigurationError:
-            continue
-        if url is not None and url.password:
+    for url in _urls(args):
+        if url.password:
             text = _hide(text, str(url.password), {url.username, url.host, url.database})
     return text
 

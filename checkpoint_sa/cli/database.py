@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_HEADER = b"SQLite format 3\0"
-"""The first bytes of a file, by SQLite's description of its format."""
-
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the arguments for the URL and the schema of the tables."""
@@ -103,7 +100,7 @@ def check_file(url: str, *, is_source: bool = False) -> None:
 
     Raises:
         FileNotFoundError: It isn't there.
-        ConfigurationError: It isn't a database of SQLite.
+        ConfigurationError: It is a folder.
     """
     path = engines.sqlite_file(engines.url_of(url))
     if path is None:
@@ -114,30 +111,26 @@ def check_file(url: str, *, is_source: bool = False) -> None:
             f"There is no SQLite file {terminal.visible(str(path))} (in the folder"
             f" {terminal.visible(str(path.absolute().parent))}). Check the path.{remedy}"
         )
-    check_header(url)
+    check_folder(url)
 
 
-def check_header(url: str) -> None:
-    """Refuse a file of another kind, or in a folder that isn't there, where an SQLite file is due.
+def check_folder(url: str) -> None:
+    """Refuse a folder, or a file in a folder that isn't there, where an SQLite file is due.
+
+    The file isn't opened: to close it would end the locks of this process's connections to it.
 
     Raises:
-        FileNotFoundError: The folder isn't there.
-        ConfigurationError: It isn't a database of SQLite.
+        FileNotFoundError: The file's folder isn't there.
+        ConfigurationError: It is a folder.
     """
     path = engines.sqlite_file(engines.url_of(url))
     if path is None:
         return
     shown = terminal.visible(str(path))
     if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"The folder of the SQLite file {shown} isn't there. Make it first."
-        )
+        raise FileNotFoundError(f"The folder of the SQLite file {shown} isn't there. Make it.")
     if path.is_dir():
         raise ConfigurationError(f"{shown} is a folder. Expected an SQLite file.")
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb") as file:
-            if file.read(len(_HEADER)) != _HEADER:
-                raise ConfigurationError(f"{shown} isn't a database of SQLite. Check the path.")
 
 
 def run(

@@ -111,7 +111,7 @@ def _add_lock_timeout(command: argparse.ArgumentParser) -> None:
 
 def _upgrade(args: argparse.Namespace) -> None:
     url = database.url(args)
-    database.check_header(url)
+    database.check_folder(url)
     migrate.upgrade(url, args.revision, schema=args.schema, lock_timeout=args.lock_timeout)
     _say_revision(url, args)
 
