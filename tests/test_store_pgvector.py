@@ -108,6 +108,15 @@ def test_any_limit_and_offset_of_a_ranking_are_taken(empty: Store, number: int) 
     test_store_index.test_any_limit_and_offset_of_a_ranking_are_taken(memory_on(empty), number)
 
 
+def test_a_ranking_reaches_the_namespaces_below(empty: Store) -> None:
+    memory = memory_on(empty)
+    places = [NS, (*NS, "below"), (*NS, "below", "deep"), ("doc",), ("docs2",), ("other", "docs")]
+    memory.batch([PutOp(place, "k", {"text": "green tea"}) for place in places])
+    found = [item.namespace for item in memory.search(NS, query="tea")]
+    assert found == places[:3]
+    assert len(memory.search((), query="tea")) == len(places)
+
+
 def test_an_item_with_many_texts_has_one_place(empty: Store) -> None:
     test_store_index.test_an_item_with_many_texts_has_one_place(memory_on(empty))
 

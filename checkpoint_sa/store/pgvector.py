@@ -12,12 +12,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     Column,
     Float,
     ForeignKeyConstraint,
     MetaData,
     Table,
     Text,
+    any_,
     bindparam,
     cast,
     delete,
@@ -229,12 +231,14 @@ def rank(
     no_angle = literal_column("'NaN'::float8", Float())
     distance = func.coalesce(func.nullif(operator, no_angle), literal_column("1.0", Float()))
     # PostgresStore's index on the beginnings of prefixes is on the items, none is on the vectors.
-    prefixes = select(sql.items.c.prefix).where(sql.within(sql.items.c.prefix))
+    # An array is looked up in the vectors' primary key; for IN the planner would read all vectors.
+    prefixes = select(sql.items.c.prefix).where(sql.below(sql.items.c.prefix)).distinct()
+    is_below = table.c.prefix == any_(func.array(prefixes.scalar_subquery(), type_=ARRAY(Text())))
     return sql.best_first(
         table,
         operator,
         distance,
-        table.c.prefix.in_(prefixes),
+        [sql.exactly(table.c.prefix), is_below],
         candidates=candidates,
         is_scoped=is_scoped,
         has_filter=has_filter,

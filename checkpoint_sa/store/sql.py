@@ -23,6 +23,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 
@@ -44,7 +45,9 @@ from checkpoint_sa.types import (
 from checkpoint_sa.upsert import Upsert, UpsertRows
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, ColumnElement, FromClause, Select, Table
+    from collections.abc import Sequence
+
+    from sqlalchemy import BindParameter, ColumnElement, CompoundSelect, FromClause, Select, Table
 
 items: Table = StoreItem.__table__  # type: ignore[assignment]
 embeddings: Table = StoreEmbedding.__table__  # type: ignore[assignment]
@@ -213,9 +216,19 @@ def put_embeddings(count: int) -> UpsertRows:
     return UpsertRows(embeddings, _embedding, count, update=("embedding",))
 
 
+def exactly(prefix: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition of a namespace without those below it."""
+    return prefix == _bind("prefix")
+
+
+def below(prefix: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition of the namespaces below a namespace."""
+    return in_byte_range(prefix, _bind("low"), _bind("high"))
+
+
 def within(prefix: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition of a namespace and those below it."""
-    return or_(prefix == _bind("prefix"), in_byte_range(prefix, _bind("low"), _bind("high")))
+    return or_(exactly(prefix), below(prefix))
 
 
 def criteria(*, is_scoped: bool, has_filter: bool) -> list[ColumnElement[bool]]:
@@ -319,7 +332,7 @@ def best_first(  # noqa: PLR0913 - the parts of a ranking
     vectors: FromClause,
     operator: ColumnElement[float],
     distance: ColumnElement[float],
-    within: ColumnElement[bool],
+    scopes: Sequence[ColumnElement[bool]],
     *,
     candidates: Candidates,
     is_scoped: bool,
@@ -334,19 +347,21 @@ def best_first(  # noqa: PLR0913 - the parts of a ranking
         vectors: The table of vectors.
         operator: The distance of a vector from the query, as an index has it.
         distance: The same, but a number where there is no angle.
-        within: That a vector is of the namespace or one below it.
+        scopes: Conditions; a vector of the namespace, or of one below it, meets exactly one.
         candidates: The vectors whose items are ranked.
         is_scoped: In one namespace and those below it, not in all.
         has_filter: That the engine's JSON may match a filter.
     """
-    named = distance.label("distance")
-    found = select(vectors.c.prefix, vectors.c.key, named)
+    every = select(vectors.c.prefix, vectors.c.key, distance.label("distance"))
+    found: Select[Any] | CompoundSelect[Any] = every
     if candidates is Candidates.NEAREST:
         if is_scoped:
-            found = found.where(within)
-        found = found.order_by(named, vectors.c.prefix, vectors.c.key)
+            arms = [every.where(scope) for scope in scopes]
+            found = arms[0] if len(arms) == 1 else union_all(*arms)
+        prefix, key_, nearness = found.selected_columns
+        found = found.order_by(nearness, prefix, key_)
     elif candidates is Candidates.INDEXED:  # an index knows neither conditions nor expressions
-        found = found.order_by(operator)
+        found = every.order_by(operator)
     if candidates is not Candidates.ALL:
         found = found.limit(bindparam("candidates", type_=BigInteger()))
     nearest: FromClause = found.subquery("nearest")

@@ -74,7 +74,7 @@ def rank(
         table,
         operator,
         distance,
-        sql.within(table.c.prefix),
+        [sql.within(table.c.prefix)],
         candidates=candidates,
         is_scoped=is_scoped,
         has_filter=has_filter,
