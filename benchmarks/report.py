@@ -81,7 +81,8 @@ ancestor are read, to find the nearest stored value.
 
 **The memory.** A `get` on SQLite took 71 us against 26 in a warm loop: the pool and the transaction
 20, SQL, times and JSON the rest. A `search` there sorts by a window function, so that large values
-aren't sorted. One `put` with psycopg, and batches of 100, are a little behind on some drivers.
+aren't sorted. One `put` with psycopg, and batches of 100, are a little behind on some drivers. An
+exact vector search among 10,000 on PostgreSQL waits for parallel workers, which the planner starts.
 
 **The import.** SQLAlchemy is the larger part; an application that uses it has loaded it already.
 """
