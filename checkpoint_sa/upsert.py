@@ -175,7 +175,7 @@ def rows_at_once(dialect: Dialect, columns: int, most: int) -> int:
 
 
 def driver_batches(dialect: Dialect, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the driver makes one statement of several rows, of which the blobs are large."""
+    """Whether the driver makes one statement of these rows, by the size of their blobs."""
     most = _BATCH_BYTES.get(dialect.driver)
     return most is not None and sum(len(row["blob"]) for row in rows) <= most
 

@@ -224,13 +224,9 @@ def _say(args: argparse.Namespace, deleted: Deleted, done: str) -> None:
 def _text(deleted: Deleted) -> str:
     """Return counts as text: `3 checkpoints, 5 values, 1 write of 2 threads (1.5 MB)`."""
     parts = [
-        _several(deleted.checkpoints, "checkpoint"),
-        _several(deleted.values, "value"),
-        _several(deleted.writes, "write"),
+        terminal.several(deleted.checkpoints, "checkpoint"),
+        terminal.several(deleted.values, "value"),
+        terminal.several(deleted.writes, "write"),
     ]
-    threads = _several(deleted.threads, "thread")
+    threads = terminal.several(deleted.threads, "thread")
     return f"{', '.join(parts)} of {threads} ({terminal.size(deleted.bytes)})"
-
-
-def _several(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -91,46 +91,35 @@ def name(args: argparse.Namespace) -> str:
     return f"{terminal.visible(parsed.render_as_string())}{schema}"
 
 
-def check_file(url: str, *, is_source: bool = False) -> None:
+def check_file(url: str, *, may_be_new: bool = False, is_source: bool = False) -> None:
     """Refuse an SQLite file that isn't there, since opening it would make an empty file.
-
-    Args:
-        url: The database; one of another engine isn't looked at.
-        is_source: Whether a new, empty database would be of no use.
-
-    Raises:
-        FileNotFoundError: It isn't there.
-        ConfigurationError: It is a folder.
-    """
-    path = engines.sqlite_file(engines.url_of(url))
-    if path is None:
-        return
-    if not path.exists():
-        remedy = "" if is_source else " `checkpoint-sa upgrade` makes a new file with the tables."
-        raise FileNotFoundError(
-            f"There is no SQLite file {terminal.visible(str(path))} (in the folder"
-            f" {terminal.visible(str(path.absolute().parent))}). Check the path.{remedy}"
-        )
-    check_folder(url)
-
-
-def check_folder(url: str) -> None:
-    """Refuse a folder, or a file in a folder that isn't there, where an SQLite file is due.
 
     The file isn't opened: to close it would end the locks of this process's connections to it.
 
+    Args:
+        url: The database; one of another engine isn't looked at.
+        may_be_new: Whether the command makes the file; its folder must be there.
+        is_source: Whether a new, empty database would be of no use.
+
     Raises:
-        FileNotFoundError: The file's folder isn't there.
+        FileNotFoundError: The file, or its folder, isn't there.
         ConfigurationError: It is a folder.
     """
     path = engines.sqlite_file(engines.url_of(url))
     if path is None:
         return
+    folder = path.absolute().parent
     shown = terminal.visible(str(path))
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"The folder of the SQLite file {shown} isn't there. Make it.")
     if path.is_dir():
         raise ConfigurationError(f"{shown} is a folder. Expected an SQLite file.")
+    if may_be_new and not folder.is_dir():
+        raise FileNotFoundError(f"The folder of the SQLite file {shown} isn't there. Make it.")
+    if not may_be_new and not path.exists():
+        remedy = "" if is_source else " `checkpoint-sa upgrade` makes a new file with the tables."
+        raise FileNotFoundError(
+            f"There is no SQLite file {shown} (in the folder {terminal.visible(str(folder))})."
+            f" Check the path.{remedy}"
+        )
 
 
 def run(

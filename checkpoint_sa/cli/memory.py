@@ -213,7 +213,7 @@ def _delete(args: argparse.Namespace) -> None:
         if args.dry_run:
             _say_deleted(args, len(found), "would be deleted")
             return
-        question = f"Delete {_items(len(found))} from {database.name(args)}?"
+        question = f"Delete {terminal.several(len(found), 'item')} from {database.name(args)}?"
         if found and asks and not terminal.agrees(question):
             terminal.note("Nothing was deleted.")
             return
@@ -224,15 +224,11 @@ def _delete(args: argparse.Namespace) -> None:
     _run(args, delete, writes=not args.dry_run)
 
 
-def _items(number: int) -> str:
-    return f"{number} item{'' if number == 1 else 's'}"
-
-
 def _say_deleted(args: argparse.Namespace, number: int, done: str) -> None:
     if args.json:
         terminal.say(terminal.as_json({"items": number, "dry_run": args.dry_run}))
     else:
-        terminal.say(f"{_items(number)} {done}")
+        terminal.say(f"{terminal.several(number, 'item')} {done}")
 
 
 def _stats(args: argparse.Namespace) -> None:

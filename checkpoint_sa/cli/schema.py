@@ -111,7 +111,7 @@ def _add_lock_timeout(command: argparse.ArgumentParser) -> None:
 
 def _upgrade(args: argparse.Namespace) -> None:
     url = database.url(args)
-    database.check_folder(url)
+    database.check_file(url, may_be_new=True)
     migrate.upgrade(url, args.revision, schema=args.schema, lock_timeout=args.lock_timeout)
     _say_revision(url, args)
 

@@ -299,6 +299,11 @@ def size(number: float) -> str:
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
+def several(number: int, name: str) -> str:
+    """Return a number with the name of its things: `1 item`, `2 items`."""
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+
+
 def bytes_or_size(number: int) -> str:
     """Return a number of bytes: as text for a person, otherwise as digits."""
     return size(number) if is_pretty() else str(number)

@@ -364,7 +364,7 @@ class BaseSQLStore(Calls, BaseStore):
 
     def _check_tables(self) -> None:
         """Check that the table of items is one of ours or PostgresStore's; prepare its vectors."""
-        self.database.read("store.setup", repository.check_table, self.schema)
+        self.database.read("store.setup", lambda _: None)  # the first operation checks the table
         self._create_vectors()
 
     def _create_vectors(self) -> None:

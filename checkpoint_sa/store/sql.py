@@ -362,12 +362,12 @@ def best_first(  # noqa: PLR0913 - the parts of a ranking
         found = found.order_by(nearness, prefix, key_)
     elif candidates is Candidates.INDEXED:  # an index knows neither conditions nor expressions
         found = every.order_by(operator)
-    if candidates is not Candidates.ALL:
-        found = found.limit(bindparam("candidates", type_=BigInteger()))
-    nearest: FromClause = found.subquery("nearest")
-    count: ColumnElement[int] = literal_column("0")
-    if candidates is not Candidates.ALL:
-        nearest = found.cte("nearest")
+    nearest: FromClause
+    count: ColumnElement[int]
+    if candidates is Candidates.ALL:
+        nearest, count = every.subquery("nearest"), literal_column("0")
+    else:
+        nearest = found.limit(bindparam("candidates", type_=BigInteger())).cte("nearest")
         count = select(func.count()).select_from(nearest).scalar_subquery()
     least = func.min(nearest.c.distance)
     best = (
