@@ -12,6 +12,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -870,17 +871,28 @@ def test_a_look_changes_nothing_and_leaves_no_file(tmp_path: Path, driver: str) 
     engine.dispose()
 
 
-def test_a_read_only_folder_can_be_looked_at(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter.
+
+    A pytest run closes pytest's own folder to other users when it starts,
+    and some tests start one beside this test.
+    """
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+def test_a_read_only_folder_can_be_looked_at(open_folder: Path) -> None:
     """By a user who can't write there; root always can."""
-    url = f"sqlite:///{tmp_path / 'app.db'}"
+    url = f"sqlite:///{open_folder / 'app.db'}"
     with SQLAlchemySaver.from_conn_string(url) as saver:
         saver.setup()
         saver.put(thread("t"), empty_checkpoint(), {}, {})
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    tmp_path.chmod(0o555)
-    (tmp_path / "app.db").chmod(0o444)
+    (open_folder / "app.db").chmod(0o444)
+    open_folder.chmod(0o555)
     program = (
         "import os, sys, sqlite3, checkpoint_sa.cli.look, checkpoint_sa.saver;"
         "from sqlalchemy.dialects.sqlite import pysqlite;"
@@ -892,10 +904,9 @@ def test_a_read_only_folder_can_be_looked_at(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program, url], capture_output=True, text=True, check=False
     )
-    tmp_path.chmod(0o755)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("t\t1\t")
-    assert [path.name for path in tmp_path.iterdir()] == ["app.db"]
+    assert [path.name for path in open_folder.iterdir()] == ["app.db"]
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
