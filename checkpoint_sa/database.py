@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from checkpoint_sa import migrate
 from checkpoint_sa.engine import engines, queues, retry, transactions, waiting
-from checkpoint_sa.engine.cursors import allow_cursor
+from checkpoint_sa.engine.cursors import CursorEngine
 from checkpoint_sa.engine.faults import refuses_writes
 from checkpoint_sa.engine.statements import execute
 from checkpoint_sa.errors import ConfigurationError
@@ -80,16 +80,23 @@ class Database:
         self._owner = bind
         self._verified = False
         self._connection: Connection | None = None
-        self._commits_at_once = False
+        self._autocommit = self._commits_at_once = False
         if isinstance(bind, Engine):
             engines.check_engine(bind)
             self._turns = queues.pool_queue(bind)
             engine = engines.in_schema(bind, schema)
-            self._once = _on_cursor(transactions.autocommit_engine(engine), bind)
-            self._writing = _on_cursor(transactions.transaction_engine(engine), bind)
-            self._commits_at_once = transactions.is_autocommit(
-                self._once
-            ) and not transactions.has_begin_listener(engine)
+            self._autocommit = transactions.has_free_autocommit(engine)
+            is_autocommit = transactions.is_autocommit(engine)
+            writing = transactions.transaction_engine(engine)
+            self._once = CursorEngine(
+                engine, bind, begins=not self._autocommit and not is_autocommit
+            )
+            self._writing = CursorEngine(
+                writing, bind, begins=not transactions.is_autocommit(writing)
+            )
+            self._commits_at_once = self._autocommit or (
+                is_autocommit and not transactions.has_begin_listener(engine)
+            )
         else:
             transactions.check_connection(bind)
             self._connection = bind
@@ -166,7 +173,7 @@ class Database:
         is_one = len(statements) == 1 and then is None and statements[0].is_one(self.dialect)
         once = self._read_once if is_one and self._commits_at_once else self._write_once
         with self.lock, self._queue:
-            self._run(name, once, _execute, statements, then)
+            self._run(name, once, execute, statements, then=then)
 
     def _run(
         self,
@@ -201,7 +208,7 @@ class Database:
         if self._connection is not None:
             with transactions.using_schema(self._connection, schema=self.schema):
                 return function(self._connection, *args, **kwargs)
-        with transactions.connected(self._once) as connection:
+        with transactions.connected(self._once, autocommit=self._autocommit) as connection:
             return function(connection, *args, **kwargs)
 
     def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -259,21 +266,6 @@ class Database:
     def _is_free(self) -> bool:
         """Whether each operation has a connection of its own, so that any loop may run it."""
         return isinstance(self._owner, Engine) and isinstance(self._owner.pool, NullPool)
-
-
-def _on_cursor(engine: Engine, watched: Engine) -> Engine:
-    is_autocommit = transactions.is_autocommit(engine)
-    return allow_cursor(engine, watched, is_autocommit=is_autocommit)
-
-
-def _execute(
-    connection: Connection,
-    statements: Sequence[Statement],
-    then: Callable[[Connection], None] | None,
-) -> None:
-    execute(connection, statements)
-    if then is not None:
-        then(connection)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

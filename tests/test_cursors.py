@@ -11,17 +11,20 @@ import aiosqlite
 import pytest
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from stores import KINDS, Store, exact, thread
 from test_connections import joined
 
-from checkpoint_sa import SQLAlchemySaver
+from checkpoint_sa import AsyncSQLAlchemySaver, SQLAlchemySaver
 from checkpoint_sa.engine import cursors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from stores import Saver
 
 VALUES = {
     "text": "ä\x00🙂" * 100,
@@ -104,6 +107,45 @@ def without_versions(found: Any) -> Any:
         checkpoint = {**found.checkpoint, "channel_versions": {}, "versions_seen": {}}
         return exact([found.config, checkpoint, *found[2:]])
     return exact(found)
+
+
+@pytest.mark.parametrize(
+    "migrated_store", ["pg-psycopg", "pg-psycopg-async", "pg-asyncpg"], indirect=True
+)
+@pytest.mark.parametrize("is_autocommit", [False, True])
+def test_an_operation_leaves_autocommit_as_it_was(store: Store, is_autocommit: bool) -> None:
+    """The driver commits a single statement; the application's transactions stay as they were."""
+    own = create_async_engine(store.url) if store.is_async else create_engine(store.url)
+    engine = own.sync_engine if isinstance(own, AsyncEngine) else own
+    seen: list[bool] = []
+
+    def before(connection: Any, *_: object) -> None:
+        connection.autocommit = is_autocommit
+
+    def after(connection: Any, *_: object) -> None:
+        seen.append(connection.autocommit)
+
+    event.listen(engine, "checkout", before)
+    event.listen(engine, "checkin", after)
+    store = store.using(saver_on(own))
+    saved = store.save("t", VALUES)
+    store.put_writes(saved, [("a", 1)], "task")
+    assert store.found(thread("t")).pending_writes == [("task", "a", 1)]
+    with pytest.raises(DBAPIError):
+        in_loop(store, lambda: store.saver.database.read("fails", fail))
+    assert seen == [is_autocommit] * len(seen)
+    assert len(seen) >= 4
+    in_loop(store, engine.dispose)
+
+
+def saver_on(engine: Engine | AsyncEngine) -> Saver:
+    if isinstance(engine, AsyncEngine):
+        return AsyncSQLAlchemySaver(engine)
+    return SQLAlchemySaver(engine)
+
+
+def fail(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT nothing FROM nowhere")
 
 
 def test_a_statement_is_compiled_once(store: Store, on_cursor: Counter[str]) -> None:

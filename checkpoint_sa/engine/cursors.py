@@ -15,7 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Float, LargeBinary
+from sqlalchemy import Float, LargeBinary, event
 from sqlalchemy.util import await_only
 
 if TYPE_CHECKING:
@@ -42,44 +42,76 @@ _DRIVERS = PSYCOPG | frozenset(
 """The drivers whose cursors this module was tested with."""
 
 _OPTION = "checkpoint_sa_cursor"
-"""The execution option that has a `_Watched`."""
+"""The execution option that has the `_Statements` of a connection."""
 
 _SCHEMA = "checkpoint_sa_placeholder"
 """Stands for the schema in the text of a statement, which is compiled once for all schemas."""
 
 
-def allow_cursor(engine: Engine, watched: Engine, *, is_autocommit: bool) -> Engine:
-    """Return the engine, with statements on the driver's cursor where that is safe.
+class _Statements(NamedTuple):
+    """The compiled statements of a pool."""
+
+    compiled: dict[Any, _Compiled | None]
+    begins: bool
+    """Whether the first statement begins a transaction."""
+
+
+class CursorEngine:
+    """An engine whose connections have statements on the driver's cursor, unless somebody watches.
 
     Args:
         engine: An engine of ours, on the pool of `watched`.
         watched: The user's engine, whose listeners must see each statement.
-        is_autocommit: Whether each statement of the engine commits by itself.
+        begins: Whether the first statement of a connection begins a transaction.
     """
-    dialect = engine.dialect
-    if dialect.driver not in _DRIVERS or not type(dialect).__module__.startswith("sqlalchemy."):
-        return engine
-    compiled = _caches.setdefault(engine.pool, {})
-    option = _Watched(watched, compiled, begins=not is_autocommit)
-    return engine.execution_options(**{_OPTION: option})
+
+    def __init__(self, engine: Engine, watched: Engine, *, begins: bool) -> None:
+        self.dialect = dialect = engine.dialect
+        self._watched = watched
+        self._engine = self._direct = engine
+        if dialect.driver in PSYCOPG:
+            self._engine = engine.execution_options()  # the listener is for our statements only
+            event.listen(self._engine, "before_cursor_execute", _ask_for_binary)
+        if dialect.driver in _DRIVERS and type(dialect).__module__.startswith("sqlalchemy."):
+            statements = _Statements(_caches.setdefault(engine.pool, {}), begins)
+            self._direct = engine.execution_options(**{_OPTION: statements})
+
+    def connect(self) -> Connection:
+        """Open a connection for an operation."""
+        return (self._engine if self._is_watched() else self._direct).connect()
+
+    def _is_watched(self) -> bool:
+        events, driver_events = self._watched.dispatch, self.dialect.dispatch
+        return bool(
+            events.before_cursor_execute
+            or events.after_cursor_execute
+            or events.before_execute
+            or events.after_execute
+            or events.begin
+            or driver_events.do_execute
+            or driver_events.do_executemany
+            or driver_events.handle_error
+            or self._watched.logger.isEnabledFor(logging.INFO)
+        )
 
 
 def fetch_all(connection: Connection, statement: Executable, parameters: Parameters) -> Rows:
     """Execute a statement, and return its rows."""
-    compiled = _compiled(connection, statement, parameters)
-    if compiled is None:
+    found = _prepare(connection, statement, parameters)
+    if found is None:
         return connection.execute(statement, parameters).all()
-    rows = _execute(connection, _text(connection, compiled), compiled.bind(parameters))
+    text, compiled = found
+    rows = _execute(connection, text, compiled.bind(parameters))
     return compiled.decode(rows) if compiled.decoders else rows
 
 
 def execute(connection: Connection, statement: Executable, rows: Sequence[Parameters]) -> None:
     """Execute a statement that returns nothing, once for each row of parameters."""
-    compiled = _compiled(connection, statement, rows[0])
-    if compiled is None:
+    found = _prepare(connection, statement, rows[0])
+    if found is None:
         connection.execute(statement, rows if len(rows) > 1 else rows[0])
         return
-    text = _text(connection, compiled)
+    text, compiled = found
     if len(rows) == 1:
         _execute(connection, text, compiled.bind(rows[0]), fetch=False)
     else:
@@ -88,40 +120,10 @@ def execute(connection: Connection, statement: Executable, rows: Sequence[Parame
 
 def execute_text(connection: Connection, text: str) -> None:
     """Execute a statement of the driver's SQL that has neither parameters nor rows."""
-    if _watched(connection) is None:
-        connection.exec_driver_sql(text)
-    else:
+    if _OPTION in connection.get_execution_options():
         _execute(connection, text, (), fetch=False)
-
-
-class _Watched(NamedTuple):
-    """The engine whose listeners count, and the statements of its pool."""
-
-    engine: Engine
-    compiled: dict[Any, _Compiled | None]
-    begins: bool
-    """Whether the first statement begins a transaction."""
-
-
-def _watched(connection: Connection) -> _Watched | None:
-    """Return the statements that may go to the cursor; None where somebody must see each."""
-    found: _Watched | None = connection.get_execution_options().get(_OPTION)
-    if found is None:
-        return None
-    events, driver_events = found.engine.dispatch, connection.dialect.dispatch
-    if (
-        events.before_cursor_execute
-        or events.after_cursor_execute
-        or events.before_execute
-        or events.after_execute
-        or events.begin
-        or driver_events.do_execute
-        or driver_events.do_executemany
-        or driver_events.handle_error
-        or found.engine.logger.isEnabledFor(logging.INFO)
-    ):
-        return None
-    return found
+    else:
+        connection.exec_driver_sql(text)
 
 
 # Statements, compiled
@@ -159,43 +161,39 @@ class _Compiled(NamedTuple):
 _caches: WeakKeyDictionary[Pool, dict[Any, _Compiled | None]] = WeakKeyDictionary()
 
 
-def _compiled(
+def _prepare(
     connection: Connection, statement: Executable, parameters: Parameters
-) -> _Compiled | None:
-    """Return a statement for the cursor; None where it must go through `Connection.execute`."""
-    watched = _watched(connection)
-    if watched is None:
+) -> tuple[str, _Compiled] | None:
+    """Return a statement and its text, with the schema of the connection.
+
+    Returns None where it must go through `Connection.execute`.
+    """
+    options = connection.get_execution_options()
+    statements: _Statements | None = options.get(_OPTION)
+    if statements is None:
         return None
-    # An INSERT has the columns that it gets values for.
-    key = statement, _schema(connection) is not None, tuple(parameters)
-    try:
-        return watched.compiled[key]
-    except KeyError:
-        compiled = _compile(connection, statement, [*parameters])
-        watched.compiled[key] = compiled
-        return compiled
-
-
-def _schema(connection: Connection) -> str | None:
-    """Return the schema of our tables; None is the connection's own."""
-    schemas = connection.get_execution_options().get("schema_translate_map")
+    schemas = options.get("schema_translate_map")
     schema: str | None = schemas.get(None) if schemas else None
-    return schema
-
-
-def _text(connection: Connection, compiled: _Compiled) -> str:
-    """Return the text of a statement, with the schema of the connection."""
-    schema = _schema(connection)
+    # An INSERT has the columns that it gets values for.
+    key = statement, schema is None, *parameters
+    try:
+        compiled = statements.compiled[key]
+    except KeyError:
+        compiled = _compile(connection, statement, [*parameters], has_schema=schema is not None)
+        statements.compiled[key] = compiled
+    if compiled is None:
+        return None
     if schema is None:
-        return compiled.text
+        return compiled.text, compiled
     quoted = connection.dialect.identifier_preparer.quote_schema(schema)
-    return compiled.text.replace(_SCHEMA, quoted)
+    return compiled.text.replace(_SCHEMA, quoted), compiled
 
 
-def _compile(connection: Connection, statement: Any, names: list[str]) -> _Compiled | None:
+def _compile(
+    connection: Connection, statement: Any, names: list[str], *, has_schema: bool
+) -> _Compiled | None:
     """Compile a statement; None where its text depends on the values of its parameters."""
     dialect = connection.dialect
-    has_schema = _schema(connection) is not None
     compiled = statement.compile(
         dialect=dialect,
         column_keys=names,
@@ -229,7 +227,7 @@ def _compile(connection: Connection, statement: Any, names: list[str]) -> _Compi
 # The driver
 
 
-def ask_for_binary(cursor: Any) -> None:
+def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
     """Have psycopg read results in binary form: as text, bytes are twice as long."""
     cursor = getattr(cursor, "_cursor", cursor)
     if not hasattr(cursor, "mogrify"):  # cursors that bind on the client know text only
@@ -256,7 +254,7 @@ def _execute(
             # As SQLAlchemy's execution context does, so that plans are made anew after a DDL.
             cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof  # noqa: SLF001
         elif dialect.driver in PSYCOPG:
-            ask_for_binary(cursor)
+            _ask_for_binary(connection, cursor)
         if many:
             cursor.executemany(text, parameters)
         else:

@@ -33,8 +33,18 @@ class Statement(NamedTuple):
         return len(rows) == 1 or driver_batches(dialect, rows)
 
 
-def execute(connection: Connection, statements: Sequence[Statement]) -> None:
+def execute(
+    connection: Connection,
+    statements: Sequence[Statement],
+    *,
+    then: Callable[[Connection], None] | None = None,
+) -> None:
     """Execute statements in their order, on a connection.
+
+    Args:
+        connection: The connection.
+        statements: The statements.
+        then: Called afterwards, in the same transaction.
 
     Raises:
         ValueTooLargeError: A value is larger than the server takes; nothing was sent.
@@ -45,3 +55,5 @@ def execute(connection: Connection, statements: Sequence[Statement]) -> None:
             cursors.execute(connection, statement.clause, statement.rows)
         else:
             statement.check(connection.execute(statement.clause, statement.parameters))
+    if then is not None:
+        then(connection)

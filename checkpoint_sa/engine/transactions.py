@@ -5,10 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from checkpoint_sa.engine.cursors import PSYCOPG, ask_for_binary, execute_text
+from checkpoint_sa.engine.cursors import PSYCOPG, execute_text
 from checkpoint_sa.engine.engines import translation
 from checkpoint_sa.engine.faults import ELSEWHERE, classify_error
 from checkpoint_sa.errors import ConfigurationError
@@ -19,12 +18,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from checkpoint_sa.engine.cursors import CursorEngine
 
 _FREE_AUTOCOMMIT = PSYCOPG | {"asyncpg"}
 
 
-def autocommit_engine(engine: Engine) -> Engine:
-    """Return the engine for operations of one statement: without transactions where that is free.
+def has_free_autocommit(engine: Engine) -> bool:
+    """Whether an operation of one statement runs without a transaction, as the driver offers it.
 
     With psycopg and asyncpg AUTOCOMMIT is a flag in the driver, and saves two of three round trips.
     psycopg also forgets its prepared statements at each ROLLBACK. With other drivers, switching
@@ -32,26 +32,16 @@ def autocommit_engine(engine: Engine) -> Engine:
     isolation level of its own keeps it: SERIALIZABLE counts for all operations, and behind a pooler
     in transaction mode asyncpg's statements need a transaction around them.
     """
-    driver = engine.dialect.driver
-    if (
+    return (
         _isolation_level(engine) is None
-        and driver in _FREE_AUTOCOMMIT
+        and engine.dialect.driver in _FREE_AUTOCOMMIT
         and not has_begin_listener(engine)
-    ):
-        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-    if driver in PSYCOPG:
-        engine = engine.execution_options()  # the listener is for our statements only
-        event.listen(engine, "before_cursor_execute", _ask_for_binary)
-    return engine
+    )
 
 
 def has_begin_listener(engine: Engine) -> bool:
     """Whether a user's listener takes part in beginning transactions: it may send BEGIN."""
     return bool(engine.dispatch.begin)
-
-
-def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
-    ask_for_binary(cursor)
 
 
 def transactional(engine: Engine) -> Engine:
@@ -165,17 +155,34 @@ def _driver_commits(connection: Connection) -> bool:
 
 
 @contextmanager
-def connected(engine: Engine) -> Iterator[Connection]:
+def connected(engine: CursorEngine, *, autocommit: bool = False) -> Iterator[Connection]:
     """Connect for an operation; if the server can't be used any more, drop its connections.
 
     Otherwise the pool would give them out as long as they are open, and never ask the address anew.
+
+    Args:
+        engine: The engine.
+        autocommit: Whether the driver commits each statement meanwhile. SQLAlchemy doesn't know of
+            it: its `isolation_level` sets and resets other things as well, at each connect, which
+            took as long again as the pool (9 of 20 us with psycopg).
     """
     with engine.connect() as connection:
+        driver_connection: Any = connection.connection.dbapi_connection
+        before = driver_connection.autocommit if autocommit else None
         try:
+            if autocommit:
+                driver_connection.autocommit = True
             yield connection
         except DBAPIError as error:
             if classify_error(error) in ELSEWHERE and not connection.invalidated:
                 # As SQLAlchemy does for a lost connection: connections of the same age go too.
-                engine.pool._invalidate(connection.connection, error)  # noqa: SLF001
+                pool = connection.engine.pool
+                pool._invalidate(connection.connection, error)  # noqa: SLF001
                 connection.invalidate(error)
             raise
+        finally:
+            if autocommit and not connection.invalidated:
+                try:
+                    driver_connection.autocommit = before
+                except connection.dialect.loaded_dbapi.Error as error:
+                    connection.invalidate(error)
