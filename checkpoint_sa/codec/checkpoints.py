@@ -215,12 +215,7 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     document["channel_values"] = values
     if stored.sends:
         versions = dict(document.get("channel_versions") or {})
-        values[TASKS] = [
-            loaded(
-                serde, send.type, send.blob.read(), write_of(thread, namespace, send), stored.key
-            )
-            for send in stored.sends
-        ]
+        values[TASKS] = [_load_write(serde, stored.key, send) for send in stored.sends]
         versions[TASKS] = max(versions.values(), default=next_version(None))
         document["channel_versions"] = versions
     return CheckpointTuple(
@@ -229,22 +224,18 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
         metadata=cast("CheckpointMetadata", stored.metadata | exact["metadata"]),
         parent_config=config_of(thread, namespace, stored.parent_id) if stored.parent_id else None,
         pending_writes=[
-            (
-                write.task_id,
-                write.channel,
-                loaded(
-                    serde,
-                    write.type,
-                    write.blob.read(),
-                    write_of(thread, namespace, write),
-                    stored.key,
-                    task_id=write.task_id,
-                    idx=write.idx,
-                ),
-            )
+            (write.task_id, write.channel, _load_write(serde, stored.key, write))
             for write in stored.writes
         ],
     )
+
+
+def _load_write(serde: SerializerProtocol, key: tuple[str, ...], write: Write) -> Any:
+    """Return the value of a write; `key` begins with the thread and the namespace."""
+    task_id, idx, channel = write.task_id, write.idx, write.channel
+    row = write_of(key[0], key[1], task_id, idx, channel)
+    kind, blob = write.type, write.blob.read()
+    return loaded(serde, kind, blob, row, key, channel=channel, task_id=task_id, idx=idx)
 
 
 def dump_writes(  # noqa: PLR0913, PLR0917 - the arguments of `put_writes`, and two settings
@@ -294,7 +285,7 @@ def write_row(
         f"{write.task_path}{REVISION_MARK}{write.revision}" if write.revision else write.task_path
     )
     channel = validate_id("channel", write.channel, models.CHANNEL_BYTES)
-    row = write_of(thread, namespace, write._replace(task_id=task, channel=channel))
+    row = write_of(thread, namespace, task, write.idx, channel)
     kind, blob = dump(serde, value, row)
     return {
         "thread_id": thread,
@@ -327,19 +318,7 @@ def _history(
 ) -> DeltaChannelHistory:
     history = DeltaChannelHistory(
         writes=[
-            (
-                write.task_id,
-                channel,
-                loaded(
-                    serde,
-                    write.type,
-                    write.blob.read(),
-                    write_of(thread, namespace, write),
-                    (thread, namespace),
-                    channel=channel,
-                    task_id=write.task_id,
-                ),
-            )
+            (write.task_id, channel, _load_write(serde, (thread, namespace), write))
             for write in found.writes
         ]
     )

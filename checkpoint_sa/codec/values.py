@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
     from checkpoint_sa.encryption import Row
-    from checkpoint_sa.rows import Stored, Write
+    from checkpoint_sa.rows import Stored
 
 EXACT_JSON = "json"
 """Type tag of JSON that Python wrote: LangGraph's serializer reads it as well."""
@@ -59,6 +59,8 @@ def dump(serde: SerializerProtocol, value: Any, row: Row) -> tuple[str, bytes]:
     Text, integers, lists and dicts with such parts are written as JSON under the tag `json`, which
     LangGraph's serializer reads. Any other serializer gets every value.
     """
+    if has_plain_output(serde):
+        return _dump_plainly(serde, value)
     if isinstance(serde, AESGCMSerializer):
         return serde.seal(*dump(serde.serde, value, row), row)
     if encrypts(serde):
@@ -66,8 +68,10 @@ def dump(serde: SerializerProtocol, value: Any, row: Row) -> tuple[str, bytes]:
         kind, data = dump(encrypting.serde, value, row)
         cipher, encrypted = encrypting.cipher.encrypt(data)
         return f"{kind}+{cipher}", encrypted
-    if not has_plain_output(serde):
-        return serde.dumps_typed(value)
+    return serde.dumps_typed(value)
+
+
+def _dump_plainly(serde: SerializerProtocol, value: Any) -> tuple[str, bytes]:
     try:
         dumped = serde.dumps_typed(value)
     except TypeError:
@@ -176,11 +180,10 @@ def blob_of(thread: str, namespace: str, channel: str, version: str) -> Row:
     return "checkpoint_blobs", thread, namespace, channel, version
 
 
-def write_of(thread: str, namespace: str, write: Write) -> Row:
+def write_of(thread: str, namespace: str, task_id: str, idx: int, channel: str) -> Row:
     """Return the row to which a write is bound."""
     # Without the checkpoint id: LangGraph derives the task id from it.
-    row = (thread, namespace, write.task_id, f"{write.idx}", write.channel)
-    return "checkpoint_writes", *row
+    return "checkpoint_writes", thread, namespace, task_id, f"{idx}", channel
 
 
 class _PlainJson:

@@ -10,6 +10,7 @@ delta on the same base, and a version that is stored already.
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -81,15 +82,21 @@ def _name(column: str, i: int, common: frozenset[str], prefix: str) -> str:
     return f"all_{column}" if column in common else f"{prefix}{column}_{i}"
 
 
+@cache
+def _names(
+    columns: tuple[str, ...], count: int, common: frozenset[str], prefix: str
+) -> tuple[str, ...]:
+    return tuple(_name(column, i, common, prefix) for i in range(count) for column in columns)
+
+
 def bind_rows(
     rows: Sequence[Mapping[str, Any]], common: frozenset[str], prefix: str = ""
 ) -> dict[str, Any]:
-    """Return the parameters of several rows for an `at_once` statement."""
-    return {
-        _name(column, i, common, prefix): value
-        for i, row in enumerate(rows)
-        for column, value in row.items()
-    }
+    """Return the parameters of several rows, with the same columns, for an `at_once` statement."""
+    if not rows:
+        return {}
+    names = _names(tuple(rows[0]), len(rows), common, prefix)
+    return dict(zip(names, chain.from_iterable(row.values() for row in rows), strict=True))
 
 
 def _value(
