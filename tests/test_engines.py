@@ -130,6 +130,22 @@ def test_a_missing_driver_names_the_extra(driver: str, monkeypatch: pytest.Monke
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("make", [make_engine, make_async_engine])
+def test_a_dialect_that_is_not_there_is_named(make: Callable[[str], object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"no dialect 'foo' here.*postgresql") as error:
+        make("foo://ann:secret@host/app")
+    assert "secret" not in str(error.value)
+
+
+def test_a_driver_without_an_extra_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pg8000", None)
+    with pytest.raises(MissingDriverError, match="needs the package pg8000") as error:
+        make_engine("postgresql+pg8000://ann:secret@host/app")
+    assert "secret" not in str(error.value)
+
+
 @pytest.mark.parametrize("url", ["", "app.db", "user:secret@host", "://secret"])
 def test_what_is_no_url_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match="isn't a database URL") as error:

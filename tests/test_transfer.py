@@ -86,6 +86,18 @@ def two(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
         store.close()
 
 
+def test_what_is_no_saver_is_refused(sqlite_store: Store) -> None:
+    saver: Any = sqlite_store.saver
+    url: Any = sqlite_store.url
+    expected = r"takes savers, this is str.*from_conn_string"
+    with pytest.raises(ConfigurationError, match=rf"^copy\(\) {expected}"):
+        checkpoint_sa.copy(url, saver)
+    with pytest.raises(ConfigurationError, match=rf"^acopy\(\) {expected}"):
+        asyncio.run(checkpoint_sa.acopy(saver, url))
+    with pytest.raises(ConfigurationError, match=rf"^import_from\(\) {expected}"):
+        checkpoint_sa.import_from(url, url)
+
+
 def copy(source: Store, target: Store, **options: Any) -> CopySummary:
     """Copy by the sync or the async function."""
     if not (source.kind.is_async or target.kind.is_async):

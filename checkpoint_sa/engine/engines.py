@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -36,9 +36,9 @@ from checkpoint_sa.errors import ConfigurationError, MissingDriverError
 from checkpoint_sa.types import MYSQL_FAMILY, POSTGRESQL_FAMILY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Dialect
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
     from sqlalchemy.sql.elements import ColumnElement
 
@@ -119,7 +119,7 @@ def parse_url(url: str | URL, colour: Colour) -> URL:
             f"{redacted(parsed)} needs the driver {driver}, which isn't installed."
             f' Install it: pip install "langgraph-checkpoint-sa[{driver}]".'
         )
-    dialect = parsed.get_dialect()
+    dialect = _dialect(parsed)
     if dialect.is_async and colour == "sync":
         raise ConfigurationError(
             f"{redacted(parsed)} names an async driver, and this saver is not async."
@@ -158,7 +158,23 @@ def url_of(url: str | URL) -> URL:
 def is_async(url: str | URL) -> bool:
     """Whether a URL names a driver that only works with asyncio."""
     parsed = url_of(url)
-    return "+" in parsed.drivername and parsed.get_dialect().is_async
+    return "+" in parsed.drivername and _dialect(parsed).is_async
+
+
+def _dialect(url: URL) -> type[Dialect]:
+    """Return the dialect of a URL.
+
+    Raises:
+        ConfigurationError: There is no such dialect, or no such driver of it.
+    """
+    try:
+        return url.get_dialect()
+    except NoSuchModuleError:
+        raise ConfigurationError(
+            f"SQLAlchemy has no dialect {url.drivername!r} here, which {redacted(url)} names."
+            " Expected one such as postgresql, mysql, mariadb or sqlite; another dialect comes with"
+            " its own package."
+        ) from None
 
 
 def _other(backend: str, colour: Colour) -> str:
@@ -177,7 +193,8 @@ def redacted(url: URL) -> str:
 def make_engine(url: str | URL, **options: Any) -> Engine:
     """Create an engine for a connection string; `options` are `create_engine`'s."""
     parsed = parse_url(url, "sync")
-    engine = create_engine(parsed, **_options(parsed, QueuePool, options))
+    with _needed_driver(parsed):
+        engine = create_engine(parsed, **_options(parsed, QueuePool, options))
     _listen(engine)
     return engine
 
@@ -190,9 +207,22 @@ def make_async_engine(url: str | URL, **options: Any) -> AsyncEngine:
     if parsed.drivername.endswith("+asyncpg"):
         parsed, connect_args = _libpq_for_asyncpg(parsed)
         options["connect_args"] = {**connect_args, **options.get("connect_args", {})}
-    engine = create_async_engine(parsed, **_options(parsed, AsyncAdaptedQueuePool, options))
+    with _needed_driver(parsed):
+        engine = create_async_engine(parsed, **_options(parsed, AsyncAdaptedQueuePool, options))
     _listen(engine.sync_engine)
     return engine
+
+
+@contextmanager
+def _needed_driver(url: URL) -> Iterator[None]:
+    """Have a driver without an extra of ours that isn't installed named in the error."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingDriverError(
+            f"{redacted(url)} needs the package {error.name}, which isn't installed. Install it, or"
+            " name another driver in the URL."
+        ) from error
 
 
 def _libpq_for_asyncpg(url: URL) -> tuple[URL, dict[str, Any]]:
@@ -318,10 +348,7 @@ def dialect_of(bind: Engine | Connection | AsyncEngine | AsyncConnection | URL |
     else:
         name = url_of(bind).get_backend_name()
     name = _ALIASES.get(name, name)
-    try:
-        URL.create(name).get_dialect()
-    except NoSuchModuleError:
-        raise ConfigurationError(f"SQLAlchemy has no dialect {name!r} here.") from None
+    _dialect(URL.create(name))
     return name
 
 

@@ -13,6 +13,8 @@ from sqlalchemy.util import greenlet_spawn
 
 from checkpoint_sa import codec
 from checkpoint_sa.aio import AsyncSQLAlchemySaver
+from checkpoint_sa.base import BaseSaver
+from checkpoint_sa.engine import binds
 from checkpoint_sa.errors import ConfigurationError, ThreadExistsError, TransferError
 from checkpoint_sa.moving import stored
 from checkpoint_sa.repository import threads
@@ -74,11 +76,12 @@ def copy(
             at the end.
         ValueTooLargeError: The target's server refuses a value for its size.
         SchemaError: The source's or the target's tables aren't those of this release.
-        ConfigurationError: A saver is async.
+        ConfigurationError: A saver is async, or isn't a saver.
     """
     if isinstance(source, AsyncSQLAlchemySaver) or isinstance(target, AsyncSQLAlchemySaver):
         raise ConfigurationError("copy() takes sync savers. Use `await acopy(...)` for async ones.")
-    return _copy(source.database, target.database, threads, progress, dry_run=dry_run)
+    source_, target_ = database_of(source, "copy"), database_of(target, "copy")
+    return _copy(source_, target_, threads, progress, dry_run=dry_run)
 
 
 async def acopy(
@@ -90,9 +93,24 @@ async def acopy(
     progress: Callable[[str], object] | None = None,
 ) -> CopySummary:
     """Copy threads to another database, as `copy` does; a sync saver blocks the event loop."""
+    source_, target_ = database_of(source, "acopy"), database_of(target, "acopy")
     return await greenlet_spawn(
-        partial(_copy, source.database, target.database, threads, progress, dry_run=dry_run)
+        partial(_copy, source_, target_, threads, progress, dry_run=dry_run)
     )
+
+
+def database_of(saver: AsyncSQLAlchemySaver | SQLAlchemySaver, function: str) -> Database:
+    """Return the database of a saver that was passed to a function.
+
+    Raises:
+        ConfigurationError: It isn't a saver.
+    """
+    if not isinstance(saver, BaseSaver):
+        raise ConfigurationError(
+            f"{function}() takes savers, this is {binds.name_of(saver)}. For a URL make one with"
+            " SQLAlchemySaver.from_conn_string()."
+        )
+    return saver.database
 
 
 def _copy(

@@ -142,6 +142,7 @@ def import_threads(  # noqa: PLR0913
     progress: Callable[[str], object] | None,
 ) -> CopySummary:
     """Import threads; an async engine works in a greenlet of SQLAlchemy's."""
+    database = copying.database_of(target, "import_from")
     serde = target.serde
     if isinstance(serde, AESGCMSerializer) and not serde.allow_plain:
         raise ConfigurationError(
@@ -153,7 +154,7 @@ def import_threads(  # noqa: PLR0913
         def imported(thread_id: str) -> CopySummary | None:
             with transactions.snapshot(engine) as connection:
                 return _import(
-                    sources.Peer(connection, schema), target.database, thread_id, dry_run=dry_run
+                    sources.Peer(connection, schema), database, thread_id, dry_run=dry_run
                 )
 
         return copying.copy_threads(imported, threads, _threads(engine, schema), progress)
