@@ -109,14 +109,15 @@ def without_versions(found: Any) -> Any:
     return exact(found)
 
 
-@pytest.mark.parametrize(
+on_postgresql = pytest.mark.parametrize(
     "migrated_store", ["pg-psycopg", "pg-psycopg-async", "pg-asyncpg"], indirect=True
 )
+
+
+@on_postgresql
 @pytest.mark.parametrize("is_autocommit", [False, True])
 def test_an_operation_leaves_autocommit_as_it_was(store: Store, is_autocommit: bool) -> None:
     """The driver commits a single statement; the application's transactions stay as they were."""
-    own = create_async_engine(store.url) if store.is_async else create_engine(store.url)
-    engine = own.sync_engine if isinstance(own, AsyncEngine) else own
     seen: list[bool] = []
 
     def before(connection: Any, *_: object) -> None:
@@ -125,16 +126,50 @@ def test_an_operation_leaves_autocommit_as_it_was(store: Store, is_autocommit: b
     def after(connection: Any, *_: object) -> None:
         seen.append(connection.autocommit)
 
-    event.listen(engine, "checkout", before)
-    event.listen(engine, "checkin", after)
-    store = store.using(saver_on(own))
-    saved = store.save("t", VALUES)
-    store.put_writes(saved, [("a", 1)], "task")
+    with on_engine_of_application(store) as (store_, engine):
+        event.listen(engine, "checkout", before)
+        event.listen(engine, "checkin", after)
+        saved = store_.save("t", VALUES)
+        store_.put_writes(saved, [("a", 1)], "task")
+        with pytest.raises(DBAPIError):
+            in_loop(store, lambda: store_.saver.database.read("fails", fail))
     assert store.found(thread("t")).pending_writes == [("task", "a", 1)]
-    with pytest.raises(DBAPIError):
-        in_loop(store, lambda: store.saver.database.read("fails", fail))
     assert seen == [is_autocommit] * len(seen)
     assert len(seen) >= 4
+
+
+def fail(connection: Connection) -> None:
+    connection.exec_driver_sql("SELECT nothing FROM nowhere")
+
+
+@on_postgresql
+@pytest.mark.parametrize("moment", ["connect", "checkout", "engine_connect"])
+def test_a_listener_that_executes_a_statement_loses_nothing(store: Store, moment: str) -> None:
+    """As a listener does that sets a role, or asks whether the connection is still open."""
+    seen = 0
+
+    def listen(connection: Any, *_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if isinstance(connection, Connection):
+            connection.exec_driver_sql("SELECT 1")
+        else:
+            connection.cursor().execute("SELECT 1")
+
+    with on_engine_of_application(store) as (store_, engine):
+        event.listen(engine, moment, listen)
+        store_.put_writes(store_.save("t", VALUES), [("a", 1)], "task")
+        assert store_.found(thread("t")) == store.found(thread("t"))
+    assert store.found(thread("t")).pending_writes == [("task", "a", 1)]
+    assert seen
+
+
+@contextmanager
+def on_engine_of_application(store: Store) -> Iterator[tuple[Store, Engine]]:
+    """Open an engine as an application makes it, and a saver on it."""
+    own = create_async_engine(store.url) if store.is_async else create_engine(store.url)
+    engine = own.sync_engine if isinstance(own, AsyncEngine) else own
+    yield store.using(saver_on(own)), engine
     in_loop(store, engine.dispose)
 
 
@@ -142,10 +177,6 @@ def saver_on(engine: Engine | AsyncEngine) -> Saver:
     if isinstance(engine, AsyncEngine):
         return AsyncSQLAlchemySaver(engine)
     return SQLAlchemySaver(engine)
-
-
-def fail(connection: Connection) -> None:
-    connection.exec_driver_sql("SELECT nothing FROM nowhere")
 
 
 def test_a_statement_is_compiled_once(store: Store, on_cursor: Counter[str]) -> None:

@@ -80,6 +80,10 @@ class CursorEngine:
         """Open a connection for an operation."""
         return (self._engine if self._is_watched() else self._direct).connect()
 
+    def has_connect_listener(self) -> bool:
+        """Whether a user's listener may have executed a statement on a connection just opened."""
+        return bool(self._watched.pool.dispatch.checkout or self._watched.dispatch.engine_connect)
+
     def _is_watched(self) -> bool:
         events, driver_events = self._watched.dispatch, self.dialect.dispatch
         return bool(

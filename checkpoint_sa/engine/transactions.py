@@ -167,10 +167,12 @@ def connected(engine: CursorEngine, *, autocommit: bool = False) -> Iterator[Con
             took as long again as the pool (9 of 20 us with psycopg).
     """
     with engine.connect() as connection:
-        driver_connection: Any = connection.connection.dbapi_connection
+        driver_connection: Any = connection.connection.dbapi_connection if autocommit else None
         before = driver_connection.autocommit if autocommit else None
         try:
             if autocommit:
+                if engine.has_connect_listener():
+                    driver_connection.commit()  # the listener's statement began a transaction
                 driver_connection.autocommit = True
             yield connection
         except DBAPIError as error:
