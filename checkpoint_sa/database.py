@@ -85,17 +85,13 @@ class Database:
             engines.check_engine(bind)
             self._turns = queues.pool_queue(bind)
             engine = engines.in_schema(bind, schema)
-            self._autocommit = transactions.has_free_autocommit(engine)
-            is_autocommit = transactions.is_autocommit(engine)
+            reading = transactions.reading_engine(engine)
             writing = transactions.transaction_engine(engine)
-            self._once = CursorEngine(
-                engine, bind, begins=not self._autocommit and not is_autocommit
-            )
+            self._autocommit = transactions.has_free_autocommit(engine)
+            self._commits_at_once = self._autocommit or transactions.is_autocommit(engine)
+            self._once = CursorEngine(reading, bind, begins=not self._commits_at_once)
             self._writing = CursorEngine(
                 writing, bind, begins=not transactions.is_autocommit(writing)
-            )
-            self._commits_at_once = self._autocommit or (
-                is_autocommit and not transactions.has_begin_listener(engine)
             )
         else:
             transactions.check_connection(bind)
@@ -112,6 +108,10 @@ class Database:
     def is_joined(self) -> bool:
         """Whether operations are part of a caller's transaction."""
         return self._connection is not None
+
+    @property
+    def _has_begin_listener(self) -> bool:
+        return isinstance(self._owner, Engine) and transactions.has_begin_listener(self._owner)
 
     def read(
         self,
@@ -171,7 +171,8 @@ class Database:
             ValueTooLargeError: A value is larger than the server takes; nothing was stored.
         """
         is_one = len(statements) == 1 and then is None and statements[0].is_one(self.dialect)
-        once = self._read_once if is_one and self._commits_at_once else self._write_once
+        commits = self._commits_at_once and not self._has_begin_listener
+        once = self._read_once if is_one and commits else self._write_once
         with self.lock, self._queue:
             self._run(name, once, execute, statements, then=then)
 
@@ -208,7 +209,11 @@ class Database:
         if self._connection is not None:
             with transactions.using_schema(self._connection, schema=self.schema):
                 return function(self._connection, *args, **kwargs)
-        with transactions.connected(self._once, autocommit=self._autocommit) as connection:
+        commits = self._autocommit and not self._has_begin_listener
+        with (
+            transactions.connected(self._once) as connection,
+            transactions.driver_commits(connection) if commits else nullcontext(),
+        ):
             return function(connection, *args, **kwargs)
 
     def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:

@@ -142,7 +142,6 @@ def fail(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT nothing FROM nowhere")
 
 
-@on_postgresql
 @pytest.mark.parametrize("moment", ["connect", "checkout", "engine_connect"])
 def test_a_listener_that_executes_a_statement_loses_nothing(store: Store, moment: str) -> None:
     """As a listener does that sets a role, or asks whether the connection is still open."""
@@ -156,12 +155,38 @@ def test_a_listener_that_executes_a_statement_loses_nothing(store: Store, moment
         else:
             connection.cursor().execute("SELECT 1")
 
-    with on_engine_of_application(store) as (store_, engine):
+    with on_engine_of_application(store) as (own, engine):
+        own.get_tuple(thread("t"))
+        in_loop(store, engine.dispose)  # the next connection is opened for an operation
         event.listen(engine, moment, listen)
-        store_.put_writes(store_.save("t", VALUES), [("a", 1)], "task")
-        assert store_.found(thread("t")) == store.found(thread("t"))
-    assert store.found(thread("t")).pending_writes == [("task", "a", 1)]
+        own.put_writes(own.save("t", VALUES), [("a", 1)], "task")
+        assert own.found(thread("t")) == store.found(thread("t"))
+        assert store.found(thread("t")).pending_writes == [("task", "a", 1)]
+        in_loop(store, engine.dispose)
+        own.delete_thread("t")
+    assert store.rows() == (0, 0, 0)
     assert seen
+
+
+@on_postgresql
+def test_a_listener_of_begin_that_comes_later_loses_nothing(store: Store) -> None:
+    with on_engine_of_application(store) as (own, engine):
+        saved = own.save("t", VALUES)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        own.put_writes(saved, [("a", 1)], "task")
+        assert own.found(thread("t")).pending_writes == [("task", "a", 1)]
+    assert store.found(thread("t")).pending_writes == [("task", "a", 1)]
+
+
+@on_postgresql
+def test_the_log_says_commit(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    with on_engine_of_application(store) as (own, _):
+        own.get_tuple(thread("t"))
+        with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
+            own.save("t", VALUES)
+    messages = [record.message.partition(" ")[0] for record in caplog.records]
+    assert "COMMIT" in messages
+    assert "ROLLBACK" not in messages
 
 
 @contextmanager

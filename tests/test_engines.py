@@ -141,7 +141,7 @@ def test_a_driver_without_an_extra_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "pg8000", None)
-    with pytest.raises(MissingDriverError, match="needs the package pg8000") as error:
+    with pytest.raises(MissingDriverError, match="needs the Python module pg8000") as error:
         make_engine("postgresql+pg8000://ann:secret@host/app")
     assert "secret" not in str(error.value)
 

@@ -89,7 +89,7 @@ def two(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
 def test_what_is_no_saver_is_refused(sqlite_store: Store) -> None:
     saver: Any = sqlite_store.saver
     url: Any = sqlite_store.url
-    expected = r"takes savers, this is str.*from_conn_string"
+    expected = r"expects a saver here, this is str.*from_conn_string"
     with pytest.raises(ConfigurationError, match=rf"^copy\(\) {expected}"):
         checkpoint_sa.copy(url, saver)
     with pytest.raises(ConfigurationError, match=rf"^acopy\(\) {expected}"):

@@ -215,7 +215,8 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     document["channel_values"] = values
     if stored.sends:
         versions = dict(document.get("channel_versions") or {})
-        values[TASKS] = [_load_write(serde, stored.key, send) for send in stored.sends]
+        parent = (thread, namespace, stored.parent_id or "")
+        values[TASKS] = [_load_write(serde, parent, send) for send in stored.sends]
         versions[TASKS] = max(versions.values(), default=next_version(None))
         document["channel_versions"] = versions
     return CheckpointTuple(

@@ -15,7 +15,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Float, LargeBinary, event
+from sqlalchemy import Float, LargeBinary
 from sqlalchemy.util import await_only
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class _Statements(NamedTuple):
 
 
 class CursorEngine:
-    """An engine whose connections have statements on the driver's cursor, unless somebody watches.
+    """Opens connections with statements on the driver's cursor, unless somebody watches them.
 
     Args:
         engine: An engine of ours, on the pool of `watched`.
@@ -66,26 +66,19 @@ class CursorEngine:
     """
 
     def __init__(self, engine: Engine, watched: Engine, *, begins: bool) -> None:
-        self.dialect = dialect = engine.dialect
+        dialect = engine.dialect
         self._watched = watched
-        self._engine = self._direct = engine
-        if dialect.driver in PSYCOPG:
-            self._engine = engine.execution_options()  # the listener is for our statements only
-            event.listen(self._engine, "before_cursor_execute", _ask_for_binary)
+        self._through_sqlalchemy = self._on_cursor = engine
         if dialect.driver in _DRIVERS and type(dialect).__module__.startswith("sqlalchemy."):
             statements = _Statements(_caches.setdefault(engine.pool, {}), begins)
-            self._direct = engine.execution_options(**{_OPTION: statements})
+            self._on_cursor = engine.execution_options(**{_OPTION: statements})
 
     def connect(self) -> Connection:
         """Open a connection for an operation."""
-        return (self._engine if self._is_watched() else self._direct).connect()
-
-    def has_connect_listener(self) -> bool:
-        """Whether a user's listener may have executed a statement on a connection just opened."""
-        return bool(self._watched.pool.dispatch.checkout or self._watched.dispatch.engine_connect)
+        return (self._through_sqlalchemy if self._is_watched() else self._on_cursor).connect()
 
     def _is_watched(self) -> bool:
-        events, driver_events = self._watched.dispatch, self.dialect.dispatch
+        events, driver_events = self._watched.dispatch, self._watched.dialect.dispatch
         return bool(
             events.before_cursor_execute
             or events.after_cursor_execute
@@ -231,7 +224,7 @@ def _compile(
 # The driver
 
 
-def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
+def ask_for_binary(cursor: Any) -> None:
     """Have psycopg read results in binary form: as text, bytes are twice as long."""
     cursor = getattr(cursor, "_cursor", cursor)
     if not hasattr(cursor, "mogrify"):  # cursors that bind on the client know text only
@@ -258,7 +251,7 @@ def _execute(
             # As SQLAlchemy's execution context does, so that plans are made anew after a DDL.
             cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof  # noqa: SLF001
         elif dialect.driver in PSYCOPG:
-            _ask_for_binary(connection, cursor)
+            ask_for_binary(cursor)
         if many:
             cursor.executemany(text, parameters)
         else:

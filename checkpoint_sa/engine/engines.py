@@ -220,8 +220,8 @@ def _needed_driver(url: URL) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise MissingDriverError(
-            f"{redacted(url)} needs the package {error.name}, which isn't installed. Install it, or"
-            " name another driver in the URL."
+            f"{redacted(url)} needs the Python module {error.name}, which can't be imported."
+            " Install the driver's package, or name another driver in the URL."
         ) from error
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from checkpoint_sa.engine.cursors import PSYCOPG, execute_text
+from checkpoint_sa.engine.cursors import PSYCOPG, ask_for_binary, execute_text
 from checkpoint_sa.engine.engines import translation
 from checkpoint_sa.engine.faults import ELSEWHERE, classify_error
 from checkpoint_sa.errors import ConfigurationError
@@ -24,19 +25,27 @@ _FREE_AUTOCOMMIT = PSYCOPG | {"asyncpg"}
 
 
 def has_free_autocommit(engine: Engine) -> bool:
-    """Whether an operation of one statement runs without a transaction, as the driver offers it.
+    """Whether the driver's autocommit costs no round trip, and the engine leaves the choice to us.
 
-    With psycopg and asyncpg AUTOCOMMIT is a flag in the driver, and saves two of three round trips.
-    psycopg also forgets its prepared statements at each ROLLBACK. With other drivers, switching
-    costs more than it saves (seven round trips for three on the MySQL family). An engine with an
-    isolation level of its own keeps it: SERIALIZABLE counts for all operations, and behind a pooler
-    in transaction mode asyncpg's statements need a transaction around them.
+    With psycopg and asyncpg it is a flag in the driver, and saves two of three round trips. psycopg
+    also forgets its prepared statements at each ROLLBACK. With other drivers, switching costs more
+    than it saves (seven round trips for three on the MySQL family). An engine with an isolation
+    level of its own keeps it: SERIALIZABLE counts for all operations, and behind a pooler in
+    transaction mode asyncpg's statements need a transaction around them.
     """
-    return (
-        _isolation_level(engine) is None
-        and engine.dialect.driver in _FREE_AUTOCOMMIT
-        and not has_begin_listener(engine)
-    )
+    return _isolation_level(engine) is None and engine.dialect.driver in _FREE_AUTOCOMMIT
+
+
+def reading_engine(engine: Engine) -> Engine:
+    """Return the engine for reads; psycopg returns their results in binary form."""
+    if engine.dialect.driver in PSYCOPG:
+        engine = engine.execution_options()  # the listener is for our statements only
+        event.listen(engine, "before_cursor_execute", _ask_for_binary)
+    return engine
+
+
+def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
+    ask_for_binary(cursor)
 
 
 def has_begin_listener(engine: Engine) -> bool:
@@ -75,6 +84,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def write_transaction(connection: Connection) -> Iterator[None]:
     """Run a transaction of ours that is going to write."""
+    connection.commit()  # a listener's statement may have begun a transaction
     transaction = connection.begin()
     try:
         begin_write(connection)
@@ -155,25 +165,13 @@ def _driver_commits(connection: Connection) -> bool:
 
 
 @contextmanager
-def connected(engine: CursorEngine, *, autocommit: bool = False) -> Iterator[Connection]:
+def connected(engine: CursorEngine) -> Iterator[Connection]:
     """Connect for an operation; if the server can't be used any more, drop its connections.
 
     Otherwise the pool would give them out as long as they are open, and never ask the address anew.
-
-    Args:
-        engine: The engine.
-        autocommit: Whether the driver commits each statement meanwhile. SQLAlchemy doesn't know of
-            it: its `isolation_level` sets and resets other things as well, at each connect, which
-            took as long again as the pool (9 of 20 us with psycopg).
     """
     with engine.connect() as connection:
-        driver_connection: Any = connection.connection.dbapi_connection if autocommit else None
-        before = driver_connection.autocommit if autocommit else None
         try:
-            if autocommit:
-                if engine.has_connect_listener():
-                    driver_connection.commit()  # the listener's statement began a transaction
-                driver_connection.autocommit = True
             yield connection
         except DBAPIError as error:
             if classify_error(error) in ELSEWHERE and not connection.invalidated:
@@ -182,9 +180,27 @@ def connected(engine: CursorEngine, *, autocommit: bool = False) -> Iterator[Con
                 pool._invalidate(connection.connection, error)  # noqa: SLF001
                 connection.invalidate(error)
             raise
-        finally:
-            if autocommit and not connection.invalidated:
-                try:
-                    driver_connection.autocommit = before
-                except connection.dialect.loaded_dbapi.Error as error:
-                    connection.invalidate(error)
+
+
+@contextmanager
+def driver_commits(connection: Connection) -> Iterator[None]:
+    """Have the driver commit each statement of an operation.
+
+    The flag is set on the driver's connection. SQLAlchemy's `isolation_level` also resets the level
+    at each return, which took 9 of 20 us with psycopg.
+    """
+    dbapi_connection: Any = connection.connection.dbapi_connection
+    before = dbapi_connection.autocommit
+    dbapi_connection.commit()  # a listener's statement may have begun a transaction
+    dbapi_connection.autocommit = True
+    try:
+        yield
+    except BaseException:
+        if not connection.invalidated:
+            try:
+                dbapi_connection.autocommit = before
+            except connection.dialect.loaded_dbapi.Error:
+                connection.invalidate()
+        raise
+    connection.commit()  # sends nothing; a log says COMMIT, not ROLLBACK
+    dbapi_connection.autocommit = before

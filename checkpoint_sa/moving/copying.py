@@ -80,8 +80,8 @@ def copy(
     """
     if isinstance(source, AsyncSQLAlchemySaver) or isinstance(target, AsyncSQLAlchemySaver):
         raise ConfigurationError("copy() takes sync savers. Use `await acopy(...)` for async ones.")
-    source_, target_ = database_of(source, "copy"), database_of(target, "copy")
-    return _copy(source_, target_, threads, progress, dry_run=dry_run)
+    both = database_of(source, "copy"), database_of(target, "copy")
+    return _copy(*both, threads, progress, dry_run=dry_run)
 
 
 async def acopy(
@@ -93,10 +93,8 @@ async def acopy(
     progress: Callable[[str], object] | None = None,
 ) -> CopySummary:
     """Copy threads to another database, as `copy` does; a sync saver blocks the event loop."""
-    source_, target_ = database_of(source, "acopy"), database_of(target, "acopy")
-    return await greenlet_spawn(
-        partial(_copy, source_, target_, threads, progress, dry_run=dry_run)
-    )
+    both = database_of(source, "acopy"), database_of(target, "acopy")
+    return await greenlet_spawn(partial(_copy, *both, threads, progress, dry_run=dry_run))
 
 
 def database_of(saver: AsyncSQLAlchemySaver | SQLAlchemySaver, function: str) -> Database:
@@ -107,8 +105,8 @@ def database_of(saver: AsyncSQLAlchemySaver | SQLAlchemySaver, function: str) ->
     """
     if not isinstance(saver, BaseSaver):
         raise ConfigurationError(
-            f"{function}() takes savers, this is {binds.name_of(saver)}. For a URL make one with"
-            " SQLAlchemySaver.from_conn_string()."
+            f"{function}() expects a saver here, this is {binds.name_of(saver)}. For a URL make"
+            " one by from_conn_string() of SQLAlchemySaver or AsyncSQLAlchemySaver."
         )
     return saver.database
 

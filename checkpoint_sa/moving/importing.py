@@ -91,13 +91,14 @@ def import_from(  # noqa: PLR0913 - an argument for each choice
         TransferError: The source has no such thread, a row can't be read (SqliteSaver encrypted it)
             or can't be stored, or the target's rows differ from the source's at the end.
         ValueTooLargeError: The target's server refuses a value for its size.
-        ConfigurationError: The source or the saver is async; or the saver would refuse values that
-            aren't encrypted.
+        ConfigurationError: The source or the saver is async, or isn't one; or the saver would
+            refuse values that aren't encrypted.
     """
     if isinstance(target, AsyncSQLAlchemySaver) or not _is_sync(source):
         raise ConfigurationError(
             "import_from() takes a sync source and saver. Use `await aimport_from(...)`."
         )
+    copying.database_of(target, "import_from")
     return import_threads(
         source, target, schema=schema, threads=threads, dry_run=dry_run, progress=progress
     )
@@ -113,6 +114,7 @@ async def aimport_from(  # noqa: PLR0913
     progress: Callable[[str], object] | None = None,
 ) -> CopySummary:
     """Import as `import_from` does; a sync source or saver blocks the event loop."""
+    copying.database_of(target, "aimport_from")
     return await greenlet_spawn(
         partial(
             import_threads,
@@ -142,7 +144,6 @@ def import_threads(  # noqa: PLR0913
     progress: Callable[[str], object] | None,
 ) -> CopySummary:
     """Import threads; an async engine works in a greenlet of SQLAlchemy's."""
-    database = copying.database_of(target, "import_from")
     serde = target.serde
     if isinstance(serde, AESGCMSerializer) and not serde.allow_plain:
         raise ConfigurationError(
@@ -154,7 +155,7 @@ def import_threads(  # noqa: PLR0913
         def imported(thread_id: str) -> CopySummary | None:
             with transactions.snapshot(engine) as connection:
                 return _import(
-                    sources.Peer(connection, schema), database, thread_id, dry_run=dry_run
+                    sources.Peer(connection, schema), target.database, thread_id, dry_run=dry_run
                 )
 
         return copying.copy_threads(imported, threads, _threads(engine, schema), progress)

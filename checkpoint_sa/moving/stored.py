@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from checkpoint_sa import codec
 from checkpoint_sa.engine import limits
-from checkpoint_sa.engine.cursors import fetch_all
 from checkpoint_sa.sql import stored as sql
 from checkpoint_sa.sql import tables
 
@@ -49,10 +48,8 @@ def page(connection: Connection, table: Table, thread_id: str, last: dict[str, A
         size += 1
     if not size:
         return Page(table, [], None)
-    statement = sql.stored_rows(table, after=after)
-    names = statement.selected_columns.keys()
-    found = fetch_all(connection, statement, {**parameters, "size": size})
-    rows = [_plain(dict(zip(names, row, strict=True))) for row in found]
+    found = connection.execute(sql.stored_rows(table, after=after), {**parameters, "size": size})
+    rows = [_plain(row._asdict()) for row in found]
     if not rows:
         return Page(table, [], None)
     _, *key = table.primary_key
