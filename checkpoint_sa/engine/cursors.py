@@ -278,7 +278,8 @@ def _aiosqlite_rows(connection: Connection, text: str, parameters: Any) -> Rows:
     driver_connection: Any = connection.connection.driver_connection
     try:
         rows: Rows = await_only(driver_connection.execute_fetchall(text, parameters))
-    except ValueError as error:  # the connection was closed; SQLAlchemy knows that by this error
+    except ValueError as error:  # the connection was closed
         driver: Any = connection.dialect.loaded_dbapi
-        raise driver.OperationalError(*error.args) from error
+        # SQLAlchemy 2.0 and 2.1 know by this text that the connection is lost.
+        raise driver.OperationalError("no active connection") from error
     return rows
