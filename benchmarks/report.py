@@ -63,17 +63,20 @@ are empty, it can't make its tables there. The summary's chat has LangGraph's de
 BEHIND = """## Where it is behind
 
 **One task on SQLite.** LangGraph's saver keeps a checkpoint with all its values in one row, and one
-connection open. Ours stores each value once (see Size) and finds it by its version. A warm loop in
-one process, the file in memory, took per `put` 195 us against 118: SQLite 84 (four rows in five
-B-trees, where the peer writes one row), LangGraph's serializer 52, documents and keys 30, the pool,
-the queue, retry and the transaction 30. A `get_tuple` took 310 against 186: reading LangGraph's
-format 165, which the peer pays too, SQLite and rows 62, the pool and the rest 80. To be equal, ours
-would have to store each checkpoint in one row, with the values that didn't change.
+connection open. Ours stores each value once (see Size) and finds it by its version. A `put` of about
+920 us (the peer's takes 530) spent some 300 on the commit, which writes 12.7 pages against 7.2, 100
+on LangGraph's serializer, 70 on SQL, 110 on documents and keys, and 190 on the connection, the
+transaction, the queue and retry. Another layout doesn't help: tables WITHOUT ROWID write 15.5
+pages, pages of 8 KB take as long, no index of runs saves one page. A `get_tuple` took 100 us more in
+a warm loop of 310: SQLite and rows 62, the pool and the rest 80. Reading LangGraph's format is 165
+of it for both, most of it the making of messages; to remember their classes saves 3 % of that. To be
+equal, ours would have to store each checkpoint in one row, with the values that didn't change.
 
 **aiosqlite, `put`.** Each statement is a hop to another thread: a `put` takes four, the peer three.
 
 **`put` and `put_writes` with psycopg** are equal, or a little behind: both take one round trip,
-ours 360 us of CPU per `put_writes` against 281. The pool and the checks of ids are the difference.
+ours 446 us of CPU per `put_writes` against 333, 775 per `put` against 650. SQLAlchemy's pool and
+connection take some 100 of it, the checks of ids and values the rest.
 
 **`delete_thread` and `get_delta_channel_history`.** A thread is deleted from four tables by five
 statements, each of which must see the commits before it. For a history the versions of each
