@@ -63,14 +63,15 @@ are empty, it can't make its tables there. The summary's chat has LangGraph's de
 BEHIND = """## Where it is behind
 
 **One task on SQLite.** LangGraph's saver keeps a checkpoint with all its values in one row, and one
-connection open. Ours stores each value once (see Size) and finds it by its version. A `put` of about
-920 us (the peer's takes 530) spent some 300 on the commit, which writes 12.7 pages against 7.2, 100
-on LangGraph's serializer, 70 on SQL, 110 on documents and keys, and 190 on the connection, the
+connection open. Ours stores each value once (see Size) and finds it by its version. A `put` of 920
+us (the peer's takes 530) spent some 300 on the commit, which writes 12.7 pages against 7.2, 100 on
+LangGraph's serializer, 70 on SQL, 110 on documents and keys, and 190 on the connection, the
 transaction, the queue and retry. Another layout doesn't help: tables WITHOUT ROWID write 15.5
-pages, pages of 8 KB take as long, no index of runs saves one page. A `get_tuple` took 100 us more in
-a warm loop of 310: SQLite and rows 62, the pool and the rest 80. Reading LangGraph's format is 165
-of it for both, most of it the making of messages; to remember their classes saves 3 % of that. To be
-equal, ours would have to store each checkpoint in one row, with the values that didn't change.
+pages, pages of 8 KB take as long, and without the index of runs a put writes one page less. A
+`get_tuple` took 310 us in a warm loop against 186: reading LangGraph's format 165, which the peer
+pays too, SQLite and rows 62, the pool and the rest 80. Most of the 165 is the making of messages; a
+reader that remembers their classes saves 3 % of it. To be equal, ours would have to store each
+checkpoint in one row, with the values that didn't change.
 
 **aiosqlite, `put`.** Each statement is a hop to another thread: a `put` takes four, the peer three.
 
