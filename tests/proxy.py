@@ -32,6 +32,9 @@ class Proxy:
         self._selector.register(self._waker, selectors.EVENT_READ)
         self._peers: dict[socket.socket, socket.socket] = {}
         self._clients: set[socket.socket] = set()
+        self.trips = 0
+        """How often a client spoke after the server had spoken."""
+        self._spoke = False
         self._left: int | None = None
         self._answered = False
         self._doomed: socket.socket | None = None
@@ -101,7 +104,10 @@ class Proxy:
         other = self._peers[end]
         try:
             data = end.recv(2**20)
-            if data and end in self._clients and self._left is not None:
+            is_client = end in self._clients
+            self.trips += is_client and self._spoke
+            self._spoke = not is_client
+            if data and is_client and self._left is not None:
                 self._left -= 1
                 if self._left < 0:
                     self._left = None

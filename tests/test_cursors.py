@@ -11,6 +11,7 @@ import aiosqlite
 import pytest
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR
+from proxy import Proxy
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -19,6 +20,8 @@ from test_connections import joined
 
 from checkpoint_sa import AsyncSQLAlchemySaver, SQLAlchemySaver
 from checkpoint_sa.engine import cursors
+from checkpoint_sa.engine.statements import Statement
+from checkpoint_sa.sql import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -367,8 +370,6 @@ def test_a_table_that_changed_is_read_all_the_same(store: Store, on_cursor: Coun
 def test_a_row_that_is_there_already_is_an_integrity_error(
     store: Store, on_cursor: Counter[str]
 ) -> None:
-    from checkpoint_sa.sql import writing  # noqa: PLC0415
-
     row = {
         "thread_id": "t",
         "checkpoint_ns": "",
@@ -389,6 +390,42 @@ def test_a_row_that_is_there_already_is_an_integrity_error(
         in_loop(store, act)
     assert on_cursor["_execute"] >= 2
     assert store.rows() == (0, 1, 0)
+
+
+def test_the_first_error_of_several_statements_rolls_all_back(store: Store) -> None:
+    row = {
+        "thread_id": "t",
+        "checkpoint_ns": "",
+        "channel": "c",
+        "version": "1",
+        "type": "x",
+        "blob": b"",
+        "chain": None,
+        "position": None,
+    }
+    other = row | {"version": "2"}
+    statements = [Statement(writing.PUT_CHAINED, each) for each in (row, row, other)]
+    database = store.saver.database
+    with pytest.raises(IntegrityError, match="INSERT INTO checkpoint_blobs"):
+        in_loop(store, lambda: database.execute("put", statements))
+    assert store.rows() == (0, 0, 0)
+    in_loop(store, lambda: database.execute("put", [statements[0], statements[2]]))
+    assert store.rows() == (0, 2, 0)
+
+
+@pytest.mark.parametrize("migrated_store", ["pg-psycopg", "pg-psycopg-async"], indirect=True)
+def test_psycopg_sends_several_statements_together(store: Store) -> None:
+    """`delete_thread` is five statements; one by one, with BEGIN and COMMIT, seven round trips."""
+    with Proxy(store.url) as proxy:
+        far = Store(store.kind, proxy.url, pool_size=1)
+        for _ in range(3):
+            far.save("t", VALUES)
+            before = proxy.trips
+            far.delete_thread("t")
+        trips = proxy.trips - before
+        far.close()
+    assert trips <= 4, trips  # three, or one more where the proxy gets an answer in two parts
+    assert store.rows() == (0, 0, 0)
 
 
 def in_loop(store: Store, function: Any) -> None:

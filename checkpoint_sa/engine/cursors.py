@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import TypeAlias
 
-    from sqlalchemy import Connection, Engine, Executable, Pool
+    from sqlalchemy import Connection, Dialect, Engine, Executable, Pool
 
     Rows: TypeAlias = Sequence[Sequence[Any]]
     Parameters: TypeAlias = Mapping[str, Any]
+    Calls: TypeAlias = Sequence[tuple[str, Sequence[Any]]]
+    """Statements with their parameters, row by row, as the driver takes them."""
 
 PSYCOPG = frozenset({"psycopg", "psycopg_async"})
 
@@ -113,6 +115,42 @@ def execute(connection: Connection, statement: Executable, rows: Sequence[Parame
         _execute(connection, text, compiled.bind(rows[0]), fetch=False)
     else:
         _execute(connection, text, [*map(compiled.bind, rows)], many=True, fetch=False)
+
+
+def execute_together(
+    connection: Connection, statements: Sequence[tuple[Executable, Sequence[Parameters]]]
+) -> None:
+    """Execute statements that return nothing in one round trip, where `has_pipeline`.
+
+    In psycopg's pipeline mode a statement is sent before the result of the one before has arrived.
+    Each still sees what was committed before it. The first error ends them all.
+    """
+    calls: list[tuple[str, Sequence[Any]]] = []
+    for statement, rows in statements:
+        found = _prepare(connection, statement, rows[0])
+        if found is not None:
+            text, compiled = found
+            calls.append((text, [*map(compiled.bind, rows)]))
+    if len(calls) < len(statements):
+        for statement, rows in statements:
+            execute(connection, statement, rows)
+        return
+    _begin(connection)
+    driver_connection: Any = connection.connection.driver_connection
+    try:
+        if connection.dialect.is_async:
+            await_only(_send_async(driver_connection, calls))
+        else:
+            _send(driver_connection, calls)
+    except BaseException as error:
+        _raise(connection, error, ";\n".join(text for text, _ in calls))
+        raise
+
+
+def has_pipeline(dialect: Dialect) -> bool:
+    """Whether several statements can be sent in one round trip."""
+    driver: Any = dialect.loaded_dbapi
+    return dialect.driver in PSYCOPG and bool(driver.Pipeline.is_supported())
 
 
 def execute_text(connection: Connection, text: str) -> None:
@@ -241,8 +279,7 @@ def _execute(
     """
     dialect: Any = connection.dialect
     cursor: Any = None
-    if connection.get_execution_options()[_OPTION].begins and not connection.in_transaction():
-        connection.begin()  # as Connection.execute does; the connection's end ends it
+    _begin(connection)
     try:
         if dialect.driver == "aiosqlite" and not many:
             return _aiosqlite_rows(connection, text, parameters)
@@ -259,18 +296,52 @@ def _execute(
         rows = cursor.fetchall() if fetch else ()
         cursor.close()
     except BaseException as error:
-        driver = dialect.loaded_dbapi
-        is_drivers = isinstance(error, driver.Error)
-        if dialect.driver == "asyncpg" and isinstance(
-            error, driver.InvalidCachedStatementError | driver.InternalServerError
-        ):
-            dialect._invalidate_schema_cache()  # noqa: SLF001
-        # SQLAlchemy has no public name for it: it makes a DBAPIError of the driver's error, tells
-        # listeners, and invalidates a lost connection. It always raises.
-        handle: Any = connection._handle_dbapi_exception  # noqa: SLF001
-        handle(error, text if is_drivers else None, None, cursor, None)
+        _raise(connection, error, text, cursor)
         raise
     return rows
+
+
+def _begin(connection: Connection) -> None:
+    """Begin a transaction as `Connection.execute` does; the connection's end ends it."""
+    if connection.get_execution_options()[_OPTION].begins and not connection.in_transaction():
+        connection.begin()
+
+
+def _raise(connection: Connection, error: BaseException, text: str, cursor: Any = None) -> None:
+    """Raise the error of a statement as `Connection.execute` does.
+
+    Raises:
+        DBAPIError: The error is the driver's; a lost connection is invalidated.
+    """
+    dialect: Any = connection.dialect
+    driver = dialect.loaded_dbapi
+    is_drivers = isinstance(error, driver.Error)
+    if dialect.driver == "asyncpg" and isinstance(
+        error, driver.InvalidCachedStatementError | driver.InternalServerError
+    ):
+        dialect._invalidate_schema_cache()  # noqa: SLF001
+    # SQLAlchemy has no public name for it: it makes a DBAPIError of the driver's error, tells
+    # listeners, and invalidates a lost connection. It always raises.
+    handle: Any = connection._handle_dbapi_exception  # noqa: SLF001
+    handle(error, text if is_drivers else None, None, cursor, None)
+
+
+def _send(connection: Any, calls: Calls) -> None:
+    with connection.pipeline(), connection.cursor() as cursor:
+        for text, rows in calls:
+            if len(rows) == 1:
+                cursor.execute(text, rows[0])
+            else:
+                cursor.executemany(text, rows)
+
+
+async def _send_async(connection: Any, calls: Calls) -> None:
+    async with connection.pipeline(), connection.cursor() as cursor:
+        for text, rows in calls:
+            if len(rows) == 1:
+                await cursor.execute(text, rows[0])
+            else:
+                await cursor.executemany(text, rows)
 
 
 def _aiosqlite_rows(connection: Connection, text: str, parameters: Any) -> Rows:

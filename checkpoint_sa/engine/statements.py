@@ -50,10 +50,14 @@ def execute(
         ValueTooLargeError: A value is larger than the server takes; nothing was sent.
     """
     check_size(connection, (row for statement in statements for row in statement.rows))
-    for statement in statements:
-        if statement.check is None:
-            cursors.execute(connection, statement.clause, statement.rows)
-        else:
-            statement.check(connection.execute(statement.clause, statement.parameters))
+    checks = any(statement.check is not None for statement in statements)
+    if len(statements) > 1 and not checks and cursors.has_pipeline(connection.dialect):
+        cursors.execute_together(connection, [(each.clause, each.rows) for each in statements])
+    else:
+        for statement in statements:
+            if statement.check is None:
+                cursors.execute(connection, statement.clause, statement.rows)
+            else:
+                statement.check(connection.execute(statement.clause, statement.parameters))
     if then is not None:
         then(connection)
