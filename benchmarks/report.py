@@ -80,8 +80,9 @@ ours 446 us of CPU per `put_writes` against 333, 775 per `put` against 650. SQLA
 connection take some 100 of it, the checks of ids and values the rest.
 
 **`delete_thread` and `get_delta_channel_history`.** A thread is deleted from four tables by five
-statements, each of which must see the commits before it. For a history the versions of each
-ancestor are read, to find the nearest stored value.
+statements, each of which must see the commits before it; the peer has three. With psycopg they are
+sent together since the History below was measured: 1,250 us for 5 checkpoints, 1,750 before, 610
+the peer. For a history the versions of each ancestor are read, to find the nearest stored value.
 
 **The memory.** A `get` on SQLite took 71 us against 26 in a warm loop: the pool and the transaction
 20, SQL, times and JSON the rest. A `search` there sorts by a window function, so that large values

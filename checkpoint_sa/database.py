@@ -80,7 +80,10 @@ class Database:
         self._owner = bind
         self._verified = False
         self._connection: Connection | None = None
-        self._autocommit = self._commits_at_once = False
+        self._autocommit = False
+        """Whether the driver's flag has it commit a single statement."""
+        self._commits_at_once = False
+        """Whether a single statement commits itself, by that flag or as the engine was made."""
         if isinstance(bind, Engine):
             engines.check_engine(bind)
             self._turns = queues.pool_queue(bind)
