@@ -120,10 +120,11 @@ def execute(connection: Connection, statement: Executable, rows: Sequence[Parame
 def execute_together(
     connection: Connection, statements: Sequence[tuple[Executable, Sequence[Parameters]]]
 ) -> None:
-    """Execute statements that return nothing in one round trip, where `has_pipeline`.
+    """Execute statements that return nothing in one round trip after BEGIN's, if `has_pipeline`.
 
     In psycopg's pipeline mode a statement is sent before the result of the one before has arrived.
-    Each still sees what was committed before it. The first error ends them all.
+    Under READ COMMITTED each sees what was committed before the server began it. The first error
+    ends them all.
     """
     calls: list[tuple[str, Sequence[Any]]] = []
     for statement, rows in statements:
@@ -131,7 +132,7 @@ def execute_together(
         if found is not None:
             text, compiled = found
             calls.append((text, [*map(compiled.bind, rows)]))
-    if len(calls) < len(statements):
+    if len(calls) < len(statements):  # some must go through Connection.execute, in their order
         for statement, rows in statements:
             execute(connection, statement, rows)
         return
@@ -143,7 +144,7 @@ def execute_together(
         else:
             _send(driver_connection, calls)
     except BaseException as error:
-        _raise(connection, error, ";\n".join(text for text, _ in calls))
+        _raise(connection, error, ";\n".join(dict.fromkeys(text for text, _ in calls)))
         raise
 
 
