@@ -63,31 +63,29 @@ are empty, it can't make its tables there. The summary's chat has LangGraph's de
 BEHIND = """## Where it is behind
 
 **One task on SQLite.** LangGraph's saver keeps a checkpoint with all its values in one row, and one
-connection open. Ours stores each value once (see Size) and finds it by its version. A `put` of 920
-us (the peer's takes 530) spent some 300 on the commit, which writes 12.7 pages against 7.2, 100 on
-LangGraph's serializer, 70 on SQL, 110 on documents and keys, and 190 on the connection, the
-transaction, the queue and retry. Another layout doesn't help: tables WITHOUT ROWID write 15.5
-pages, pages of 8 KB take as long, and without the index of runs a put writes one page less. A
-`get_tuple` took 310 us in a warm loop against 186: reading LangGraph's format 165, which the peer
-pays too, SQLite and rows 62, the pool and the rest 80. Most of the 165 is the making of messages; a
-reader that remembers their classes saves 3 % of it. To be equal, ours would have to store each
-checkpoint in one row, with the values that didn't change.
+connection open. Ours stores each value once (see Size) and finds it by its version. By
+`python benchmarks/sections.py sqlite` a `put` took 770 us, the peer's 471: the commit 355 (12.4
+pages, where the peer writes 7.5), LangGraph's serializer 89, documents and keys 80, SQL 63,
+SQLAlchemy's connection 49, the transaction, the queue and retry the rest. A `get_tuple` took 514
+us, the peer's 267: LangGraph's deserializer 198, which the peer pays too, SQL 96, rows 85, the
+connection 44. Tables WITHOUT ROWID, larger pages or no index of runs don't make it faster. To be
+equal, ours would have to store each checkpoint in one row, with the values that didn't change.
 
 **aiosqlite, `put`.** Each statement is a hop to another thread: a `put` takes four, the peer three.
 
 **`put` and `put_writes` with psycopg** are equal, or a little behind: both take one round trip,
-ours 446 us of CPU per `put_writes` against 333, 775 per `put` against 650. SQLAlchemy's pool and
-connection take some 100 of it, the checks of ids and values the rest.
+ours more CPU (see Latency). By `python benchmarks/sections.py pg-psycopg`, of a `put` of 1,446 us
+SQLAlchemy's connection took 135, and documents and keys 127.
 
 **`delete_thread` and `get_delta_channel_history`.** A thread is deleted from four tables by five
 statements, each of which must see the commits before it; the peer has three. With psycopg they are
-sent together since the History below was measured: 1,250 us for 5 checkpoints, 1,750 before, 610
-the peer. For a history the versions of each ancestor are read, to find the nearest stored value.
+sent together, since the History below was measured. For a history the versions of each ancestor are
+read, to find the nearest stored value.
 
-**The memory.** A `get` on SQLite took 71 us against 26 in a warm loop: the pool and the transaction
-20, SQL, times and JSON the rest. A `search` there sorts by a window function, so that large values
-aren't sorted. One `put` with psycopg, and batches of 100, are a little behind on some drivers. An
-exact vector search among 10,000 on PostgreSQL waits for parallel workers, which the planner starts.
+**The memory.** A `get` on SQLite pays for the pool, the transaction, the times and the JSON. A
+`search` there sorts by a window function, so that large values aren't sorted. One `put` with
+psycopg, and batches of 100, are a little behind on some drivers. An exact vector search among
+10,000 on PostgreSQL waits for parallel workers, which the planner starts.
 
 **The import.** SQLAlchemy is the larger part; an application that uses it has loaded it already.
 """
