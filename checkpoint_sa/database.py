@@ -112,10 +112,6 @@ class Database:
         """Whether operations are part of a caller's transaction."""
         return self._connection is not None
 
-    @property
-    def _has_begin_listener(self) -> bool:
-        return isinstance(self._owner, Engine) and transactions.has_begin_listener(self._owner)
-
     def read(
         self,
         name: str,
@@ -174,7 +170,7 @@ class Database:
             ValueTooLargeError: A value is larger than the server takes; nothing was stored.
         """
         is_one = len(statements) == 1 and then is None and statements[0].is_one(self.dialect)
-        commits = self._commits_at_once and not self._has_begin_listener
+        commits = self._commits_at_once and not transactions.has_begin_listener(self._owner)
         once = self._read_once if is_one and commits else self._write_once
         with self.lock, self._queue:
             self._run(name, once, execute, statements, then=then)
@@ -212,7 +208,7 @@ class Database:
         if self._connection is not None:
             with transactions.using_schema(self._connection, schema=self.schema):
                 return function(self._connection, *args, **kwargs)
-        commits = self._autocommit and not self._has_begin_listener
+        commits = self._autocommit and not transactions.has_begin_listener(self._owner)
         with (
             transactions.connected(self._once) as connection,
             transactions.driver_commits(connection) if commits else nullcontext(),

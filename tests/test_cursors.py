@@ -38,6 +38,19 @@ VALUES = {
 }
 
 
+CHAINED = {
+    "thread_id": "t",
+    "checkpoint_ns": "",
+    "channel": "c",
+    "version": "1",
+    "type": "x",
+    "blob": b"",
+    "chain": None,
+    "position": None,
+}
+"""A row of `PUT_CHAINED`."""
+
+
 @pytest.fixture
 def on_cursor(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count what goes to the cursor: executions, and compilations."""
@@ -370,21 +383,11 @@ def test_a_table_that_changed_is_read_all_the_same(store: Store, on_cursor: Coun
 def test_a_row_that_is_there_already_is_an_integrity_error(
     store: Store, on_cursor: Counter[str]
 ) -> None:
-    row = {
-        "thread_id": "t",
-        "checkpoint_ns": "",
-        "channel": "c",
-        "version": "1",
-        "type": "x",
-        "blob": b"",
-        "chain": None,
-        "position": None,
-    }
     database = store.saver.database
 
     def act() -> None:
         for _ in range(2):
-            database.write("put", cursors.execute, writing.PUT_CHAINED, [row])
+            database.write("put", cursors.execute, writing.PUT_CHAINED, [CHAINED])
 
     with pytest.raises(IntegrityError):
         in_loop(store, act)
@@ -393,18 +396,8 @@ def test_a_row_that_is_there_already_is_an_integrity_error(
 
 
 def test_the_first_error_of_several_statements_rolls_all_back(store: Store) -> None:
-    row = {
-        "thread_id": "t",
-        "checkpoint_ns": "",
-        "channel": "c",
-        "version": "1",
-        "type": "x",
-        "blob": b"",
-        "chain": None,
-        "position": None,
-    }
-    other = row | {"version": "2"}
-    statements = [Statement(writing.PUT_CHAINED, each) for each in (row, row, other)]
+    other = CHAINED | {"version": "2"}
+    statements = [Statement(writing.PUT_CHAINED, each) for each in (CHAINED, CHAINED, other)]
     database = store.saver.database
     with pytest.raises(IntegrityError, match="INSERT INTO checkpoint_blobs"):
         in_loop(store, lambda: database.execute("put", statements))

@@ -48,9 +48,9 @@ def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
     ask_for_binary(cursor)
 
 
-def has_begin_listener(engine: Engine) -> bool:
+def has_begin_listener(owner: Engine | Connection) -> bool:
     """Whether a user's listener takes part in beginning transactions: it may send BEGIN."""
-    return bool(engine.dispatch.begin)
+    return bool(owner.dispatch.begin)
 
 
 def transactional(engine: Engine) -> Engine:
