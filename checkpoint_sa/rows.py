@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
     AnyRow: TypeAlias = Row[Unpack[tuple[Any, ...]]]
 
+CHECKPOINT_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
 CheckpointKey = tuple[str, str, str]
-"""thread_id, checkpoint_ns, checkpoint_id."""
+"""The values of `CHECKPOINT_KEY`."""
+BLOB_KEY = ("thread_id", "checkpoint_ns", "channel", "version")
 BlobKey = tuple[str, str, str, str]
-"""thread_id, checkpoint_ns, channel, version."""
+"""The values of `BLOB_KEY`."""
+TASK_KEY = (*CHECKPOINT_KEY, "task_id")
+"""The key of a write, without its index."""
 
 
 REVISION_KEY = "checkpoint_sa_revision"
@@ -38,8 +42,14 @@ class CheckpointRows(NamedTuple):
     @property
     def config(self) -> RunnableConfig:
         """The config that names the checkpoint."""
-        key = ("thread_id", "checkpoint_ns", "checkpoint_id")
-        return {"configurable": {name: self.checkpoint[name] for name in key}}
+        row = self.checkpoint
+        return {
+            "configurable": {
+                "thread_id": row["thread_id"],
+                "checkpoint_ns": row["checkpoint_ns"],
+                "checkpoint_id": row["checkpoint_id"],
+            }
+        }
 
 
 class LazyValue(Protocol):
@@ -89,7 +99,7 @@ Values: TypeAlias = dict[tuple[str, str], TypedValue]
 
 
 # Checkpoints and their parts are read as rows of one shape, so that a statement can return rows of
-# several kinds. The columns are named after their type only; `decode` gives them their names:
+# several kinds. The columns are named after their type only; a reader gives them their names:
 #
 #     kind      text_1      text_2      text_3      number      tag      data
 #
@@ -119,72 +129,17 @@ class Write(NamedTuple):
     """The revision of state under which it was stored; "" is before the first."""
 
 
-class Send(Write):
-    """A pending send, stored with the parent of the checkpoint that gets it."""
-
-    __slots__ = ()
-
-
-class Blob(NamedTuple):
-    """A channel's value, or its fingerprint and place if it is in a chain."""
-
-    channel: str
-    version: str
-    chain: str | None
-    position: int | None
-    type: str
-    blob: bytes
-
-
-class Delta(NamedTuple):
-    """A row of a chain."""
-
-    channel: str
-    chain: str
-    position: int
-    data: bytes
-
-
 class Head(NamedTuple):
-    """A checkpoint without its values and writes; both documents are JSON."""
+    """A checkpoint without its document, values and writes."""
 
-    checkpoint: str
     parent_id: str | None
     metadata: str
+    """JSON."""
     rank: int
     """The place of this checkpoint among those that a statement reads."""
     type: str | None
     """The serializer's tag of `exact`."""
     exact: bytes | None
-
-
-class Present(NamedTuple):
-    """The checkpoint is still there."""
-
-
-Part: TypeAlias = "Write | Send | Blob | Delta | Head | Present"
-
-
-def decode(  # noqa: PLR0913, PLR0917 - the columns
-    kind: int, text_1: Any, text_2: Any, text_3: Any, number: int, tag: Any, data: Any
-) -> Part:
-    """Name the columns of a row, by its kind."""
-    if type(data) is not bytes and kind != HEAD:
-        data = as_bytes(data)
-    if kind == WRITE:
-        path, _, revision = text_2.partition(REVISION_MARK)
-        return Write(path, text_3, number, text_1, tag, WholeValue(data), revision)
-    if kind == BLOB:
-        return Blob(text_1, text_2, text_3, number, tag, data)
-    if kind == DELTA:
-        return Delta(text_1, text_3, number, data)
-    if kind == SEND:
-        path, _, revision = text_2.partition(REVISION_MARK)
-        return Send(path, text_3, number, text_1, tag, WholeValue(data), revision)
-    if kind == HEAD:
-        exact = None if data is None else bytes(data)
-        return Head(text_1, text_2 or None, text_3, number, tag, exact)
-    return Present()
 
 
 def as_bytes(data: Any) -> bytes:

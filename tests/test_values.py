@@ -744,6 +744,27 @@ def test_a_serializer_of_ones_own_gets_every_value(store: Store) -> None:
     assert content["checkpoint_writes.blob"].count(b"PICKLED") == len(values)
 
 
+class BufferSerializer(JsonPlusSerializer):
+    """LangGraph's serializer, with buffers for bytes, as an encryption in place returns them."""
+
+    buffer: type[bytearray | memoryview]
+
+    def dumps_typed(self, obj: Any) -> tuple[str, Any]:
+        kind, data = super().dumps_typed(obj)
+        return kind, self.buffer(data)
+
+
+@pytest.mark.parametrize("buffer", [bytearray, memoryview])
+@pytest.mark.parametrize("place", PLACES)
+def test_values_come_back_through_a_serializer_with_buffers(
+    store: Store, place: str, buffer: type[bytearray | memoryview]
+) -> None:
+    serde = BufferSerializer()
+    serde.buffer = buffer
+    custom = store.using(store.make_saver(serde=serde))
+    come_back(custom, place, {"text": "a", "list": [1], "date": date(2026, 1, 1)})
+
+
 class CompressingSerde:
     """A serializer with types that calls everything `json`, in a form of its own."""
 

@@ -15,7 +15,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.types import TASKS, _DeltaSnapshot
 
 from checkpoint_sa import models
-from checkpoint_sa.codec.exact_json import encode_json, is_exact_json, split_exact
+from checkpoint_sa.codec.exact_json import encode_document, is_exact_json, split_exact
 from checkpoint_sa.codec.ids import (
     address,
     check_key_size,
@@ -39,12 +39,14 @@ from checkpoint_sa.codec.values import (
 )
 from checkpoint_sa.errors import InvalidInputError
 from checkpoint_sa.rows import (
+    BLOB_KEY,
+    CHECKPOINT_KEY,
     NOTHING,
     REVISION_KEY,
     REVISION_MARK,
+    TASK_KEY,
     CheckpointRows,
     Write,
-    versions_of,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
     from checkpoint_sa.rows import History, Stored
+
+_SMALL = (str, int, float)
+"""The types of small values; a bool is an int."""
 
 INLINE_CHARACTERS = 256
 """Longer strings become blobs: inline values are stored again with every checkpoint."""
@@ -88,7 +93,7 @@ def checkpoint_rows(
     serde: SerializerProtocol,
     place: tuple[str, str, str | None],
     checkpoint: Checkpoint,
-    metadata: Mapping[str, Any],
+    metadata: dict[str, Any],
     new_versions: ChannelVersions,
 ) -> CheckpointRows:
     """Make the rows of a checkpoint as `dump_checkpoint` does, with its metadata unchanged.
@@ -105,14 +110,14 @@ def checkpoint_rows(
     """
     thread, namespace, parent = place
     checkpoint_id = validate_id("checkpoint id", checkpoint["id"], models.CHECKPOINT_ID_BYTES)
-    check_key_size(thread_id=thread, checkpoint_ns=namespace, checkpoint_id=checkpoint_id)
+    check_key_size(CHECKPOINT_KEY, thread, namespace, checkpoint_id)
     versions = checkpoint["channel_versions"]
     plain = has_plain_output(serde)
     inline: dict[str, Any] = {}
     blobs = []
     for channel, value in checkpoint["channel_values"].items():
         version = new_versions.get(channel, versions.get(channel))
-        small = value is None or isinstance(value, str | int | float | bool)
+        small = value is None or isinstance(value, _SMALL)
         if small and plain and inlines(value):
             inline[validate_id("channel", channel, models.CHANNEL_BYTES)] = value
             continue
@@ -124,10 +129,12 @@ def checkpoint_rows(
             blobs.append(blob_row(thread, namespace, channel, version, dump(serde, value, row)))
     blobs.sort(key=lambda row: (row["channel"], row["version"]))
 
-    document = {k: v for k, v in checkpoint.items() if k != "channel_values"}
+    document: dict[str, Any] = {k: v for k, v in checkpoint.items() if k != "channel_values"}
     hidden = {} if plain else {k: v for k, v in document.items() if k not in _STRUCTURE and v}
-    document_json, inexact = split_exact({k: v for k, v in document.items() if k not in hidden})
-    if "channel_versions" in inexact or any(type(v) is bool for v in versions.values()):
+    for name in hidden:
+        del document[name]
+    document_json, inexact = split_exact(document)
+    if "channel_versions" in inexact or bool in map(type, versions.values()):
         raise InvalidInputError(
             "channel_versions has a channel or a version that can't be stored exactly."
             " Versions are text, integers of 64 bits or plain floats; see get_next_version()."
@@ -146,10 +153,10 @@ def checkpoint_rows(
             "checkpoint_id": checkpoint_id,
             "parent_checkpoint_id": parent,
             "type": exact_type,
-            "checkpoint_json": encode_json(document_json | {"channel_values": inline}),
-            "metadata_json": encode_json(metadata_json),
+            "checkpoint_json": encode_document(document_json | {"channel_values": inline}),
+            "metadata_json": encode_document(metadata_json),
             "run_id": "" if run is None else run_id(run),
-            "exact": exact,
+            "exact": None if exact is None else as_bytes(exact),
         },
         blobs=blobs,
     )
@@ -166,7 +173,7 @@ def blob_row(
     """Make the row of a channel's value."""
     channel = validate_id("channel", channel, models.CHANNEL_BYTES)
     version = validate_id("version", version, models.VERSION_BYTES)
-    check_key_size(thread_id=thread, checkpoint_ns=namespace, channel=channel, version=version)
+    check_key_size(BLOB_KEY, thread, namespace, channel, version)
     return {
         "thread_id": thread,
         "checkpoint_ns": namespace,
@@ -205,10 +212,10 @@ def load_checkpoint(serde: SerializerProtocol, stored: Stored) -> CheckpointTupl
     exact = load_exact(serde, stored)
     values = dict(document.get("channel_values") or {})
     refuse_plain(serde, values.keys(), stored.blobs, stored.key)
-    named = versions_of(document)
+    named = document.get("channel_versions") or {}
     for channel, (kind, blob) in stored.blobs.items():
         if kind != "empty":
-            row = blob_of(thread, namespace, channel, named[channel])
+            row = blob_of(thread, namespace, channel, str(named[channel]))
             values[channel] = loaded(serde, kind, blob.read(), row, stored.key, channel=channel)
     document |= exact["checkpoint"]
     document.pop(REVISION_KEY, None)
@@ -279,9 +286,7 @@ def write_row(
     """
     thread, namespace, checkpoint_id = key
     task = validate_id("task_id", write.task_id, models.TASK_ID_BYTES)
-    check_key_size(
-        thread_id=thread, checkpoint_ns=namespace, checkpoint_id=checkpoint_id, task_id=task
-    )
+    check_key_size(TASK_KEY, thread, namespace, checkpoint_id, task)
     path = (
         f"{write.task_path}{REVISION_MARK}{write.revision}" if write.revision else write.task_path
     )

@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import orjson
 
 JSON_DEPTH = 24
 """Deeper documents aren't given to the engine: MariaDB's JSON functions end at 32."""
 
 encode_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode_document(document: Any) -> str:
+    """Return a document of `split_exact` as JSON: what `encode_json` returns, if ASCII sooner."""
+    try:
+        data = orjson.dumps(document)
+    except orjson.JSONEncodeError:  # such as an integer beyond 64 bits
+        return encode_json(document)
+    # Other characters are escaped, so that every character set of a connection takes them.
+    return data.decode() if data.isascii() else encode_json(document)
 
 
 def exact_json(value: Any) -> bytes | None:
@@ -66,7 +75,7 @@ def is_exact_json(value: Any, depth: int = JSON_DEPTH) -> bool:  # noqa: PLR0911
         return shown != "-0.0" and shown.strip("-0123456789.") == ""
     # Lists: generators take twice as long, at every put.
     if depth > 0 and kind is dict:
-        return all(
+        return _is_plain_text(value) or all(
             [  # noqa: C419
                 is_json_name(k) and is_exact_json(v, depth - 1) for k, v in value.items()
             ]
@@ -74,6 +83,15 @@ def is_exact_json(value: Any, depth: int = JSON_DEPTH) -> bool:  # noqa: PLR0911
     if depth > 0 and (kind is list or kind is tuple):
         return all([is_exact_json(item, depth - 1) for item in value])  # noqa: C419
     return False
+
+
+def _is_plain_text(value: dict[Any, Any]) -> bool:
+    """Whether names and values are short ASCII, as versions are: all are looked at together."""
+    texts = [*value, *value.values()]
+    if not {*map(type, texts)} <= {str}:
+        return False
+    text = "".join(texts)
+    return len(text) <= _JSON_NAME and text.isascii() and "\0" not in text
 
 
 _JSON_NAME = 65_535 // 4
@@ -132,7 +150,9 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def split_exact(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_exact(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a document into its JSON and the entries that JSON can't hold exactly."""
+    if is_exact_json(document, JSON_DEPTH + 1):
+        return document, {}
     inexact = {k: v for k, v in document.items() if not (is_json_name(k) and is_exact_json(v))}
-    return (json_subset(dict(document)) if inexact else dict(document)), inexact
+    return json_subset(dict(document)), inexact

@@ -53,19 +53,19 @@ def _shown(text: str) -> str:
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")  # noqa: PLR2004
 
 
-def check_key_size(**parts: str) -> None:
+def check_key_size(names: Sequence[str], *parts: str) -> None:
     """Check that the ids of a row fit into a primary key together.
 
     Raises:
         InvalidInputError: They don't fit.
     """
-    if sum(map(len, parts.values())) <= KEY_BYTES // 4:  # a character has four bytes at most
+    if sum(map(len, parts)) <= KEY_BYTES // 4:  # a character has four bytes at most
         return
-    size = sum(len(part.encode()) for part in parts.values())
-    if size > KEY_BYTES:
-        lengths = ", ".join(f"{name} {len(part.encode())}" for name, part in parts.items())
+    sizes = [len(part.encode()) for part in parts]
+    if sum(sizes) > KEY_BYTES:
+        lengths = ", ".join(f"{name} {size}" for name, size in zip(names, sizes, strict=True))
         raise InvalidInputError(
-            f"These ids have {size} bytes together, {KEY_BYTES} fit: {lengths}."
+            f"These ids have {sum(sizes)} bytes together, {KEY_BYTES} fit: {lengths}."
             " Use a shorter thread_id or fewer levels of subgraphs."
         )
 

@@ -12,6 +12,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from checkpoint_sa.codec.exact_json import encode_json, exact_json, is_python_json
 from checkpoint_sa.encryption import AESGCMSerializer
 from checkpoint_sa.errors import CorruptDataError
+from checkpoint_sa.rows import CHECKPOINT_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -145,8 +146,6 @@ def dump_exact(
     return serde.dumps_typed(said)
 
 
-_CHECKPOINT_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
-
 NOTHING_EXTRA: _Parts = {"checkpoint": {}, "metadata": {}}
 
 
@@ -256,8 +255,13 @@ def loaded(
 
 def describe_row(key: Sequence[str], part: Mapping[str, object]) -> str:
     """Return the columns that name a row, for messages."""
-    row = {**dict(zip(_CHECKPOINT_KEY, key, strict=False)), **part}
+    row = {**dict(zip(CHECKPOINT_KEY, key, strict=False)), **part}
     return ", ".join(f"{name}={value!r}" for name, value in row.items())
+
+
+# Tuples: to make a union takes as long as the test.
+_TEXTS = (str, bytes, bytearray)
+_NUMBERS = (int, float)
 
 
 def estimate_size(value: Any, depth: int = 3) -> int:
@@ -266,14 +270,14 @@ def estimate_size(value: Any, depth: int = 3) -> int:
     The size decides whether to serialize in a thread. A thread costs about 100 us; without it, the
     event loop is blocked for about 1 ms for each megabyte.
     """
-    if isinstance(value, str | bytes | bytearray):
+    if isinstance(value, _TEXTS):
         return len(value)
-    if depth == 0:
+    if depth == 0 or value is None or isinstance(value, _NUMBERS):
         return 8
     if isinstance(value, Mapping):
         items: Sequence[Any] = list(value.values()) if len(value) <= 64 else []  # noqa: PLR2004
         return sum(estimate_size(item, depth - 1) for item in items) or 64 * len(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         if not value:
             return 8
         sample = value[:: max(1, len(value) // 4)]

@@ -29,6 +29,7 @@ from checkpoint_sa.errors import (
     TransferError,
 )
 from checkpoint_sa.moving import copying, msgpack, sources, stored
+from checkpoint_sa.rows import BLOB_KEY, TASK_KEY
 from checkpoint_sa.sql import tables
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ _COLUMNS = {
 
 _NO_SENDS = ormsgpack.packb([])
 
-_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "channel", "version")
+_KEY = (*TASK_KEY, "idx", "channel", "version")
 """The columns that identify a row in an error; a table has some of them."""
 
 
@@ -301,7 +302,7 @@ class _Values:
         if given != digest:
             raise TransferError(
                 "The source has two values for one version of a channel:"
-                f" {', '.join(f'{name}={blob[name]!r}' for name in tables.BLOB_KEY)}. The thread"
+                f" {', '.join(f'{name}={blob[name]!r}' for name in BLOB_KEY)}. The thread"
                 " can't be imported; nothing of it was stored."
             )
         return given is digest
@@ -479,12 +480,7 @@ def _write(found: RowMapping) -> dict[str, Any]:
         _place(found, _text(found, "checkpoint_id")), needs_checkpoint=True
     )
     task = codec.validate_id("task_id", _text(found, "task_id"), models.TASK_ID_BYTES)
-    codec.check_key_size(
-        thread_id=thread,
-        checkpoint_ns=namespace,
-        checkpoint_id=cast("str", checkpoint_id),
-        task_id=task,
-    )
+    codec.check_key_size(TASK_KEY, thread, namespace, cast("str", checkpoint_id), task)
     kind = _text(found, "type")
     if not isinstance(found["idx"], int):
         raise msgpack.MalformedError("idx isn't an integer")

@@ -15,18 +15,20 @@ from checkpoint_sa.deltas.chain import VALUE_SUFFIX, WRITE_SUFFIX, Chains, Delta
 from checkpoint_sa.engine.cursors import fetch_all
 from checkpoint_sa.errors import CheckpointError
 from checkpoint_sa.rows import (
+    BLOB,
+    DELTA,
     HEAD,
     MAX_TUPLES,
     NOTHING,
-    Blob,
-    Delta,
+    REVISION_MARK,
+    SEND,
+    WRITE,
     Head,
-    Send,
     Stored,
     WholeValue,
     Write,
+    as_bytes,
     chunks,
-    decode,
     loads_or_none,
     versions_of,
 )
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
         CheckpointKey,
         Criteria,
         LazyValue,
-        Part,
         TypedValue,
         Values,
     )
@@ -112,7 +113,7 @@ def _read(
         checkpoint_id, parent_id, document, metadata, type_, exact = rows[0]
         key = (wanted["thread_id"], wanted["checkpoint_ns"], checkpoint_id)
         found = Assembly(Chains(cached))
-        found.add(key, decode(HEAD, document, parent_id, metadata, 0, type_, exact))
+        found.take([(*key, HEAD, document, parent_id, metadata, 0, type_, exact)])
         if _fetch_parts_of(connection, key, found, excluded, read_deltas=read_deltas):
             return found
         # It was deleted between the two statements: look again.
@@ -146,9 +147,8 @@ def _fetch_parts_of(
     for chunk in chunks(versions, MAX_TUPLES) or [[]]:
         # Only checkpoints that the last statement still sees count.
         found.present.clear()
-        for row in _parts(connection, wanted, chunk, chains=read_deltas):
-            part = decode(*row)
-            found.add(parent if type(part) is Send else key, part)
+        rows = _parts(connection, wanted, chunk, chains=read_deltas)
+        found.take([(*(parent if row[0] == SEND else key), *row) for row in rows])
         if key not in found.present:
             return False
         wanted |= {"writes_of": "", "sends_of": ""}
@@ -247,43 +247,47 @@ class Assembly:
         """By thread and namespace."""
         self.chains = chains
         self._writes: dict[CheckpointKey, list[Write]] = defaultdict(list)
-        self._sends: dict[CheckpointKey, dict[tuple[str, int], Send]] = defaultdict(dict)
+        self._sends: dict[CheckpointKey, dict[tuple[str, int], Write]] = defaultdict(dict)
         """By task and idx: a statement returns a send once for each fork of the checkpoint."""
 
     def take(self, rows: Rows) -> None:
-        """Take wide rows, see `rows`."""
-        for thread_id, checkpoint_ns, checkpoint_id, *part in rows:
-            self.add((thread_id, checkpoint_ns, checkpoint_id), decode(*part))
+        """Take wide rows, see `rows`.
 
-    def add(self, key: CheckpointKey, part: Part) -> None:
-        """Put a part in its place.
-
-        Args:
-            key: The key of its checkpoint; for a pending send, of the parent that stores it. For a
-                value or a delta, the namespace is enough.
-            part: The part.
+        The key of a row is that of its checkpoint; for a pending send, of the parent that stores
+        it. For a value or a delta, the namespace is enough.
         """
-        if type(part) is Write:
-            self._writes[key].append(part)
-        elif isinstance(part, Blob):
-            channel, version, chain, position, type_, blob = part
-            value: LazyValue
-            if chain is None or position is None:
-                value = WholeValue(blob)
+        for thread_id, checkpoint_ns, checkpoint_id, kind, *columns in rows:
+            key = (thread_id, checkpoint_ns, checkpoint_id)
+            if kind == BLOB:
+                channel, version, chain, position, type_, data = columns
+                data = as_bytes(data)
+                value: LazyValue
+                if chain is None or position is None:
+                    value = WholeValue(data)
+                else:
+                    type_ = type_.removesuffix(VALUE_SUFFIX)
+                    value = self.chains.value((*key[:2], channel, chain), position, version, data)
+                self.blobs[key[:2]][channel, version] = type_, value
+            elif kind in (WRITE, SEND):
+                channel, path, task_id, idx, type_, data = columns
+                path, _, revision = path.partition(REVISION_MARK)
+                value = WholeValue(as_bytes(data))
+                write = Write(path, task_id, idx, channel, type_, value, revision)
+                if kind == WRITE:
+                    self._writes[key].append(write)
+                else:
+                    self._sends[key][task_id, idx] = write
+            elif kind == DELTA:
+                channel, _, chain, position, _, data = columns
+                self.chains.add((*key[:2], channel, chain), position, as_bytes(data))
+            elif kind == HEAD:
+                document, parent_id, metadata, rank, type_, exact = columns
+                exact = None if exact is None else bytes(exact)
+                self.heads[key] = Head(parent_id or None, metadata, rank, type_, exact)
+                self.documents[key] = json.loads(document)
+                self.versions[key] = versions_of(self.documents[key])
             else:
-                type_ = type_.removesuffix(VALUE_SUFFIX)
-                value = self.chains.value((*key[:2], channel, chain), position, version, blob)
-            self.blobs[key[:2]][channel, version] = type_, value
-        elif isinstance(part, Delta):
-            self.chains.add((*key[:2], part.channel, part.chain), part.position, part.data)
-        elif isinstance(part, Send):
-            self._sends[key][part.task_id, part.idx] = part
-        elif isinstance(part, Head):
-            self.heads[key] = part
-            self.documents[key] = json.loads(part.checkpoint)
-            self.versions[key] = versions_of(self.documents[key])
-        else:
-            self.present.add(key)
+                self.present.add(key)
 
     @property
     def last(self) -> CheckpointKey:

@@ -16,6 +16,7 @@ from checkpoint_sa.deltas.fingerprint import size_of
 from checkpoint_sa.engine import waiting
 from checkpoint_sa.engine.statements import execute
 from checkpoint_sa.repository import deleting, reading, threads, writing
+from checkpoint_sa.rows import BLOB_KEY
 from checkpoint_sa.sql import deleting as deleting_sql
 from checkpoint_sa.sql import rewriting as sql
 from checkpoint_sa.sql import tables
@@ -108,7 +109,7 @@ def _to_deltas(
 ) -> tuple[int, Base | None]:
     """Store values of one channel in chains."""
     if base is not None:
-        row: dict[str, Any] = dict(zip(tables.BLOB_KEY, keys[0], strict=True))
+        row: dict[str, Any] = dict(zip(BLOB_KEY, keys[0], strict=True))
         row |= {"chain": base.chain, "base_version": base.version, "base_blob": base.fingerprint}
         try:
             execute(connection, writing.lock_bases([row]))
@@ -151,7 +152,7 @@ def _to_whole(connection: Connection, keys: Sequence[BlobKey]) -> int:
     whole = waiting.offload(connection, lambda: [value.read() for _, value in values.values()])
     for (key, (kind, _)), blob in zip(values.items(), whole, strict=True):
         plain = {"type": kind.removesuffix(VALUE_SUFFIX), "blob": blob}
-        named = dict(zip(tables.BLOB_KEY, key, strict=True))
+        named = dict(zip(BLOB_KEY, key, strict=True))
         _update(connection, named | plain | {"chain": None, "position": None})
     deleting.free_chains(connection, chain_keys)
     return len(values)
@@ -177,5 +178,5 @@ def _whole_writes(connection: Connection, key: tuple[str, str, str]) -> int:
 
 def _update(connection: Connection, row: Mapping[str, Any]) -> None:
     names = ("type", "blob", "chain", "position")
-    key = {f"key_{name}": row[name] for name in tables.BLOB_KEY}
+    key = {f"key_{name}": row[name] for name in BLOB_KEY}
     connection.execute(sql.REWRITE_VALUE, key | {name: row[name] for name in names})

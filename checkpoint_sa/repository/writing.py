@@ -12,6 +12,7 @@ from uuid import uuid4
 from checkpoint_sa.deltas.encoding import OutdatedError
 from checkpoint_sa.engine.statements import Statement
 from checkpoint_sa.errors import ParentConflictError
+from checkpoint_sa.rows import BLOB_KEY
 from checkpoint_sa.sql import reading as reading_sql
 from checkpoint_sa.sql import tables
 from checkpoint_sa.sql import writing as sql
@@ -137,7 +138,7 @@ def _check_parent(checkpoint: Mapping[str, Any], result: CursorResult[Any]) -> N
 
 def without_stored(connection: Connection, rows: CheckpointRows) -> CheckpointRows:
     """Leave out the stored values: a version is never stored twice."""
-    keys = [tuple(row[name] for name in tables.BLOB_KEY) for row in rows.deltas]
+    keys = [tuple(row[name] for name in BLOB_KEY) for row in rows.deltas]
     found = connection.execute(sql.GET_EXISTING, {"blob_keys": keys}) if keys else ()
     there = {(row.channel, row.version) for row in found}
     left = [row for row in rows.deltas if (row["channel"], row["version"]) not in there]

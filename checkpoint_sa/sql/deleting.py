@@ -16,8 +16,8 @@ from sqlalchemy import (
     update,
 )
 
+from checkpoint_sa.rows import BLOB_KEY
 from checkpoint_sa.sql.tables import (
-    BLOB_KEY,
     bind,
     blob_in,
     blobs,

@@ -5,7 +5,7 @@ reads the checkpoints and GET_PARTS the rest, in one snapshot: its last arm retu
 that still exist. A checkpoint is deleted in one transaction with its values, so an existing
 checkpoint is complete.
 
-The rows of both have one shape: see `rows.decode`. Those of the second statement are narrow:
+The rows of both have one shape: see `rows`. Those of the second statement are narrow:
 PyMySQL takes 20 us for a column's description.
 """
 

@@ -8,7 +8,8 @@ from sqlalchemy import (
     update,
 )
 
-from checkpoint_sa.sql.tables import BLOB_KEY, bind, blob_in, blobs, writes
+from checkpoint_sa.rows import BLOB_KEY
+from checkpoint_sa.sql.tables import bind, blob_in, blobs, writes
 
 LOCK_VALUES = (
     select(*(blobs.c[name] for name in BLOB_KEY), *(c for c in blobs.c if c.name not in BLOB_KEY))

@@ -12,6 +12,7 @@ from sqlalchemy import (
 )
 
 from checkpoint_sa.models import Checkpoint, CheckpointBlob, CheckpointDelta, CheckpointWrite
+from checkpoint_sa.rows import BLOB_KEY
 from checkpoint_sa.types import (
     json_text,
     key,
@@ -64,9 +65,6 @@ def in_namespace(table: FromClause) -> ColumnElement[bool]:
 def checkpoint_in(name: str, table: FromClause) -> ColumnElement[bool]:
     """Return the criterion of a list of checkpoints."""
     return one_of(name, table.c.thread_id, table.c.checkpoint_ns, table.c.checkpoint_id)
-
-
-BLOB_KEY = ("thread_id", "checkpoint_ns", "channel", "version")
 
 
 def blob_in(name: str) -> ColumnElement[bool]:
