@@ -23,8 +23,6 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from measure import shuffled
 from peers import Servers, open_pair
 from report import table
-from sqlalchemy import Connection, Engine
-from sqlalchemy.engine import RootTransaction
 from workload import Thread
 
 from checkpoint_sa import codec
@@ -32,14 +30,14 @@ from checkpoint_sa.engine import cursors
 from checkpoint_sa.repository import reading
 
 SECTIONS = {
-    "commit": (RootTransaction, "commit"),
+    "commit": (cursors.PooledConnection, "commit"),
     "driver": (cursors, "_execute"),
     "serializer": (JsonPlusSerializer, "dumps_typed"),
     "deserializer": (JsonPlusSerializer, "loads_typed"),
     "documents and keys": (codec, "dump_checkpoint"),
     "rows": (reading, "get"),
-    "connect": (Engine, "connect"),
-    "close": (Connection, "close"),
+    "connect": (cursors.CursorEngine, "connect"),
+    "close": (cursors.PooledConnection, "close"),
 }
 """Section -> the owner and the name of its function."""
 ROUNDS = 400

@@ -88,13 +88,14 @@ class Database:
             engines.check_engine(bind)
             self._turns = queues.pool_queue(bind)
             engine = engines.in_schema(bind, schema)
-            reading = transactions.reading_engine(engine)
-            writing = transactions.transaction_engine(engine)
+            level = transactions.writing_level(engine)
+            is_autocommit = transactions.is_autocommit(engine)
             self._autocommit = transactions.has_free_autocommit(engine)
-            self._commits_at_once = self._autocommit or transactions.is_autocommit(engine)
-            self._once = CursorEngine(reading, bind, begins=not self._commits_at_once)
+            self._commits_at_once = self._autocommit or is_autocommit
+            reading = transactions.reading_engine(engine)
+            self._reading = CursorEngine(reading, bind, begins=not self._commits_at_once)
             self._writing = CursorEngine(
-                writing, bind, begins=not transactions.is_autocommit(writing)
+                engine, bind, level=level, begins=not is_autocommit or level is not None
             )
         else:
             transactions.check_connection(bind)
@@ -209,11 +210,16 @@ class Database:
             with transactions.using_schema(self._connection, schema=self.schema):
                 return function(self._connection, *args, **kwargs)
         commits = self._autocommit and not transactions.has_begin_listener(self._owner)
-        with (
-            transactions.connected(self._once) as connection,
-            transactions.driver_commits(connection) if commits else nullcontext(),
-        ):
+        connection = self._reading.connect()
+        try:
+            if commits:
+                return transactions.committing_each(connection, function, *args, **kwargs)
             return function(connection, *args, **kwargs)
+        except DBAPIError as error:
+            transactions.drop_if_elsewhere(connection, error)
+            raise
+        finally:
+            connection.close()
 
     def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if not self._verified:
@@ -223,11 +229,14 @@ class Database:
                 transactions.begin_write(self._connection)
                 with self._connection.begin_nested():
                     return function(self._connection, *args, **kwargs)
-        with (
-            transactions.connected(self._writing) as connection,
-            transactions.write_transaction(connection),
-        ):
-            return function(connection, *args, **kwargs)
+        connection = self._writing.connect()
+        try:
+            return transactions.in_transaction(connection, function, *args, **kwargs)
+        except DBAPIError as error:
+            transactions.drop_if_elsewhere(connection, error)
+            raise
+        finally:
+            connection.close()
 
     def _write_unless_read_only(
         self, function: Callable[..., object], /, *args: Any, **kwargs: Any
@@ -243,7 +252,7 @@ class Database:
         if self._connection is not None:
             self._verify_on(self._connection)
         else:
-            with self._writing.connect() as connection:
+            with self._writing.through_sqlalchemy.connect() as connection:
                 self._verify_on(connection)
         self._verified = True
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import logging
+import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import aiosqlite
+import psycopg
 import pytest
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import ERROR
 from proxy import Proxy
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    PendingRollbackError,
+    ProgrammingError,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from stores import KINDS, Store, exact, thread
 from test_connections import joined
@@ -24,8 +34,9 @@ from checkpoint_sa.engine.statements import Statement
 from checkpoint_sa.sql import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import FrameType
 
     from stores import Saver
 
@@ -263,6 +274,229 @@ def test_a_listener_of_begin_sees_each_transaction(store: Store, on_cursor: Coun
     own.close()
 
 
+@pytest.mark.parametrize("name", ["engine_connect", "begin", "commit", "rollback"])
+def test_every_event_of_a_connection_is_heard(
+    store: Store, on_cursor: Counter[str], name: str
+) -> None:
+    heard = 0
+
+    def listen(*_: object) -> None:
+        nonlocal heard
+        heard += 1
+
+    with on_engine_of_application(store) as (own, engine):
+        event.listen(engine, name, listen)
+        saved = own.save("t", VALUES)
+        own.put_writes(saved, [("a", 1)], "task")
+        if name == "rollback":
+            with pytest.raises(DBAPIError):
+                in_loop(store, lambda: own.saver.database.write("fails", fail))
+        assert heard
+        assert not on_cursor
+        event.remove(engine, name, listen)
+        assert own.found(thread("t")).pending_writes == [("task", "a", 1)]
+        assert on_cursor["_execute"]
+
+
+@pytest.mark.parametrize("name", [*cursors._EVENTS, *cursors._DRIVER_EVENTS])  # noqa: SLF001
+def test_sqlalchemy_says_who_has_had_a_listener(name: str) -> None:
+    """`has_listeners` reads an attribute that isn't public."""
+    engine = create_engine("sqlite://")
+    assert not cursors.has_listeners(engine)
+    assert not cursors.has_listeners(engine.dialect)
+    derived = engine.execution_options()
+    event.listen(engine, name, print)
+    for owner in (engine, derived):
+        assert cursors.has_listeners(owner) or cursors.has_listeners(owner.dialect)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("how", ["rollback", "commit", None])
+def test_sqlalchemy_says_how_a_pool_resets(how: str | None) -> None:
+    engine = create_engine("sqlite://", pool_reset_on_return=how)
+    assert cursors._rolls_back(engine.pool) is (how == "rollback")  # noqa: SLF001
+    engine.dispose()
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_statements_of_both_ways_are_one_transaction(store: Store, ends_well: bool) -> None:
+    """Some statements need SQLAlchemy's own connection, in the middle of a transaction."""
+
+    def write(connection: Connection) -> None:
+        cursors.execute(connection, writing.PUT_CHAINED, [CHAINED])
+        counted = connection.execute(text("SELECT count(*) FROM checkpoint_blobs"))
+        assert counted.scalar() == 1
+        cursors.execute(connection, writing.PUT_CHAINED, [CHAINED | {"version": "2"}])
+        if not ends_well:
+            raise ZeroDivisionError
+
+    database = store.saver.database
+    if ends_well:
+        in_loop(store, lambda: database.write("put", write))
+    else:
+        with pytest.raises(ZeroDivisionError):
+            in_loop(store, lambda: database.write("put", write))
+    assert store.rows() == (0, 2 if ends_well else 0, 0)
+
+
+@on_postgresql
+def test_a_transaction_leaves_an_autocommit_engine_as_it_was(store: Store) -> None:
+    seen: list[bool] = []
+
+    def see(connection: Any, _: object) -> None:
+        seen.append(connection.autocommit)
+
+    event.listen(store.root, "checkin", see)
+    store.save("t", VALUES)
+    store.delete_thread("t")  # several statements
+    with pytest.raises(DBAPIError):
+        in_loop(store, lambda: store.saver.database.write("fails", fail))
+    store.save("t", VALUES)
+    event.remove(store.root, "checkin", see)
+    assert seen
+    assert all(seen)
+
+
+def test_a_transaction_is_begun_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that begins transactions itself isn't sent a second BEGIN."""
+    sent: list[str] = []
+    execute = cursors._execute  # noqa: SLF001
+
+    def see(connection: Any, text: str, *args: Any, **options: Any) -> Any:
+        sent.append(text)
+        return execute(connection, text, *args, **options)
+
+    monkeypatch.setattr(cursors, "_execute", see)
+    store.save("t", VALUES)
+    store.delete_thread("t")
+    database = store.saver.database
+    row = [CHAINED]
+    in_loop(store, lambda: database.write("put", cursors.execute, writing.PUT_CHAINED, row))
+    begins = {"": ["BEGIN IMMEDIATE"] * 3, "postgresql": []}.get(store.kind.server, ["BEGIN"] * 3)
+    assert [text for text in sent if text.startswith("BEGIN")] == begins
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_write_that_goes_on_after_an_error_loses_nothing(store: Store, is_ours: bool) -> None:
+    if store.kind.server == "postgresql":  # the server ends the transaction at the first error
+        return
+
+    def write(connection: Connection) -> None:
+        cursors.execute(connection, writing.PUT_CHAINED, [CHAINED])
+        with pytest.raises(IntegrityError):
+            cursors.execute(connection, writing.PUT_CHAINED, [CHAINED])
+        cursors.execute(connection, writing.PUT_CHAINED, [CHAINED | {"version": "2"}])
+
+    with on_engine_of_application(store) as (own, _):
+        database = (store if is_ours else own).saver.database
+        in_loop(store, lambda: database.write("put", write))
+    assert store.rows() == (0, 2, 0)
+
+
+def test_a_lost_connection_is_not_used_any_more(store: Store) -> None:
+    def write(connection: Connection) -> None:
+        cursors.execute(connection, writing.PUT_CHAINED, [CHAINED])
+        connection.invalidate()
+        with pytest.raises(PendingRollbackError):
+            cursors.execute(connection, writing.PUT_CHAINED, [CHAINED])
+        with pytest.raises(PendingRollbackError):
+            connection.execute(text("SELECT 1"))
+
+    with pytest.raises(PendingRollbackError):
+        in_loop(store, lambda: store.saver.database.write("put", write))
+    assert store.rows() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, psycopg.OperationalError("lost")])
+@pytest.mark.parametrize("migrated_store", ["pg-psycopg"], indirect=True)
+def test_a_connection_that_cannot_be_put_back_as_it_was_is_dropped(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: BaseException | type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    saved = store.save("t", VALUES)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.root.dialect, "set_isolation_level", fail)
+        with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OperationalError):
+            store.saver.database._write_once(fail)  # noqa: SLF001
+    assert store.found(thread("t"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.root.dialect, "reset_isolation_level", fail)
+        with suppress(KeyboardInterrupt):
+            store.delete_thread("t")
+    assert store.rows() == (0, 0, 0)
+    store.put_writes(saved, [("a", 1)], "task")
+    assert store.rows() == (0, 0, 1)
+
+
+def test_listeners_on_the_class_of_connections_are_heard(
+    store: Store, on_cursor: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "_has_events", True)
+    store.save("t", VALUES)
+    assert store.found(thread("t"))
+    assert not on_cursor
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_an_interruption_at_any_line_leaves_the_database_in_order(
+    sqlite_store: Store, is_ours: bool, ends_well: bool
+) -> None:
+    """No transaction stays open, and none is committed by a later operation."""
+    versions = ("1", "2" if ends_well else "1", "1")
+    with on_engine_of_application(sqlite_store) as (own, engine):
+        database = (sqlite_store if is_ours else own).saver.database
+        pool: Any = (sqlite_store.root if is_ours else engine).pool
+        database.write("put", lambda _: None)  # the first operation looks at the schema
+
+        def write(connection: Connection) -> None:
+            for version in versions[:2]:
+                row = CHAINED | {"version": version}
+                cursors.execute(connection, writing.PUT_CHAINED, [row])
+
+        for number in itertools.count():
+            if not interrupt(number, lambda: database._write_once(write)):  # noqa: SLF001
+                break
+            if pool.checkedout():
+                gc.collect()  # frames of the error hold a connection that was just opened
+            assert not pool.checkedout()
+            assert sqlite_store.rows()[1] in ((0, 2) if ends_well else (0,))
+            later = CHAINED | {"version": "3"}
+            database.write("put", cursors.execute, writing.PUT_CHAINED, [later])
+            assert sqlite_store.rows()[1] in ((1, 3) if ends_well else (1,))
+            sqlite_store.clear()
+        assert number > 50
+
+
+def interrupt(number: int, function: Callable[[], object]) -> bool:
+    """Call a function, and interrupt it at a line of the engine; return False if it has ended."""
+    left = number
+
+    def count(_: object, what: str, __: object) -> Any:
+        nonlocal left
+        left -= what == "line"
+        if left < 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return count
+
+    def choose(frame: FrameType, *_: object) -> Any:
+        file = frame.f_code.co_filename
+        return count if file.endswith(("cursors.py", "transactions.py", "database.py")) else None
+
+    before = sys.gettrace()
+    sys.settrace(choose)
+    try:
+        function()
+    except (KeyboardInterrupt, IntegrityError):
+        pass
+    finally:
+        sys.settrace(before)
+    return left < 0
+
+
 def test_no_read_leaves_a_transaction_open_in_a_pool_that_does_not_reset(store: Store) -> None:
     """It would go on reading the snapshot of its first statement."""
     level = {} if not store.kind.server else {"isolation_level": "REPEATABLE READ"}
@@ -370,8 +604,8 @@ def test_an_error_is_sqlalchemys_and_names_no_parameter(
 
 def test_a_table_that_changed_is_read_all_the_same(store: Store, on_cursor: Counter[str]) -> None:
     expected = fill(store)
-    text = {"postgresql": "TEXT", "": "TEXT"}.get(store.kind.server, "LONGTEXT")
-    for change in (f"ADD COLUMN another {text}", "DROP COLUMN another"):
+    kind = {"postgresql": "TEXT", "": "TEXT"}.get(store.kind.server, "LONGTEXT")
+    for change in (f"ADD COLUMN another {kind}", "DROP COLUMN another"):
         other = Store(store.kind, store.url)
         other.sql(f"ALTER TABLE checkpoints {change}")
         other.close()

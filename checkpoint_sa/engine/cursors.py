@@ -2,27 +2,34 @@
 
 `Connection.execute` makes a cache key, an execution context, a result and its rows at each call.
 For a get_tuple that costs as much again as the driver does. Here the text, the parameters and the
-cursor are the same, and the rows are the driver's tuples. The pool, transactions and errors stay
+cursor are the same, and the rows are the driver's tuples. The pool and the errors stay
 SQLAlchemy's.
 
+A `Connection` and its transaction cost as much as the pool does. A `PooledConnection` stands in for
+it, and makes one when a statement needs it.
+
 A statement goes through `Connection.execute` where somebody watches (a listener of the engine's
-events, `echo`), where the connection is the caller's, and with any driver that isn't named here.
+events, `echo`), where the connection is the caller's, with any driver that isn't named here, and
+where a pool leaves open what the first statement began.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Float, LargeBinary
+from sqlalchemy import Connection, Float, LargeBinary
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.util import await_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import TypeAlias
+    from enum import Enum
 
-    from sqlalchemy import Connection, Dialect, Engine, Executable, Pool
+    from sqlalchemy import Dialect, Engine, Executable, Pool
+    from sqlalchemy.engine.interfaces import IsolationLevel
 
     Rows: TypeAlias = Sequence[Sequence[Any]]
     Parameters: TypeAlias = Mapping[str, Any]
@@ -43,19 +50,22 @@ _DRIVERS = PSYCOPG | frozenset(
 )
 """The drivers whose cursors this module was tested with."""
 
-_OPTION = "checkpoint_sa_cursor"
-"""The execution option that has the `_Statements` of a connection."""
-
 _SCHEMA = "checkpoint_sa_placeholder"
 """Stands for the schema in the text of a statement, which is compiled once for all schemas."""
 
+_EVENTS = (
+    "before_cursor_execute",
+    "after_cursor_execute",
+    "before_execute",
+    "after_execute",
+    "engine_connect",
+    "begin",
+    "commit",
+    "rollback",
+)
+"""The events of which a `PooledConnection` doesn't tell."""
 
-class _Statements(NamedTuple):
-    """The compiled statements of a pool."""
-
-    compiled: dict[Any, _Compiled | None]
-    begins: bool
-    """Whether the first statement begins a transaction."""
+_DRIVER_EVENTS = ("do_execute", "do_executemany", "handle_error")
 
 
 class CursorEngine:
@@ -64,61 +74,220 @@ class CursorEngine:
     Args:
         engine: An engine of ours, on the pool of `watched`.
         watched: The user's engine, whose listeners must see each statement.
-        begins: Whether the first statement of a connection begins a transaction.
+        level: The isolation level of the connections; None is that of the engine.
+        begins: Whether the first statement of a connection begins a transaction. Unless the
+            operation ends it, the pool does.
     """
 
-    def __init__(self, engine: Engine, watched: Engine, *, begins: bool) -> None:
-        dialect = engine.dialect
+    def __init__(
+        self, engine: Engine, watched: Engine, *, level: IsolationLevel | None = None, begins: bool
+    ) -> None:
+        dialect, pool = engine.dialect, engine.pool
+        self.through_sqlalchemy = (
+            engine if level is None else engine.execution_options(isolation_level=level)
+        )
+        self._engine = engine
+        self._level = level
         self._watched = watched
-        self._through_sqlalchemy = self._on_cursor = engine
-        if dialect.driver in _DRIVERS and type(dialect).__module__.startswith("sqlalchemy."):
-            statements = _Statements(_caches.setdefault(engine.pool, {}), begins)
-            self._on_cursor = engine.execution_options(**{_OPTION: statements})
+        self._compiled = _caches.setdefault(pool, {})
+        self._has_cursors = (
+            dialect.driver in _DRIVERS
+            and type(dialect).__module__.startswith("sqlalchemy.")
+            and (not begins or _rolls_back(pool))
+        )
 
     def connect(self) -> Connection:
-        """Open a connection for an operation."""
-        return (self._through_sqlalchemy if self._is_watched() else self._on_cursor).connect()
+        """Open a connection for an operation, or what stands in for it."""
+        if not self._has_cursors or self._is_watched():
+            return self.through_sqlalchemy.connect()
+        return cast("Connection", PooledConnection(self._engine, self._compiled, self._level))
 
     def _is_watched(self) -> bool:
-        events, driver_events = self._watched.dispatch, self._watched.dialect.dispatch
-        return bool(
-            events.before_cursor_execute
-            or events.after_cursor_execute
-            or events.before_execute
-            or events.after_execute
-            or events.begin
-            or driver_events.do_execute
-            or driver_events.do_executemany
-            or driver_events.handle_error
-            or self._watched.logger.isEnabledFor(logging.INFO)
+        watched = self._watched
+        dialect = watched.dialect
+        return (
+            watched.logger.isEnabledFor(logging.INFO)
+            or has_listeners(Connection)
+            or (has_listeners(watched) and any(getattr(watched.dispatch, e) for e in _EVENTS))
+            or (
+                has_listeners(dialect) and any(getattr(dialect.dispatch, e) for e in _DRIVER_EVENTS)
+            )
         )
 
 
-def fetch_all(connection: Connection, statement: Executable, parameters: Parameters) -> Rows:
+def has_listeners(owner: Engine | Connection | type[Connection] | Dialect) -> bool:
+    """Whether an owner of events has ever had a listener.
+
+    SQLAlchemy has no public name for it. To look at an event takes ten times as long.
+    """
+    return getattr(owner, "_has_events", True)
+
+
+def _rolls_back(pool: Pool) -> bool:
+    """Whether a pool rolls back each connection that is returned, as it does by default."""
+    # SQLAlchemy has no public name for it either.
+    found: Enum | None = getattr(pool, "_reset_on_return", None)
+    return found is not None and found.name == "reset_rollback"
+
+
+class PooledConnection:
+    """A connection of the pool that stands in for a SQLAlchemy `Connection`.
+
+    It has the attributes of a `Connection` that a transaction of ours needs. Any other comes from a
+    `Connection` on the same connection of the pool, which is made for it.
+
+    Args:
+        engine: The engine.
+        compiled: The compiled statements of its pool.
+        level: The isolation level until it is closed; None is that of the engine.
+    """
+
+    __slots__ = ("_full", "_is_open", "_level", "compiled", "connection", "dialect", "engine")
+
+    def __init__(
+        self,
+        engine: Engine,
+        compiled: dict[Any, _Compiled | None],
+        level: IsolationLevel | None,
+    ) -> None:
+        self.engine = engine
+        self.dialect = dialect = engine.dialect
+        self.compiled = compiled
+        self._full: Connection | None = None
+        self._is_open = False
+        """Whether a transaction was begun, and has not ended."""
+        self._level = level
+        try:
+            self.connection = engine.raw_connection()
+            if level is not None:
+                self._set_level(level)
+        except dialect.loaded_dbapi.Error as error:
+            # As `Connection` does; SQLAlchemy has no public name for it. It always raises.
+            refuse: Any = Connection._handle_dbapi_exception_noconnection  # noqa: SLF001
+            refuse(error, dialect, engine)
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.full, name)
+
+    def _set_level(self, level: IsolationLevel | None) -> None:
+        """Set the isolation level, or that of the engine; drop a connection that stays between."""
+        dbapi_connection: Any = self.connection.dbapi_connection
+        try:
+            if level is None:
+                self.dialect.reset_isolation_level(dbapi_connection)
+            else:
+                self.dialect.set_isolation_level(dbapi_connection, level)
+        except BaseException as error:
+            self.invalidate(error)
+            raise
+
+    @property
+    def full(self) -> Connection:
+        """A SQLAlchemy connection on this one, which ends with it."""
+        if self._full is None:
+            self._full = Connection(self.engine, connection=self.connection)
+            self._full.begin()  # without it, SQLAlchemy rolls back at each error
+        return self._full
+
+    @property
+    def invalidated(self) -> bool:
+        """Whether the connection was lost, or dropped."""
+        return not self.connection.is_valid
+
+    def invalidate(self, exception: BaseException | None = None) -> None:
+        """Drop the connection."""
+        self.full.invalidate(exception)
+
+    def check(self) -> None:
+        """Refuse to go on with a connection that was lost, as `Connection` does.
+
+        Raises:
+            PendingRollbackError: The connection was lost, and the transaction with it.
+        """
+        if self.invalidated:
+            raise PendingRollbackError("The connection was lost, and the transaction with it.")
+
+    def get_execution_options(self) -> Mapping[str, Any]:
+        """Return the options of the engine, with the isolation level of this connection."""
+        options = self.engine.get_execution_options()
+        return options if self._level is None else {**options, "isolation_level": self._level}
+
+    def begin(self) -> None:
+        """Begin a transaction, as a driver does at the next statement."""
+        self._is_open = True
+
+    def commit(self) -> None:
+        """Commit the driver's transaction.
+
+        Raises:
+            DBAPIError: It wasn't committed, or the answer was lost.
+            PendingRollbackError: The connection was lost before.
+        """
+        self.check()
+        try:
+            self.dialect.do_commit(self.connection)
+        except BaseException as error:
+            _raise(self.full, error, None)
+            raise
+        self._is_open = False
+
+    def rollback(self) -> None:
+        """Roll the driver's transaction back; a connection that can't is dropped."""
+        if not self.invalidated:
+            try:
+                self.connection.rollback()
+            except self.dialect.loaded_dbapi.Error as error:
+                self.invalidate(error)
+        self._is_open = False
+
+    def close(self) -> None:
+        """Return the connection to the pool as it was, or drop it."""
+        if self._is_open and not self.invalidated:
+            self.invalidate()  # the rollback was interrupted
+        # No transaction is open here: on MySQL, a change of autocommit would commit it.
+        if self._level is not None and not self.invalidated:
+            with suppress(self.dialect.loaded_dbapi.Error):  # what was committed, is
+                self._set_level(None)
+        if not self.invalidated:
+            self.connection.close()
+
+
+AnyConnection: TypeAlias = "Connection | PooledConnection"
+
+
+def full(connection: AnyConnection) -> Connection:
+    """Return SQLAlchemy's own connection, as `inspect` wants it."""
+    return connection.full if isinstance(connection, PooledConnection) else connection
+
+
+def fetch_all(connection: AnyConnection, statement: Executable, parameters: Parameters) -> Rows:
     """Execute a statement, and return its rows."""
-    found = _prepare(connection, statement, parameters)
-    if found is None:
-        return connection.execute(statement, parameters).all()
-    text, compiled = found
-    rows = _execute(connection, text, compiled.bind(parameters))
-    return compiled.decode(rows) if compiled.decoders else rows
+    if isinstance(connection, PooledConnection):
+        found = _prepare(connection, statement, parameters)
+        if found is not None:
+            text, compiled = found
+            rows = _execute(connection, text, compiled.bind(parameters))
+            return compiled.decode(rows) if compiled.decoders else rows
+    return connection.execute(statement, parameters).all()
 
 
-def execute(connection: Connection, statement: Executable, rows: Sequence[Parameters]) -> None:
+def execute(connection: AnyConnection, statement: Executable, rows: Sequence[Parameters]) -> None:
     """Execute a statement that returns nothing, once for each row of parameters."""
-    found = _prepare(connection, statement, rows[0])
-    if found is None:
-        connection.execute(statement, rows if len(rows) > 1 else rows[0])
-        return
-    text, compiled = found
-    if len(rows) == 1:
-        _execute(connection, text, compiled.bind(rows[0]), fetch=False)
-    else:
-        _execute(connection, text, [*map(compiled.bind, rows)], many=True, fetch=False)
+    if isinstance(connection, PooledConnection):
+        found = _prepare(connection, statement, rows[0])
+        if found is not None:
+            text, compiled = found
+            if len(rows) == 1:
+                _execute(connection, text, compiled.bind(rows[0]), fetch=False)
+            else:
+                _execute(connection, text, [*map(compiled.bind, rows)], many=True, fetch=False)
+            return
+    connection.execute(statement, rows if len(rows) > 1 else rows[0])
 
 
 def execute_together(
-    connection: Connection, statements: Sequence[tuple[Executable, Sequence[Parameters]]]
+    connection: AnyConnection, statements: Sequence[tuple[Executable, Sequence[Parameters]]]
 ) -> None:
     """Execute statements that return nothing in one round trip after BEGIN's, if `has_pipeline`.
 
@@ -126,17 +295,13 @@ def execute_together(
     Under READ COMMITTED each sees what was committed before the server began it. The first error
     ends them all.
     """
-    calls: list[tuple[str, Sequence[Any]]] = []
-    for statement, rows in statements:
-        found = _prepare(connection, statement, rows[0])
-        if found is not None:
-            text, compiled = found
-            calls.append((text, [*map(compiled.bind, rows)]))
-    if len(calls) < len(statements):  # some must go through Connection.execute, in their order
+    if not isinstance(connection, PooledConnection) or not (
+        calls := _prepare_all(connection, statements)
+    ):
         for statement, rows in statements:
             execute(connection, statement, rows)
         return
-    _begin(connection)
+    connection.check()
     driver_connection: Any = connection.connection.driver_connection
     try:
         if connection.dialect.is_async:
@@ -144,8 +309,22 @@ def execute_together(
         else:
             _send(driver_connection, calls)
     except BaseException as error:
-        _raise(connection, error, ";\n".join(dict.fromkeys(text for text, _ in calls)))
+        _raise(connection.full, error, ";\n".join(dict.fromkeys(text for text, _ in calls)))
         raise
+
+
+def _prepare_all(
+    connection: PooledConnection, statements: Sequence[tuple[Executable, Sequence[Parameters]]]
+) -> Calls:
+    """Return all statements as the driver takes them; none if one can't go to the cursor."""
+    calls: list[tuple[str, Sequence[Any]]] = []
+    for statement, rows in statements:
+        found = _prepare(connection, statement, rows[0])
+        if found is None:
+            return []
+        text, compiled = found
+        calls.append((text, [*map(compiled.bind, rows)]))
+    return calls
 
 
 def has_pipeline(dialect: Dialect) -> bool:
@@ -154,9 +333,9 @@ def has_pipeline(dialect: Dialect) -> bool:
     return dialect.driver in PSYCOPG and bool(driver.Pipeline.is_supported())
 
 
-def execute_text(connection: Connection, text: str) -> None:
+def execute_text(connection: AnyConnection, text: str) -> None:
     """Execute a statement of the driver's SQL that has neither parameters nor rows."""
-    if _OPTION in connection.get_execution_options():
+    if isinstance(connection, PooledConnection):
         _execute(connection, text, (), fetch=False)
     else:
         connection.exec_driver_sql(text)
@@ -198,25 +377,22 @@ _caches: WeakKeyDictionary[Pool, dict[Any, _Compiled | None]] = WeakKeyDictionar
 
 
 def _prepare(
-    connection: Connection, statement: Executable, parameters: Parameters
+    connection: PooledConnection, statement: Executable, parameters: Parameters
 ) -> tuple[str, _Compiled] | None:
     """Return a statement and its text, with the schema of the connection.
 
     Returns None where it must go through `Connection.execute`.
     """
-    options = connection.get_execution_options()
-    statements: _Statements | None = options.get(_OPTION)
-    if statements is None:
-        return None
-    schemas = options.get("schema_translate_map")
+    schemas = connection.get_execution_options().get("schema_translate_map")
     schema: str | None = schemas.get(None) if schemas else None
     # An INSERT has the columns that it gets values for.
     key = statement, schema is None, *parameters
     try:
-        compiled = statements.compiled[key]
+        compiled = connection.compiled[key]
     except KeyError:
-        compiled = _compile(connection, statement, [*parameters], has_schema=schema is not None)
-        statements.compiled[key] = compiled
+        dialect = connection.dialect
+        compiled = _compile(dialect, statement, [*parameters], has_schema=schema is not None)
+        connection.compiled[key] = compiled
     if compiled is None:
         return None
     if schema is None:
@@ -226,10 +402,9 @@ def _prepare(
 
 
 def _compile(
-    connection: Connection, statement: Any, names: list[str], *, has_schema: bool
+    dialect: Dialect, statement: Any, names: list[str], *, has_schema: bool
 ) -> _Compiled | None:
     """Compile a statement; None where its text depends on the values of its parameters."""
-    dialect = connection.dialect
     compiled = statement.compile(
         dialect=dialect,
         column_keys=names,
@@ -241,7 +416,9 @@ def _compile(
     encoders = {  # a parameter that stands twice is bound once
         name: encode
         for parameter, name in compiled.bind_names.items()
-        if (encode := parameter.type.dialect_impl(dialect).bind_processor(dialect))
+        # These drivers take bytes, and give bytes.
+        if not isinstance(impl := parameter.type.dialect_impl(dialect), LargeBinary)
+        and (encode := impl.bind_processor(dialect))
     }
     columns = [column.type for column in getattr(statement, "selected_columns", ())]
     return _Compiled(
@@ -252,7 +429,7 @@ def _compile(
         [
             (i, decode)
             for i, type_ in enumerate(columns)
-            # These drivers give bytes for bytes, and floats for numbers of double precision.
+            # They give floats for numbers of double precision.
             if not isinstance(type_, Float)
             and not isinstance(impl := type_.dialect_impl(dialect), LargeBinary)
             and (decode := impl.result_processor(dialect, None))
@@ -271,7 +448,12 @@ def ask_for_binary(cursor: Any) -> None:
 
 
 def _execute(
-    connection: Connection, text: str, parameters: Any, *, many: bool = False, fetch: bool = True
+    connection: PooledConnection,
+    text: str,
+    parameters: Any,
+    *,
+    many: bool = False,
+    fetch: bool = True,
 ) -> Rows:
     """Execute a statement on the cursor of a connection.
 
@@ -280,7 +462,7 @@ def _execute(
     """
     dialect: Any = connection.dialect
     cursor: Any = None
-    _begin(connection)
+    connection.check()
     try:
         if dialect.driver == "aiosqlite" and not many:
             return _aiosqlite_rows(connection, text, parameters)
@@ -297,19 +479,15 @@ def _execute(
         rows = cursor.fetchall() if fetch else ()
         cursor.close()
     except BaseException as error:
-        _raise(connection, error, text, cursor)
+        _raise(connection.full, error, text, cursor)
         raise
     return rows
 
 
-def _begin(connection: Connection) -> None:
-    """Begin a transaction as `Connection.execute` does; the connection's end ends it."""
-    if connection.get_execution_options()[_OPTION].begins and not connection.in_transaction():
-        connection.begin()
-
-
-def _raise(connection: Connection, error: BaseException, text: str, cursor: Any = None) -> None:
-    """Raise the error of a statement as `Connection.execute` does.
+def _raise(
+    connection: Connection, error: BaseException, text: str | None, cursor: Any = None
+) -> None:
+    """Raise the error of a statement, or of a commit, as `Connection.execute` does.
 
     Raises:
         DBAPIError: The error is the driver's; a lost connection is invalidated.
@@ -345,7 +523,7 @@ async def _send_async(connection: Any, calls: Calls) -> None:
                 await cursor.executemany(text, rows)
 
 
-def _aiosqlite_rows(connection: Connection, text: str, parameters: Any) -> Rows:
+def _aiosqlite_rows(connection: PooledConnection, text: str, parameters: Any) -> Rows:
     """Execute a statement with one hop between threads; a cursor takes four."""
     driver_connection: Any = connection.connection.driver_connection
     try:

@@ -11,7 +11,9 @@ from checkpoint_sa.upsert import driver_batches
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Connection, CursorResult, Dialect, Executable
+    from sqlalchemy import Connection, Dialect, Executable
+
+    from checkpoint_sa.engine.cursors import Rows
 
 
 class Statement(NamedTuple):
@@ -19,8 +21,8 @@ class Statement(NamedTuple):
 
     clause: Executable
     parameters: dict[str, Any] | Sequence[dict[str, Any]]
-    check: Callable[[CursorResult[Any]], None] | None = None
-    """Gets the result, and raises an error to end the transaction."""
+    check: Callable[[Rows], None] | None = None
+    """Gets the rows, and raises an error to end the transaction."""
 
     @property
     def rows(self) -> Sequence[dict[str, Any]]:
@@ -58,6 +60,7 @@ def execute(
             if statement.check is None:
                 cursors.execute(connection, statement.clause, statement.rows)
             else:
-                statement.check(connection.execute(statement.clause, statement.parameters))
+                (row,) = statement.rows
+                statement.check(cursors.fetch_all(connection, statement.clause, row))
     if then is not None:
         then(connection)

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 
-from checkpoint_sa.engine.cursors import PSYCOPG, ask_for_binary, execute_text
+from checkpoint_sa.engine.cursors import (
+    PSYCOPG,
+    PooledConnection,
+    ask_for_binary,
+    execute_text,
+    has_listeners,
+)
 from checkpoint_sa.engine.engines import translation
 from checkpoint_sa.engine.faults import ELSEWHERE, classify_error
 from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.types import MYSQL_FAMILY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
+    from sqlalchemy.engine.interfaces import IsolationLevel
 
-    from checkpoint_sa.engine.cursors import CursorEngine
+    from checkpoint_sa.engine.cursors import AnyConnection
+
+C = TypeVar("C", Connection, PooledConnection)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _FREE_AUTOCOMMIT = PSYCOPG | {"asyncpg"}
 
@@ -50,24 +61,29 @@ def _ask_for_binary(_: Connection, cursor: Any, *__: Any) -> None:
 
 def has_begin_listener(owner: Engine | Connection) -> bool:
     """Whether a user's listener takes part in beginning transactions: it may send BEGIN."""
-    return bool(owner.dispatch.begin)
+    return has_listeners(owner) and bool(owner.dispatch.begin)
 
 
 def transactional(engine: Engine) -> Engine:
     """Return the engine, with transactions where it was made for AUTOCOMMIT."""
+    level = _level_of_transactions(engine)
+    return engine if level is None else engine.execution_options(isolation_level=level)
+
+
+def _level_of_transactions(engine: Engine) -> IsolationLevel | None:
+    """Return the isolation level of transactions; None is that of the engine."""
     if not is_autocommit(engine):
-        return engine
-    level = "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
-    return engine.execution_options(isolation_level=level)
+        return None
+    return "SERIALIZABLE" if engine.dialect.name == "sqlite" else "READ COMMITTED"
 
 
-def transaction_engine(engine: Engine) -> Engine:
-    """Return the engine for writes; unchanged if `BEGIN` costs less than leaving AUTOCOMMIT."""
+def writing_level(engine: Engine) -> IsolationLevel | None:
+    """Return the isolation level of writes; None if `BEGIN` costs less than leaving AUTOCOMMIT."""
     if engine.dialect.name == "sqlite" or (
         engine.dialect.name in MYSQL_FAMILY and engine.dialect.skip_autocommit_rollback
     ):
-        return engine
-    return transactional(engine)
+        return None
+    return _level_of_transactions(engine)
 
 
 @contextmanager
@@ -81,14 +97,29 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-@contextmanager
-def write_transaction(connection: Connection) -> Iterator[None]:
-    """Run a transaction of ours that is going to write."""
+def in_transaction(
+    connection: C,
+    function: Callable[Concatenate[C, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Call a function in a transaction of ours that is going to write."""
+    if isinstance(connection, PooledConnection):
+        connection.begin()
+        try:
+            begin_write(connection)
+            done = function(connection, *args, **kwargs)
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+        return done
     connection.commit()  # a listener's statement may have begun a transaction
     transaction = connection.begin()
     try:
         begin_write(connection)
-        yield
+        result = function(connection, *args, **kwargs)
         transaction.commit()
     except BaseException:
         if is_autocommit(connection) and not connection.invalidated:
@@ -100,9 +131,10 @@ def write_transaction(connection: Connection) -> Iterator[None]:
         with suppress(DBAPIError):  # the connection is lost, and the transaction with it
             transaction.rollback()  # close() doesn't end it after an interrupted commit
         raise
+    return result
 
 
-def _isolation_level(owner: Engine | Connection) -> str | None:
+def _isolation_level(owner: Engine | AnyConnection) -> str | None:
     """Return the isolation level of an engine or a connection; None for the server's default."""
     level: str | None = owner.get_execution_options().get("isolation_level")
     # SQLAlchemy has no public name for the level of create_engine(isolation_level=...).
@@ -110,7 +142,7 @@ def _isolation_level(owner: Engine | Connection) -> str | None:
     return level and level.replace("_", " ").upper()  # as SQLAlchemy reads it
 
 
-def is_autocommit(owner: Engine | Connection) -> bool:
+def is_autocommit(owner: Engine | AnyConnection) -> bool:
     """Whether each statement commits by itself."""
     return _isolation_level(owner) == "AUTOCOMMIT"
 
@@ -142,7 +174,7 @@ def using_schema(connection: Connection, *, schema: str | None) -> Iterator[None
         connection.execution_options(schema_translate_map=before)
 
 
-def begin_write(connection: Connection) -> None:
+def begin_write(connection: AnyConnection) -> None:
     """Begin a transaction that is going to write, unless the driver begins it.
 
     On SQLite it takes the write lock. By itself SQLite takes the lock at the first change. A
@@ -154,37 +186,36 @@ def begin_write(connection: Connection) -> None:
         if not driver_connection.in_transaction:
             execute_text(connection, "BEGIN IMMEDIATE")
     elif is_autocommit(connection) or _driver_commits(connection):
-        connection.exec_driver_sql("BEGIN")
+        execute_text(connection, "BEGIN")
 
 
-def _driver_commits(connection: Connection) -> bool:
+def _driver_commits(connection: AnyConnection) -> bool:
     """Whether a MySQL connection was opened with `autocommit`, without SQLAlchemy's knowledge."""
     driver_connection: Any = connection.connection.driver_connection
     asked = getattr(driver_connection, "get_autocommit", None)
     return connection.dialect.name in MYSQL_FAMILY and asked is not None and bool(asked())
 
 
-@contextmanager
-def connected(engine: CursorEngine) -> Iterator[Connection]:
-    """Connect for an operation; if the server can't be used any more, drop its connections.
+def drop_if_elsewhere(connection: AnyConnection, error: DBAPIError) -> None:
+    """Drop the connections of a pool if their server can't be used any more.
 
     Otherwise the pool would give them out as long as they are open, and never ask the address anew.
     """
-    with engine.connect() as connection:
-        try:
-            yield connection
-        except DBAPIError as error:
-            if classify_error(error) in ELSEWHERE and not connection.invalidated:
-                # As SQLAlchemy does for a lost connection: connections of the same age go too.
-                pool = connection.engine.pool
-                pool._invalidate(connection.connection, error)  # noqa: SLF001
-                connection.invalidate(error)
-            raise
+    if classify_error(error) in ELSEWHERE and not connection.invalidated:
+        # As SQLAlchemy does for a lost connection: connections of the same age go too.
+        pool = connection.engine.pool
+        pool._invalidate(connection.connection, error)  # noqa: SLF001
+        connection.invalidate(error)
 
 
-@contextmanager
-def driver_commits(connection: Connection) -> Iterator[None]:
-    """Have the driver commit each statement of an operation.
+def committing_each(
+    connection: C,
+    function: Callable[Concatenate[C, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Call a function, each statement of which the driver commits.
 
     The flag is set on the driver's connection. SQLAlchemy's `isolation_level` also resets the level
     at each return, which took 9 of 20 us with psycopg.
@@ -194,7 +225,7 @@ def driver_commits(connection: Connection) -> Iterator[None]:
     dbapi_connection.commit()  # a listener's statement may have begun a transaction
     dbapi_connection.autocommit = True
     try:
-        yield
+        result = function(connection, *args, **kwargs)
     except BaseException:
         if not connection.invalidated:
             try:
@@ -202,5 +233,7 @@ def driver_commits(connection: Connection) -> Iterator[None]:
             except connection.dialect.loaded_dbapi.Error:
                 connection.invalidate()
         raise
-    connection.commit()  # sends nothing; a log says COMMIT, not ROLLBACK
+    if not isinstance(connection, PooledConnection):
+        connection.commit()  # sends nothing; a log says COMMIT, not ROLLBACK
     dbapi_connection.autocommit = before
+    return result

@@ -21,8 +21,9 @@ from checkpoint_sa.upsert import supports_insert_ctes, supports_insert_select
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection, CursorResult, Dialect, Table
+    from sqlalchemy import Connection, Dialect, Table
 
+    from checkpoint_sa.engine.cursors import Rows
     from checkpoint_sa.rows import CheckpointRows
 
 TURN_CHANNEL = "__checkpoint_sa_turn__"
@@ -84,8 +85,8 @@ def lock_bases(rows: Sequence[dict[str, Any]]) -> list[Statement]:
     wanted["chains"] = sorted({row["chain"] for row in found})
     wanted["versions"] = sorted({row["base_version"] for row in found})
 
-    def check(result: CursorResult[Any]) -> None:
-        if bases.keys() - {(row.channel, row.version, bytes(row.blob)) for row in result}:
+    def check(rows: Rows) -> None:
+        if bases.keys() - {(channel, version, bytes(blob)) for channel, version, blob in rows}:
             raise OutdatedError
 
     return [Statement(sql.LOCK_BASES, wanted, check)]
@@ -125,8 +126,9 @@ def expect_latest(checkpoint: Mapping[str, Any]) -> list[Statement]:
     ]
 
 
-def _check_parent(checkpoint: Mapping[str, Any], result: CursorResult[Any]) -> None:
-    latest, parent = result.scalar(), checkpoint["parent_checkpoint_id"]
+def _check_parent(checkpoint: Mapping[str, Any], rows: Rows) -> None:
+    latest = rows[0][0] if rows else None
+    parent = checkpoint["parent_checkpoint_id"]
     if latest not in (parent, checkpoint["checkpoint_id"]):
         raise ParentConflictError(
             f"Checkpoint {checkpoint['checkpoint_id']!r} was made from {parent!r}, but the latest"

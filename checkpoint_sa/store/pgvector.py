@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import Index as Index_
 
+from checkpoint_sa.engine.cursors import full
 from checkpoint_sa.errors import ConfigurationError
 from checkpoint_sa.store import sql
 from checkpoint_sa.types import UtcTime, one_of, utc_now
@@ -73,7 +74,7 @@ def find(connection: Connection, schema: str | None, dims: int | None = None) ->
     """
     if connection.dialect.name != "postgresql":
         return None
-    if not inspect(connection).has_table(TABLE, schema=schema):
+    if not inspect(full(connection)).has_table(TABLE, schema=schema):
         return None
     found = connection.scalar(
         text(
