@@ -25,7 +25,7 @@ from checkpoint_sa.engine.statements import Statement, execute
 from checkpoint_sa.errors import CorruptDataError, InvalidInputError, StateUpgradeError
 from checkpoint_sa.paging import size_of
 from checkpoint_sa.repository import reading, threads, writing
-from checkpoint_sa.rows import NOTHING, REVISION_KEY, REVISION_MARK, Write, loads_or_none
+from checkpoint_sa.rows import REVISION_KEY, REVISION_MARK, loads_or_none
 from checkpoint_sa.sql import upgrading as sql
 from checkpoint_sa.sql import writing as writing_sql
 from checkpoint_sa.state import State, StateDiff, StateWrite
@@ -469,8 +469,9 @@ def _store(
     made = [
         codec.write_row(
             serde,
-            key,
-            Write(write.task_path, write.task_id, write.idx, write.channel, "", NOTHING, newest),
+            codec.task_columns(key, write.task_id, write.task_path, newest),
+            write.idx,
+            write.channel,
             write.value,
         )
         for write in upgraded.writes

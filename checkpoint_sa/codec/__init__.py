@@ -19,6 +19,7 @@ from checkpoint_sa.codec.checkpoints import (
     load_checkpoint,
     load_history,
     load_metadata,
+    task_columns,
     write_row,
 )
 from checkpoint_sa.codec.exact_json import encode_json
@@ -75,6 +76,7 @@ __all__ = [
     "next_version",
     "read_back",
     "run_ids",
+    "task_columns",
     "thread_id",
     "thread_ids",
     "validate_id",

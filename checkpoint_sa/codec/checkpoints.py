@@ -41,7 +41,6 @@ from checkpoint_sa.errors import InvalidInputError
 from checkpoint_sa.rows import (
     BLOB_KEY,
     CHECKPOINT_KEY,
-    NOTHING,
     REVISION_KEY,
     REVISION_MARK,
     TASK_KEY,
@@ -261,48 +260,65 @@ def dump_writes(  # noqa: PLR0913, PLR0917 - the arguments of `put_writes`, and 
     """
     thread, namespace, checkpoint_id = address(config, needs_checkpoint=True)
     key = (thread, namespace, cast("str", checkpoint_id))
+    task = task_columns(key, task_id, task_path, revision)
     rows: dict[int, dict[str, Any]] = {}
     for position, (channel, value) in enumerate(writes):
         idx = WRITES_IDX_MAP.get(channel, position)
         # Of several special writes of a kind, the last counts.
-        write = Write(task_path, task_id, idx, channel, "", NOTHING, revision)
-        rows[idx] = write_row(serde, key, write, value)
+        rows[idx] = write_row(serde, task, idx, channel, value)
     return [rows[idx] for idx in sorted(rows)]
 
 
+def task_columns(
+    key: tuple[str, str, str], task_id: str, task_path: str, revision: str
+) -> dict[str, str]:
+    """Make the columns that all writes of a task share.
+
+    Args:
+        key: The key of the checkpoint.
+        task_id: The task.
+        task_path: The place of the task in the superstep.
+        revision: The revision of state; "" is none.
+
+    Raises:
+        InvalidInputError: An id can't be stored.
+    """
+    task = validate_id("task_id", task_id, models.TASK_ID_BYTES)
+    check_key_size(TASK_KEY, *key, task)
+    path = f"{task_path}{REVISION_MARK}{revision}" if revision else task_path
+    return {
+        "thread_id": key[0],
+        "checkpoint_ns": key[1],
+        "checkpoint_id": key[2],
+        "task_id": task,
+        "task_path": validate_id("task_path", path, 2**24 - 1),
+    }
+
+
 def write_row(
-    serde: SerializerProtocol, key: tuple[str, str, str], write: Write, value: Any
+    serde: SerializerProtocol, task: Mapping[str, str], idx: int, channel: str, value: Any
 ) -> dict[str, Any]:
     """Make the row of a write.
 
     Args:
         serde: The serializer.
-        key: The key of the checkpoint.
-        write: The write; its type and its bytes aren't read.
+        task: The columns that it shares, see `task_columns`.
+        idx: Its position among the task's writes, or LangGraph's number of a special write.
+        channel: The channel.
         value: The value.
 
     Raises:
-        InvalidInputError: An id can't be stored.
+        InvalidInputError: The channel or the serializer's tag can't be stored.
     """
-    thread, namespace, checkpoint_id = key
-    task = validate_id("task_id", write.task_id, models.TASK_ID_BYTES)
-    check_key_size(TASK_KEY, thread, namespace, checkpoint_id, task)
-    path = (
-        f"{write.task_path}{REVISION_MARK}{write.revision}" if write.revision else write.task_path
-    )
-    channel = validate_id("channel", write.channel, models.CHANNEL_BYTES)
-    row = write_of(thread, namespace, task, write.idx, channel)
+    channel = validate_id("channel", channel, models.CHANNEL_BYTES)
+    row = write_of(task["thread_id"], task["checkpoint_ns"], task["task_id"], idx, channel)
     kind, blob = dump(serde, value, row)
     return {
-        "thread_id": thread,
-        "checkpoint_ns": namespace,
-        "checkpoint_id": checkpoint_id,
-        "task_id": task,
-        "idx": write.idx,
+        **task,
+        "idx": idx,
         "channel": channel,
         "type": validate_id("type", kind, models.TYPE_BYTES),
         "blob": as_bytes(blob),
-        "task_path": validate_id("task_path", path, 2**24 - 1),
     }
 
 

@@ -51,9 +51,13 @@ def execute(
     Raises:
         ValueTooLargeError: A value is larger than the server takes; nothing was sent.
     """
-    check_size(connection, (row for statement in statements for row in statement.rows))
-    checks = any(statement.check is not None for statement in statements)
-    if len(statements) > 1 and not checks and cursors.has_pipeline(connection.dialect):
+    for statement in statements:
+        check_size(connection, statement.rows)
+    if (
+        len(statements) > 1
+        and cursors.has_pipeline(connection.dialect)
+        and not any(statement.check for statement in statements)
+    ):
         cursors.execute_together(connection, [(each.clause, each.rows) for each in statements])
     else:
         for statement in statements:

@@ -103,13 +103,14 @@ def put_writes(dialect: Dialect, rows: Sequence[dict[str, Any]]) -> list[Stateme
     Special writes replace earlier writes; ordinary writes stay as first written.
     """
     statements = []
-    for special in (False, True):
-        same = [row for row in rows if (row["idx"] < 0) is special]
+    special = [row for row in rows if row["idx"] < 0]
+    ordinary = [row for row in rows if row["idx"] >= 0] if special else rows
+    for same, clause in ((ordinary, sql.PUT_WRITES), (special, sql.REPLACE_WRITES)):
         if 1 < len(same) <= sql.MAX_INSERTED and supports_insert_select(dialect):
-            clause = sql.put_writes_at_once(len(same), special=special)
-            statements.append(Statement(clause, sql.bind_rows(same, sql.SHARED_WRITE_COLUMNS)))
+            at_once = sql.put_writes_at_once(len(same), special=same is special)
+            statements.append(Statement(at_once, sql.bind_rows(same, sql.SHARED_WRITE_COLUMNS)))
         elif same:
-            statements.append(Statement(sql.REPLACE_WRITES if special else sql.PUT_WRITES, same))
+            statements.append(Statement(clause, same))
     return statements
 
 
