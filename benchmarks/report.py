@@ -64,18 +64,18 @@ BEHIND = """## Where it is behind
 
 **One task on SQLite.** LangGraph's saver keeps a checkpoint with all its values in one row, and one
 connection open. Ours stores each value once (see Size) and finds it by its version. By
-`python benchmarks/sections.py sqlite` a `put` took 770 us, the peer's 471: the commit 355 (12.4
-pages, where the peer writes 7.5), LangGraph's serializer 89, documents and keys 80, SQL 63,
-SQLAlchemy's connection 49, the transaction, the queue and retry the rest. A `get_tuple` took 514
-us, the peer's 267: LangGraph's deserializer 198, which the peer pays too, SQL 96, rows 85, the
-connection 44. Tables WITHOUT ROWID, larger pages or no index of runs don't make it faster. To be
-equal, ours would have to store each checkpoint in one row, with the values that didn't change.
+`python benchmarks/sections.py sqlite` a `put` takes 1.6 times as long as the peer's: 44 % of it is
+the commit (12.6 pages, where the peer writes 7.5), 13 % LangGraph's serializer, 9 % documents and
+keys, 9 % SQL, 8 % the pool, the rest the queue, retry and what holds them together. A `get_tuple`
+takes 1.9 times as long: 40 % is LangGraph's deserializer, which the peer pays too, 18 % SQL, 16 %
+rows, 9 % the pool. Tables WITHOUT ROWID, larger pages or no index of runs don't make it faster. To
+be equal, ours would have to store each checkpoint in one row, with the values that didn't change.
 
 **aiosqlite, `put`.** Each statement is a hop to another thread: a `put` takes four, the peer three.
 
-**`put` and `put_writes` with psycopg** are equal, or a little behind: both take one round trip,
-ours more CPU (see Latency). By `python benchmarks/sections.py pg-psycopg`, of a `put` of 1,446 us
-SQLAlchemy's connection took 135, and documents and keys 127.
+**`put` and `put_writes` with psycopg** are equal, or a little behind: both take one round trip, and
+about as much CPU (see Latency). By `python benchmarks/sections.py pg-psycopg` the driver and the
+server are 64 % of a `put`, LangGraph's serializer 10 %, documents and keys 8 %, the pool 7 %.
 
 **`delete_thread` and `get_delta_channel_history`.** A thread is deleted from four tables by five
 statements, each of which must see the commits before it; the peer has three. With psycopg they are
