@@ -59,6 +59,10 @@ on; InnoDB: flushed at each commit, no binary log); a given server has its own. 
 saver sets it up, which is journal_mode=WAL and synchronous=FULL for both. Where the peer's columns
 are empty, it can't make its tables there. The summary's chat has LangGraph's default durability,
 "async"; its tasks share a pool of 20 connections.
+
+The slower the processor, the more our share of CPU weighs. Latency, Round trips and Chat are of a
+day on which this machine's was half as fast as for the other parts: LangGraph's `put` on SQLite
+took 1,227 us then, 529 before.
 """
 BEHIND = """## Where it is behind
 
@@ -71,7 +75,9 @@ takes 1.9 times as long: 40 % is LangGraph's deserializer, which the peer pays t
 rows, 9 % the pool. Tables WITHOUT ROWID, larger pages or no index of runs don't make it faster. To
 be equal, ours would have to store each checkpoint in one row, with the values that didn't change.
 
-**aiosqlite, `put`.** Each statement is a hop to another thread: a `put` takes four, the peer three.
+**aiosqlite.** Each statement is a hop to another thread: a `put` takes four, the peer three. A
+`put_writes` and a `get_tuple` take one; on a slow processor SQLAlchemy's pool and greenlet outweigh
+the hops that they save.
 
 **`put` and `put_writes` with psycopg** are equal, or a little behind: both take one round trip, and
 about as much CPU (see Latency). By `python benchmarks/sections.py pg-psycopg` the driver and the
