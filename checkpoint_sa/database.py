@@ -210,16 +210,11 @@ class Database:
             with transactions.using_schema(self._connection, schema=self.schema):
                 return function(self._connection, *args, **kwargs)
         commits = self._autocommit and not transactions.has_begin_listener(self._owner)
-        connection = self._reading.connect()
-        try:
-            if commits:
-                return transactions.committing_each(connection, function, *args, **kwargs)
-            return function(connection, *args, **kwargs)
-        except DBAPIError as error:
-            transactions.drop_if_elsewhere(connection, error)
-            raise
-        finally:
-            connection.close()
+        if commits:
+            return transactions.connected(
+                self._reading, transactions.committing_each, function, *args, **kwargs
+            )
+        return transactions.connected(self._reading, function, *args, **kwargs)
 
     def _write_once(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if not self._verified:
@@ -229,14 +224,9 @@ class Database:
                 transactions.begin_write(self._connection)
                 with self._connection.begin_nested():
                     return function(self._connection, *args, **kwargs)
-        connection = self._writing.connect()
-        try:
-            return transactions.in_transaction(connection, function, *args, **kwargs)
-        except DBAPIError as error:
-            transactions.drop_if_elsewhere(connection, error)
-            raise
-        finally:
-            connection.close()
+        return transactions.connected(
+            self._writing, transactions.in_transaction, function, *args, **kwargs
+        )
 
     def _write_unless_read_only(
         self, function: Callable[..., object], /, *args: Any, **kwargs: Any

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine.interfaces import IsolationLevel
 
-    from checkpoint_sa.engine.cursors import AnyConnection
+    from checkpoint_sa.engine.cursors import AnyConnection, CursorEngine
 
 C = TypeVar("C", Connection, PooledConnection)
 P = ParamSpec("P")
@@ -196,16 +196,29 @@ def _driver_commits(connection: AnyConnection) -> bool:
     return connection.dialect.name in MYSQL_FAMILY and asked is not None and bool(asked())
 
 
-def drop_if_elsewhere(connection: AnyConnection, error: DBAPIError) -> None:
-    """Drop the connections of a pool if their server can't be used any more.
+def connected(
+    engine: CursorEngine,
+    function: Callable[Concatenate[Connection, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Call a function with a connection; if its server can't be used any more, drop the pool's.
 
     Otherwise the pool would give them out as long as they are open, and never ask the address anew.
     """
-    if classify_error(error) in ELSEWHERE and not connection.invalidated:
-        # As SQLAlchemy does for a lost connection: connections of the same age go too.
-        pool = connection.engine.pool
-        pool._invalidate(connection.connection, error)  # noqa: SLF001
-        connection.invalidate(error)
+    connection = engine.connect()
+    try:
+        return function(connection, *args, **kwargs)
+    except DBAPIError as error:
+        if classify_error(error) in ELSEWHERE and not connection.invalidated:
+            # As SQLAlchemy does for a lost connection: connections of the same age go too.
+            pool = connection.engine.pool
+            pool._invalidate(connection.connection, error)  # noqa: SLF001
+            connection.invalidate(error)
+        raise
+    finally:
+        connection.close()
 
 
 def committing_each(
